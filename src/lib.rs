@@ -1,0 +1,38 @@
+//! FerroMQ: an MQTT 3.1, 3.1.1 and 5.0 engine.
+//!
+//! The crate is a sans-IO core with shells around it. Read it from the bottom up:
+//!
+//! | module | what it is | may know of |
+//! |---|---|---|
+//! | [`codec`] | bytes <-> packets | `bytes` only |
+//! | [`session`] | one session machine for broker and client | `codec` |
+//! | [`router`] | topics -> targets | `codec::topic` |
+//! | [`store`], [`auth`] | traits for what lasts and who may | `codec` |
+//! | [`broker`] | one shard's whole behaviour, without sockets or a clock | the above |
+//! | [`config`] | typed configuration | `broker` settings |
+//! | [`net`] | sockets, shards on threads | `broker` |
+//! | [`server`] | the assembled broker | everything below |
+//! | [`client`] | the asynchronous client | `session`, `net` transports |
+//!
+//! `ARCHITECTURE.md` tells why; `tests/architecture.rs` enforces the table.
+
+pub mod auth;
+pub mod broker;
+pub mod codec;
+pub mod router;
+pub mod session;
+pub mod store;
+
+#[cfg(feature = "net")]
+pub mod client;
+#[cfg(feature = "config")]
+pub mod config;
+#[cfg(feature = "net")]
+pub mod net;
+#[cfg(feature = "net")]
+pub mod server;
+
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "python")]
+mod python;
