@@ -58,6 +58,7 @@ impl Levels {
         &self.texts[number].text
     }
 
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.texts.len()
     }

@@ -280,7 +280,7 @@ impl<T> FilterTrie<T> {
         }
         let old = mem::take(&mut self.edges);
         self.edges = HashMap::with_capacity_and_hasher(old.len(), old.hasher().clone());
-        self.edges.extend(old.into_iter().map(|(edge, child)| (edge.from_node(to(edge.node())), to(child))));
+        self.edges.extend(old.into_iter().map(|(edge, child)| (edge.with_node(to(edge.node())), to(child))));
         (self.nodes, self.values, self.free, self.nodes_free) = (nodes, values, NONE, 0);
     }
 
@@ -365,7 +365,7 @@ impl Edge {
         (self.0 >> 32) as u32
     }
 
-    const fn from_node(self, node: u32) -> Self {
+    const fn with_node(self, node: u32) -> Self {
         Self::new(node, self.0 as u32)
     }
 }
@@ -454,7 +454,8 @@ mod tests {
     #[test]
     fn empty_levels_are_levels() {
         let trie = trie_of(&["/", "//", "+/", "a//b", "a/+/b", "//#"]);
-        assert_eq!(matches(&trie, "/"), ["+/", "/"]);
+        // `//#` is `/` and `/#`: it matches its parent `/`, as `a/#` matches `a`.
+        assert_eq!(matches(&trie, "/"), ["+/", "/", "//#"]);
         assert_eq!(matches(&trie, "//"), ["//", "//#"]);
         assert_eq!(matches(&trie, "a//b"), ["a/+/b", "a//b"]);
     }
