@@ -13,7 +13,7 @@ use super::{
     message::Message,
     outbox::Outbox,
     reasons::EndReason,
-    session::{ClientSession, SharedSeat},
+    session::ClientSession,
     shared::Shared,
     slots::{ConnId, Slots},
     stats::Stats,
@@ -27,7 +27,7 @@ use crate::{
         Connect, Cut, DecodeError, Frame, Limits, Packet, PacketType, PublishRef, ReasonCode, Source, Text, Version,
         frame,
     },
-    router::{CacheLimits, FilterTrie, Generations, RouteCache, SessionKey, ShardId},
+    router::{CacheLimits, FilterTrie, Generations, Member, RouteCache, SessionKey, ShardId},
     session::QueueLimits,
 };
 
@@ -108,12 +108,9 @@ pub enum Envelope {
         /// The message.
         message: Arc<Message>,
         /// The member it was given to.
-        seat: Box<SharedSeatHandle>,
+        member: Arc<Member>,
     },
 }
-
-/// A member of a shared subscription, opaque outside the broker.
-pub type SharedSeatHandle = SharedSeat;
 
 /// A connection on its way to its home shard.
 #[derive(Debug)]
@@ -281,10 +278,10 @@ impl Shard {
         for envelope in batch {
             match envelope {
                 Envelope::Publish(message) => self.route_locally(now, &message),
-                Envelope::Shared { message, seat } => {
+                Envelope::Shared { message, member } => {
                     let mut parcel = super::message::Parcel::from_message(&message);
                     parcel.begin(&mut self.wire.frames);
-                    self.deliver_to_seat(now, *seat, &mut parcel);
+                    self.deliver_to_member(now, member, &mut parcel);
                 }
             }
         }
@@ -386,7 +383,7 @@ impl Shard {
             stats.clients_connected += is_connected;
             stats.clients_disconnected += 1 - is_connected;
             stats.subscriptions += session.subscriptions.len() as u64;
-            stats.shared_subscriptions += session.subscriptions.values().filter(|s| s.shared.is_some()).count() as u64;
+            stats.shared_subscriptions += session.subscriptions.values().filter(|s| s.member.is_some()).count() as u64;
             stats.messages_queued += session.state.pending() as u64;
             stats.messages_inflight += session.state.inflight() as u64;
         }
