@@ -1,10 +1,6 @@
 //! Delivery: from a message to the outboxes, queues and shards that are to have it.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use smallvec::SmallVec;
 

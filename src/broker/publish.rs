@@ -245,14 +245,7 @@ impl Shard {
         }
     }
 
-    fn acknowledge(
-        &mut self,
-        now: Instant,
-        id: ConnId,
-        key: SessionKey,
-        publish: &PublishRef<'_>,
-        reason: ReasonCode,
-    ) {
+    fn acknowledge(&mut self, now: Instant, id: ConnId, key: SessionKey, publish: &PublishRef<'_>, reason: ReasonCode) {
         let Some(packet_id) = publish.packet_id else { return };
         self.send_receipt(now, id, key, packet_id, publish.qos, reason, None);
     }

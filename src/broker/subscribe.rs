@@ -12,8 +12,8 @@ use super::{
 use crate::{
     auth::Access,
     codec::{
-        DecodeError, Packet, Properties, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, Subscription, SubscriptionOptions, Text,
-        TopicFilter, UnsubAck, Unsubscribe,
+        DecodeError, Packet, Properties, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, Subscription,
+        SubscriptionOptions, Text, TopicFilter, UnsubAck, Unsubscribe,
     },
     router::{Joining, Member, SessionKey},
 };
@@ -174,12 +174,7 @@ impl Shard {
     }
 
     /// What may be wrong with one filter, told in SUBACK.
-    fn check_subscription(
-        &self,
-        id: ConnId,
-        key: SessionKey,
-        subscription: &Subscription,
-    ) -> Result<(), ReasonCode> {
+    fn check_subscription(&self, id: ConnId, key: SessionKey, subscription: &Subscription) -> Result<(), ReasonCode> {
         let capabilities = &self.shared.settings.capabilities;
         let filter = &subscription.filter;
         let shared = filter.shared();
@@ -265,13 +260,7 @@ impl Shard {
     }
 
     /// Retained messages for a new subscription, by its retain handling [MQTT-3.3.1-9] and not for shared ones.
-    fn scan_if_asked(
-        &self,
-        subscription: &Subscription,
-        id: Option<u32>,
-        is_new: bool,
-        scans: &mut Vec<RetainedScan>,
-    ) {
+    fn scan_if_asked(&self, subscription: &Subscription, id: Option<u32>, is_new: bool, scans: &mut Vec<RetainedScan>) {
         let asked = match subscription.options.retain_handling {
             RetainHandling::Send => true,
             RetainHandling::SendIfNew => is_new,
@@ -297,7 +286,9 @@ fn pack(options: SubscriptionOptions, id: Option<u32>) -> u64 {
 
 /// Whether somebody else of the group could take a message now.
 fn has_other_online(member: &Arc<Member>) -> bool {
-    member.group().is_some_and(|group| group.members().iter().any(|other| other.online() && !Arc::ptr_eq(other, member)))
+    member
+        .group()
+        .is_some_and(|group| group.members().iter().any(|other| other.online() && !Arc::ptr_eq(other, member)))
 }
 
 fn granted(qos: QoS) -> ReasonCode {
