@@ -90,15 +90,16 @@ impl Shard {
 
     /// The route of a topic, from the cache while nothing has changed.
     fn lookup(&mut self, topic: HashedTopic<'_>) -> Arc<Route> {
-        let stripes = self.shared.interest.hasher().stripes(topic);
-        // Read before the route is made, so that a change in between voids it.
-        let generation = self.shared.interest.generation(stripes) + self.local.current(stripes);
-        if let Some(route) = self.cache.get(topic, generation) {
+        let current = |stripes| self.shared.interest.generation(stripes) + self.local.current(stripes);
+        if let Some(route) = self.cache.get(topic, current) {
             return Arc::clone(route);
         }
+        // Read before the route is made, so that a change in between voids it.
+        let stripes = self.shared.interest.hasher().stripes(topic);
+        let generation = current(stripes);
         let route = Arc::new(self.make_route(topic));
-        let bytes = std::mem::size_of::<Route>() + route.local.len() * std::mem::size_of::<Target>();
-        self.cache.insert(topic, generation, Arc::clone(&route), bytes);
+        let bytes = size_of::<Route>() + route.local.len() * size_of::<Target>();
+        self.cache.insert(topic, stripes, generation, Arc::clone(&route), bytes);
         route
     }
 
@@ -425,7 +426,7 @@ fn write(
 /// Reads the next slice of a retained scan.
 fn refill(scan: &mut super::session::RetainedScan, store: &crate::router::RetainedStore<Arc<Message>>) {
     let ready: &mut VecDeque<Arc<Message>> = &mut scan.ready;
-    let next = store.scan(&scan.filter, scan.cursor.take(), RETAINED_SLICE, |_, message| {
+    let next = store.scan(&scan.filter, scan.cursor.take(), super::shared::RETAINED_SLICE, |_, message| {
         ready.push_back(Arc::clone(message));
     });
     scan.is_finished = next.is_none();
@@ -462,6 +463,3 @@ fn combine<'a>(subscriptions: impl Iterator<Item = &'a LocalSubscription>) -> Ta
     }
     target
 }
-
-/// Retained messages read under one lock.
-const RETAINED_SLICE: usize = 256;

@@ -26,6 +26,9 @@ mod timers;
 mod will;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 pub use hooks::{Event, EventSink, Hooks};
 pub use limits::{Capabilities, DropPolicy, SessionLimits, Settings, SlowConsumer};
 pub use message::Message;

@@ -171,8 +171,8 @@ impl Shard {
                 foldhash::SharedSeed::global_fixed(),
             )),
             subscriptions: FilterTrie::new(seed),
-            cache: RouteCache::new(CacheLimits::default()),
-            local: Generations::new(*shared.interest.hasher()),
+            cache: RouteCache::new(ROUTE_CACHE),
+            local: Generations::new(shared.interest.hasher().clone()),
             outputs: VecDeque::new(),
             staged: (0..shared.shards()).map(|_| Vec::new()).collect(),
             staged_count: 0,
@@ -638,6 +638,9 @@ fn check_start(conn: &Conn, start: &[u8]) -> Result<(), DecodeError> {
         _ => Ok(()),
     }
 }
+
+/// Routes a shard remembers: 64 MiB at most.
+const ROUTE_CACHE: CacheLimits = CacheLimits { entries_max: 65_536, bytes_max: 64 << 20 };
 
 /// Some bridges mark themselves in the protocol level.
 const BRIDGE_BIT: u8 = 0x80;
