@@ -31,6 +31,13 @@ pub struct AckHandle {
     pub(super) exactly_once: bool,
 }
 
+impl AckHandle {
+    /// Whether the message is a QoS 2 one, whose handle outlives the connection.
+    pub const fn is_exactly_once(&self) -> bool {
+        self.exactly_once
+    }
+}
+
 impl Message {
     /// The message of a decoded PUBLISH, whose frame lies in `input`.
     pub(super) fn new(frame: Frame<'_>, publish: &PublishRef<'_>, version: Version, input: &Bytes) -> Self {
