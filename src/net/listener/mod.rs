@@ -7,7 +7,7 @@ use std::{sync::Arc, sync::atomic::AtomicUsize};
 
 pub(crate) use accept::{Acceptor, Admission, Permit};
 pub use bind::BindError;
-pub(crate) use bind::{Bound, bind};
+pub(crate) use bind::{ListenSocket, SocketFile, bind};
 
 pub use crate::config::{ListenerConfig, ListenerUrl, ListenerUrlError};
 
