@@ -1,10 +1,6 @@
 //! Delivery: from a message to the outboxes, queues and shards that are to have it.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use smallvec::SmallVec;
 
@@ -13,21 +9,19 @@ use super::{
     hooks::Event,
     message::{Message, Parcel},
     reasons::DropReason,
-    session::{ClientSession, Delivery, SharedSeat},
+    session::{ClientSession, Delivery},
     shard::{Envelope, Shard},
     wire::{AckKind, Written},
 };
 use crate::{
     codec::{QoS, ReasonCode, SubscriptionOptions},
-    router::{Choice, Group, HashedTopic, SessionKey, ShardSet},
+    router::{Choice, Group, HashedTopic, Member, SessionKey, ShardSet},
     session::{Full, Send},
 };
 
 /// Everybody on this shard, and every other shard, that wants a topic. Kept in the route cache.
 #[derive(Debug)]
 pub(crate) struct Route {
-    /// Local state of subscriptions the route was made from.
-    pub(crate) epoch: u64,
     pub(crate) local: Box<[Target]>,
     pub(crate) remote: ShardSet,
     pub(crate) groups: Box<[Arc<Group>]>,
@@ -67,8 +61,8 @@ pub(crate) struct LocalSubscription {
 impl Shard {
     /// Brings a message to everybody who wants it. Returns whether anybody did.
     pub(super) fn route(&mut self, now: Instant, parcel: &mut Parcel<'_>) -> bool {
-        let topic = self.shared.hasher.topic(parcel.topic);
-        let route = self.lookup(&topic);
+        let topic = self.shared.interest.hasher().topic(parcel.topic);
+        let route = self.lookup(topic);
         parcel.begin(&mut self.wire.frames);
         for target in &route.local {
             self.deliver(now, target, parcel);
@@ -78,7 +72,7 @@ impl Shard {
             self.stage(shard, Envelope::Publish(message));
         }
         for group in &route.groups {
-            self.deliver_shared(now, group, &topic, parcel);
+            self.deliver_shared(now, group, topic, parcel);
         }
         !(route.local.is_empty() && route.remote.is_empty() && route.groups.is_empty())
     }
@@ -86,8 +80,8 @@ impl Shard {
     /// Brings a message that another shard has routed to the sessions of this one.
     pub(super) fn route_locally(&mut self, now: Instant, message: &Arc<Message>) {
         let mut parcel = Parcel::from_message(message);
-        let topic = self.shared.hasher.topic(&message.topic);
-        let route = self.lookup(&topic);
+        let topic = self.shared.interest.hasher().topic(&message.topic);
+        let route = self.lookup(topic);
         parcel.begin(&mut self.wire.frames);
         for target in &route.local {
             self.deliver(now, target, &mut parcel);
@@ -95,26 +89,27 @@ impl Shard {
     }
 
     /// The route of a topic, from the cache while nothing has changed.
-    fn lookup(&mut self, topic: &HashedTopic<'_>) -> Arc<Route> {
-        let generation = self.shared.interest.generation(topic);
-        if let Some(route) = self.cache.get(topic, generation)
-            && route.epoch == self.epoch
-        {
+    fn lookup(&mut self, topic: HashedTopic<'_>) -> Arc<Route> {
+        let current = |stripes| self.shared.interest.generation(stripes) + self.local.current(stripes);
+        if let Some(route) = self.cache.get(topic, current) {
             return Arc::clone(route);
         }
+        // Read before the route is made, so that a change in between voids it.
+        let stripes = self.shared.interest.hasher().stripes(topic);
+        let generation = current(stripes);
         let route = Arc::new(self.make_route(topic));
-        let bytes = std::mem::size_of::<Route>() + route.local.len() * std::mem::size_of::<Target>();
-        self.cache.insert(topic, generation, Arc::clone(&route), bytes);
+        let bytes = size_of::<Route>() + route.local.len() * size_of::<Target>();
+        self.cache.insert(topic, stripes, generation, Arc::clone(&route), bytes);
         route
     }
 
-    fn make_route(&self, topic: &HashedTopic<'_>) -> Route {
+    fn make_route(&self, topic: HashedTopic<'_>) -> Route {
         let mut matching: Vec<LocalSubscription> = Vec::new();
         self.subscriptions.for_each_match(topic.as_str(), |subscriptions| matching.extend_from_slice(subscriptions));
         matching.sort_by_key(|subscription| subscription.session);
         let local = matching.chunk_by(|a, b| a.session == b.session).map(merge).collect();
-        let (remote, groups) = self.shared.interest.wanted(topic);
-        Route { epoch: self.epoch, local, remote: remote.without(self.id), groups: groups.into_boxed_slice() }
+        let remote = self.shared.interest.targets(topic.as_str()).without(self.id);
+        Route { local, remote, groups: self.shared.interest.groups(topic.as_str()).into_iter().collect() }
     }
 
     /// Brings a message to one session of this shard.
@@ -126,73 +121,65 @@ impl Shard {
             _ => target,
         };
         let retain = target.retain_as_published && parcel.retain;
-        let hop = Hop { qos: target.qos.min(parcel.qos), retain, ids: &target.ids, seat: None };
+        let hop = Hop { qos: target.qos.min(parcel.qos), retain, ids: &target.ids, member: None };
         self.hand_over(now, target.session, hop, parcel);
     }
 
     /// Brings a message to one member of a shared group, on whatever shard.
-    fn deliver_shared(&mut self, now: Instant, group: &Arc<Group>, topic: &HashedTopic<'_>, parcel: &mut Parcel<'_>) {
-        let random = self.random();
-        let publisher_client_hash = parcel.publisher.map_or(0, |publisher| publisher.client_hash);
-        let choice = Choice { publisher_client_hash, topic_hash: topic.hash(), random };
+    fn deliver_shared(&mut self, now: Instant, group: &Group, topic: HashedTopic<'_>, parcel: &mut Parcel<'_>) {
+        let publisher = parcel.publisher.map_or(0, |publisher| publisher.client_hash);
+        let choice = Choice { publisher, topic: topic.hash(), random: self.random() };
         let Some(member) = group.choose(&choice, None) else { return };
-        let seat = SharedSeat { group: Arc::clone(group), member };
-        if seat.member.shard() == self.id {
-            self.deliver_to_seat(now, seat, parcel);
+        member.delivery_started();
+        if member.shard() == self.id {
+            self.deliver_to_member(now, member, parcel);
         } else {
-            let to = seat.member.shard();
             let message = Arc::clone(parcel.keep());
-            self.stage(to, Envelope::Shared { message, seat: Box::new(seat) });
+            self.stage(member.shard(), Envelope::Shared { message, member });
         }
     }
 
-    /// Brings a message to a member of a shared group that lives on this shard; to another if it is gone.
-    pub(super) fn deliver_to_seat(&mut self, now: Instant, seat: SharedSeat, parcel: &mut Parcel<'_>) {
-        let key = seat.member.session();
-        let subscribed = self.sessions.get(key).and_then(|session| {
-            let holds = |s: &&super::session::Subscribed| {
-                s.shared.as_ref().is_some_and(|own| Arc::ptr_eq(&own.member, &seat.member))
-            };
-            session.subscriptions.get(seat.group.name()).filter(holds)
-        });
-        let Some(subscribed) = subscribed else {
+    /// Brings a message to a member of a shared group that lives on this shard; to another if it has left meanwhile.
+    pub(super) fn deliver_to_member(&mut self, now: Instant, member: Arc<Member>, parcel: &mut Parcel<'_>) {
+        let Some(options) = MemberOptions::unpack(member.options()) else {
+            member.delivery_ended();
             let message = Arc::clone(parcel.keep());
-            self.redispatch(now, &seat, message);
-            return;
+            return self.redispatch(now, &member, message);
         };
-        let ids: SmallVec<[u32; 2]> = subscribed.id.into_iter().collect();
-        let retain = subscribed.options.retain_as_published && parcel.retain;
-        let hop = Hop { qos: subscribed.options.qos.min(parcel.qos), retain, ids: &ids, seat: Some(&seat) };
-        self.hand_over(now, key, hop, parcel);
+        let ids: SmallVec<[u32; 2]> = options.id.into_iter().collect();
+        let retain = options.retain_as_published && parcel.retain;
+        let hop = Hop { qos: options.qos.min(parcel.qos), retain, ids: &ids, member: Some(&member) };
+        if !self.hand_over(now, member.session(), hop, parcel) {
+            member.delivery_ended();
+        }
     }
 
     /// Gives a message that a member could not finish to another one.
-    pub(super) fn redispatch(&mut self, now: Instant, seat: &SharedSeat, message: Arc<Message>) {
-        let random = self.random();
-        let topic_hash = self.shared.hasher.hash(&message.topic);
-        let publisher_client_hash = message.publisher.map_or(0, |publisher| publisher.client_hash);
-        let choice = Choice { publisher_client_hash, topic_hash, random };
-        let Some(member) = seat.group.choose(&choice, Some(&seat.member)) else {
-            self.count_drop(now, "", &message.topic, DropReason::SessionEnded);
-            return;
+    pub(super) fn redispatch(&mut self, now: Instant, from: &Member, message: Arc<Message>) {
+        let publisher = message.publisher.map_or(0, |publisher| publisher.client_hash);
+        let topic = self.shared.interest.hasher().text(&message.topic);
+        let choice = Choice { publisher, topic, random: self.random() };
+        let Some(member) = from.group().and_then(|group| group.choose(&choice, Some(from))) else {
+            return self.count_drop(from.client_id(), &message.topic, DropReason::SessionEnded);
         };
-        let to = member.shard();
-        let seat = SharedSeat { group: Arc::clone(&seat.group), member };
-        if to == self.id {
+        member.delivery_started();
+        if member.shard() == self.id {
             let mut parcel = Parcel::from_message(&message);
             parcel.begin(&mut self.wire.frames);
-            self.deliver_to_seat(now, seat, &mut parcel);
+            self.deliver_to_member(now, member, &mut parcel);
         } else {
-            self.stage(to, Envelope::Shared { message, seat: Box::new(seat) });
+            self.stage(member.shard(), Envelope::Shared { message, member });
         }
     }
 
-    /// Writes the message to the session's connection, or queues it, or drops it and says why.
+    /// Writes the message to the session's connection, or queues it, or drops it and says why. Returns whether the
+    /// session now answers for it.
     #[inline]
-    pub(super) fn hand_over(&mut self, now: Instant, key: SessionKey, hop: Hop<'_>, parcel: &mut Parcel<'_>) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+    pub(super) fn hand_over(&mut self, now: Instant, key: SessionKey, hop: Hop<'_>, parcel: &mut Parcel<'_>) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else { return false };
         if parcel.is_expired(now) {
-            return self.count_drop_for(key, parcel.topic, DropReason::Expired);
+            self.count_drop_for(key, parcel.topic, DropReason::Expired);
+            return false;
         }
         let soft_bytes = self.shared.settings.slow_consumer.outbox_soft_bytes;
         let acked = hop.qos != QoS::AtMostOnce;
@@ -200,29 +187,34 @@ impl Shard {
             self.wire.conns.get(*conn).is_some_and(|conn| conn.is_connected() && conn.outbox.len() <= soft_bytes)
         });
         let Some(conn) = open.filter(|_| !acked || session.state.may_send()) else {
-            return self.set_aside(now, key, hop, parcel);
+            return self.set_aside(key, hop, parcel);
         };
         match self.wire.fits(now, conn, parcel, hop.qos, hop.ids) {
             Written::Yes => {}
-            Written::TooLarge => return self.count_drop_for(key, parcel.topic, DropReason::PacketTooLarge),
-            Written::Gone => return,
+            Written::TooLarge => {
+                self.count_drop_for(key, parcel.topic, DropReason::PacketTooLarge);
+                return false;
+            }
+            Written::Gone => return false,
         }
         let packet_id = acked.then(|| {
-            let keep = session.is_persistent() || hop.seat.is_some();
+            let keep = session.is_persistent() || hop.member.is_some();
             session.state.sent(hop.delivery(keep.then(|| Arc::clone(parcel.keep()))))
         });
         let flags = HopFlags { qos: hop.qos, retain: hop.retain, dup: false, packet_id };
         self.wire.publish(now, conn, parcel, flags, hop.ids);
+        acked
     }
 
     /// The message cannot be written now: it is queued if its QoS or the settings ask for that.
-    fn set_aside(&mut self, _now: Instant, key: SessionKey, hop: Hop<'_>, parcel: &mut Parcel<'_>) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+    fn set_aside(&mut self, key: SessionKey, hop: Hop<'_>, parcel: &mut Parcel<'_>) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else { return false };
         if hop.qos == QoS::AtMostOnce {
             let is_online = session.conn.is_some();
             if is_online || !self.shared.settings.session.queue_qos0_offline {
                 let reason = if is_online { DropReason::SlowConsumer } else { DropReason::Offline };
-                return self.count_drop_for(key, parcel.topic, reason);
+                self.count_drop_for(key, parcel.topic, reason);
+                return false;
             }
         }
         let delivery = hop.delivery(Some(Arc::clone(parcel.keep())));
@@ -238,6 +230,7 @@ impl Shard {
                 }
             }
         }
+        true
     }
 
     /// Sends what waits in a session while its window and outbox have room: resends, queued, then retained messages.
@@ -290,13 +283,13 @@ impl Shard {
             }
             let mut parcel = Parcel::from_message(&message);
             parcel.begin(&mut self.wire.frames);
-            self.hand_over(now, key, Hop { qos, retain: true, ids: &ids, seat: None }, &mut parcel);
+            self.hand_over(now, key, Hop { qos, retain: true, ids: &ids, member: None }, &mut parcel);
         }
     }
 
     /// A delivery that will not be made: counted, told, and its seat's account settled.
     pub(super) fn drop_delivery(&mut self, key: SessionKey, delivery: Delivery, reason: DropReason) {
-        settle_seat(&delivery);
+        settle(&delivery);
         let topic = delivery.message.as_ref().map_or("", |message| message.topic.as_str());
         self.count_drop_for(key, topic, reason);
     }
@@ -310,7 +303,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn count_drop(&mut self, _now: Instant, client_id: &str, topic: &str, reason: DropReason) {
+    pub(super) fn count_drop(&mut self, client_id: &str, topic: &str, reason: DropReason) {
         self.wire.stats.count_drop(reason);
         if let Some(events) = &self.shared.hooks.events {
             events.event(&Event::Dropped { client_id, topic, reason });
@@ -324,28 +317,50 @@ pub(crate) struct Hop<'a> {
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
     pub(crate) ids: &'a [u32],
-    pub(crate) seat: Option<&'a SharedSeat>,
+    /// The member of a shared group it comes to.
+    pub(crate) member: Option<&'a Arc<Member>>,
 }
 
 impl Hop<'_> {
     fn delivery(&self, message: Option<Arc<Message>>) -> Delivery {
-        if let Some(seat) = self.seat {
-            seat.member.begin_delivery();
-        }
         Delivery {
             message,
             qos: self.qos,
             retain: self.retain,
             ids: (!self.ids.is_empty()).then(|| self.ids.into()),
-            seat: self.seat.map(|seat| Box::new(seat.clone())),
+            member: self.member.cloned(),
         }
     }
 }
 
-/// A delivery is over, one way or the other: the member has one less in hand.
-pub(crate) fn settle_seat(delivery: &Delivery) {
-    if let Some(seat) = &delivery.seat {
-        seat.member.end_delivery();
+/// A delivery is over, one way or the other: a member of a shared group has one less in hand.
+pub(crate) fn settle(delivery: &Delivery) {
+    if let Some(member) = &delivery.member {
+        member.delivery_ended();
+    }
+}
+
+/// Options of a shared subscription as its member carries them, so that a delivery looks nothing up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MemberOptions {
+    pub(crate) qos: QoS,
+    pub(crate) retain_as_published: bool,
+    pub(crate) id: Option<u32>,
+}
+
+impl MemberOptions {
+    /// What a member that has left carries.
+    pub(crate) const LEFT: u64 = u64::MAX;
+
+    /// As one number; a subscription identifier has 28 bits and is never 0.
+    pub(crate) fn pack(self) -> u64 {
+        u64::from(self.id.unwrap_or(0)) << 3 | u64::from(self.retain_as_published) << 2 | self.qos as u64
+    }
+
+    fn unpack(packed: u64) -> Option<Self> {
+        let qos = QoS::from_bits((packed & 0b11) as u8)?;
+        let id = (packed >> 3) as u32;
+        Some(Self { qos, retain_as_published: packed & 0b100 != 0, id: (id > 0).then_some(id) })
     }
 }
 
@@ -411,7 +426,7 @@ fn write(
 /// Reads the next slice of a retained scan.
 fn refill(scan: &mut super::session::RetainedScan, store: &crate::router::RetainedStore<Arc<Message>>) {
     let ready: &mut VecDeque<Arc<Message>> = &mut scan.ready;
-    let next = store.scan(&scan.filter, scan.cursor.take(), RETAINED_SLICE, |_, message| {
+    let next = store.scan(&scan.filter, scan.cursor.take(), super::shared::RETAINED_SLICE, |_, message| {
         ready.push_back(Arc::clone(message));
     });
     scan.is_finished = next.is_none();
@@ -448,6 +463,3 @@ fn combine<'a>(subscriptions: impl Iterator<Item = &'a LocalSubscription>) -> Ta
     }
     target
 }
-
-/// Retained messages read under one lock.
-const RETAINED_SLICE: usize = 256;

@@ -113,7 +113,7 @@ impl Shard {
             if session.expiry_interval != u32::MAX {
                 session.expires_at = Some(super::message::expiry(now, session.expiry_interval));
             }
-            self.release_seats(now, key, None);
+            self.release_shared(now, key, None);
             self.arm_session(key);
         }
         if decision == WillDecision::Now {
@@ -138,9 +138,9 @@ impl Shard {
         self.queued_bytes -= session.state.pending_bytes();
         if let Some(session) = self.sessions.remove(key) {
             for delivery in session.state.into_messages() {
-                super::deliver::settle_seat(&delivery);
+                super::deliver::settle(&delivery);
                 let topic = delivery.message.as_ref().map_or("", |message| message.topic());
-                self.count_drop(now, &client_id, topic, DropReason::SessionEnded);
+                self.count_drop(&client_id, topic, DropReason::SessionEnded);
             }
         }
         self.by_client.remove(&client_id);

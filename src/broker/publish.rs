@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{
-    deliver::settle_seat,
+    deliver::settle,
     message::{Parcel, Publisher},
     reasons::{DropReason, EndReason},
     shard::Shard,
@@ -54,7 +54,7 @@ impl Shard {
             Ok(()) => self.accept_publish(now, key, topic, publish),
             Err(refusal) => {
                 let client_id = self.sessions.get(key).map(|session| session.client_id.clone()).unwrap_or_default();
-                self.count_drop(now, &client_id, topic, refusal.drop);
+                self.count_drop(&client_id, topic, refusal.drop);
                 return self.refuse_publish(now, id, key, publish, &refusal);
             }
         };
@@ -234,7 +234,7 @@ impl Shard {
         let mut parcel = Parcel::from_wire(publish, topic, &properties, publisher, now);
         let is_kept = !publish.retain || self.retain(&mut parcel);
         if !is_kept {
-            self.count_drop(now, "", topic, DropReason::RetainedFull);
+            self.count_drop("", topic, DropReason::RetainedFull);
         }
         let has_subscribers = self.route(now, &mut parcel);
         self.properties = properties;
@@ -245,14 +245,7 @@ impl Shard {
         }
     }
 
-    fn acknowledge(
-        &mut self,
-        now: Instant,
-        id: ConnId,
-        key: SessionKey,
-        publish: &PublishRef<'_>,
-        reason: ReasonCode,
-    ) {
+    fn acknowledge(&mut self, now: Instant, id: ConnId, key: SessionKey, publish: &PublishRef<'_>, reason: ReasonCode) {
         let Some(packet_id) = publish.packet_id else { return };
         self.send_receipt(now, id, key, packet_id, publish.qos, reason, None);
     }
@@ -323,7 +316,7 @@ impl Shard {
                 self.pump(now, key);
             }
             Ok(delivery) => {
-                delivery.iter().for_each(settle_seat);
+                delivery.iter().for_each(settle);
                 if session.state.pending() > 0 || session.state.has_resend() || !session.retained.is_empty() {
                     self.pump(now, key);
                 }

@@ -6,7 +6,7 @@ use super::{message::Message, slots::ConnId, timers::Armed};
 use crate::{
     auth::ConnectInfo,
     codec::{QoS, SubscriptionOptions, Text, Version},
-    router::{Cursor, Group, Member},
+    router::{Member, ScanCursor},
     session::{Session, Stored},
 };
 
@@ -37,14 +37,7 @@ pub(crate) struct Subscribed {
     pub(crate) options: SubscriptionOptions,
     pub(crate) id: Option<u32>,
     /// The membership, if it is shared.
-    pub(crate) shared: Option<SharedSeat>,
-}
-
-/// A seat in a shared subscription.
-#[derive(Debug, Clone)]
-pub(crate) struct SharedSeat {
-    pub(crate) group: Arc<Group>,
-    pub(crate) member: Arc<Member>,
+    pub(crate) member: Option<Arc<Member>>,
 }
 
 /// A message on its way to one session.
@@ -57,14 +50,14 @@ pub(crate) struct Delivery {
     /// Subscription identifiers, for MQTT 5.
     pub(crate) ids: Option<Box<[u32]>>,
     /// The shared subscription it came by: it goes to another member if this one leaves.
-    pub(crate) seat: Option<Box<SharedSeat>>,
+    pub(crate) member: Option<Arc<Member>>,
 }
 
 /// A wildcard scan of the retained store, taken up again when there is room.
 #[derive(Debug)]
 pub(crate) struct RetainedScan {
     pub(crate) filter: Text,
-    pub(crate) cursor: Option<Cursor>,
+    pub(crate) cursor: Option<ScanCursor>,
     pub(crate) qos: QoS,
     pub(crate) id: Option<u32>,
     /// Scanned and not yet sent.

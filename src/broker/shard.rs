@@ -13,7 +13,7 @@ use super::{
     message::Message,
     outbox::Outbox,
     reasons::EndReason,
-    session::{ClientSession, SharedSeat},
+    session::ClientSession,
     shared::Shared,
     slots::{ConnId, Slots},
     stats::Stats,
@@ -27,7 +27,7 @@ use crate::{
         Connect, Cut, DecodeError, Frame, Limits, Packet, PacketType, PublishRef, ReasonCode, Source, Text, Version,
         frame,
     },
-    router::{CacheLimits, FilterTrie, Generations, RouteCache, SessionKey, ShardId},
+    router::{CacheLimits, FilterTrie, Generations, Member, RouteCache, SessionKey, ShardId},
     session::QueueLimits,
 };
 
@@ -108,12 +108,9 @@ pub enum Envelope {
         /// The message.
         message: Arc<Message>,
         /// The member it was given to.
-        seat: Box<SharedSeatHandle>,
+        member: Arc<Member>,
     },
 }
-
-/// A member of a shared subscription, opaque outside the broker.
-pub type SharedSeatHandle = SharedSeat;
 
 /// A connection on its way to its home shard.
 #[derive(Debug)]
@@ -174,8 +171,8 @@ impl Shard {
                 foldhash::SharedSeed::global_fixed(),
             )),
             subscriptions: FilterTrie::new(seed),
-            cache: RouteCache::new(CacheLimits::default()),
-            local: Generations::new(*shared.interest.hasher()),
+            cache: RouteCache::new(ROUTE_CACHE),
+            local: Generations::new(shared.interest.hasher().clone()),
             outputs: VecDeque::new(),
             staged: (0..shared.shards()).map(|_| Vec::new()).collect(),
             staged_count: 0,
@@ -281,10 +278,10 @@ impl Shard {
         for envelope in batch {
             match envelope {
                 Envelope::Publish(message) => self.route_locally(now, &message),
-                Envelope::Shared { message, seat } => {
+                Envelope::Shared { message, member } => {
                     let mut parcel = super::message::Parcel::from_message(&message);
                     parcel.begin(&mut self.wire.frames);
-                    self.deliver_to_seat(now, *seat, &mut parcel);
+                    self.deliver_to_member(now, member, &mut parcel);
                 }
             }
         }
@@ -386,7 +383,7 @@ impl Shard {
             stats.clients_connected += is_connected;
             stats.clients_disconnected += 1 - is_connected;
             stats.subscriptions += session.subscriptions.len() as u64;
-            stats.shared_subscriptions += session.subscriptions.values().filter(|s| s.shared.is_some()).count() as u64;
+            stats.shared_subscriptions += session.subscriptions.values().filter(|s| s.member.is_some()).count() as u64;
             stats.messages_queued += session.state.pending() as u64;
             stats.messages_inflight += session.state.inflight() as u64;
         }
@@ -641,6 +638,9 @@ fn check_start(conn: &Conn, start: &[u8]) -> Result<(), DecodeError> {
         _ => Ok(()),
     }
 }
+
+/// Routes a shard remembers: 64 MiB at most.
+const ROUTE_CACHE: CacheLimits = CacheLimits { entries_max: 65_536, bytes_max: 64 << 20 };
 
 /// Some bridges mark themselves in the protocol level.
 const BRIDGE_BIT: u8 = 0x80;

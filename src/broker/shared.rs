@@ -63,8 +63,17 @@ impl Shared {
     /// The retained messages that match `filter`, at most `max`, as they are now.
     pub fn retained(&self, filter: &str, max: usize) -> Vec<Arc<Message>> {
         let mut found = Vec::new();
-        self.retained.read().scan(filter, None, max, |_, message| found.push(Arc::clone(message)));
-        found
+        let mut cursor = None;
+        loop {
+            cursor = self.retained.read().scan(filter, cursor, RETAINED_SLICE, |_, message| {
+                if found.len() < max {
+                    found.push(Arc::clone(message));
+                }
+            });
+            if cursor.is_none() || found.len() >= max {
+                return found;
+            }
+        }
     }
 
     /// How many connections have completed CONNECT.
@@ -87,3 +96,6 @@ impl Shared {
         sum
     }
 }
+
+/// Nodes of the retained tree looked at under one lock.
+pub(crate) const RETAINED_SLICE: usize = 1024;

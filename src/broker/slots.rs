@@ -98,10 +98,6 @@ impl<K: Key, T> Slots<K, T> {
         Some(value)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len() - self.free.len()
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &T)> {
         self.entries.iter().enumerate().filter_map(|(index, entry)| {
             let key = K::from_bits(u64::from(entry.generation) << 32 | index as u64);
@@ -130,6 +126,6 @@ mod tests {
         let second = slots.insert("second");
         assert_eq!(first.index(), second.index());
         assert_eq!((slots.get(first), slots.get(second)), (None, Some(&"second")));
-        assert_eq!((slots.remove(first), slots.len()), (None, 1));
+        assert_eq!((slots.remove(first), slots.keys().len()), (None, 1));
     }
 }

@@ -3,19 +3,19 @@
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use super::{
-    deliver::LocalSubscription,
+    deliver::{LocalSubscription, MemberOptions, settle},
     hooks::Event,
-    session::{RetainedScan, SharedSeat, Subscribed},
+    session::{RetainedScan, Subscribed},
     shard::Shard,
     slots::ConnId,
 };
 use crate::{
     auth::Access,
     codec::{
-        DecodeError, Packet, Properties, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, Subscription, Text,
-        TopicFilter, UnsubAck, Unsubscribe,
+        DecodeError, Packet, Properties, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, Subscription,
+        SubscriptionOptions, Text, TopicFilter, UnsubAck, Unsubscribe,
     },
-    router::{Joining, SessionKey},
+    router::{Joining, Member, SessionKey},
 };
 
 impl Shard {
@@ -84,8 +84,8 @@ impl Shard {
         if let Some(events) = &self.shared.hooks.events {
             events.event(&Event::Unsubscribed { client_id: &session.client_id, filter });
         }
-        match subscribed.shared {
-            Some(seat) => self.leave(now, key, &seat),
+        match subscribed.member {
+            Some(member) => self.leave(now, key, &member),
             None => self.remove_local(key, filter),
         }
         true
@@ -94,35 +94,36 @@ impl Shard {
     /// Tells the groups of a session whether it is there to take messages.
     pub(super) fn set_members_online(&mut self, key: SessionKey, online: bool) {
         let Some(session) = self.sessions.get(key) else { return };
-        for seat in session.subscriptions.values().filter_map(|subscribed| subscribed.shared.as_ref()) {
-            self.shared.interest.set_online(&seat.group, &seat.member, online);
+        for member in session.subscriptions.values().filter_map(|subscribed| subscribed.member.as_ref()) {
+            member.set_online(online);
         }
     }
 
-    /// Gives to other members what this one has not finished: after it left (`to_anybody`), or when it went away and
-    /// another member is there. QoS 2 messages that were sent stay [MQTT-4.8.2-4].
-    pub(super) fn release_seats(&mut self, now: Instant, key: SessionKey, only: Option<&SharedSeat>) {
+    /// Gives to other members what this one has not finished: after it left (`only` that membership), or when it went
+    /// away and another member is there. QoS 2 messages that were sent stay [MQTT-4.8.2-4].
+    pub(super) fn release_shared(&mut self, now: Instant, key: SessionKey, only: Option<&Arc<Member>>) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let before = session.state.pending_bytes();
         let released = session.state.withdraw(|delivery| {
             delivery.message.is_some()
-                && delivery.seat.as_ref().is_some_and(|seat| match only {
-                    Some(only) => Arc::ptr_eq(&seat.member, &only.member),
-                    None => seat.group.has_other_online(&seat.member),
+                && delivery.member.as_ref().is_some_and(|member| match only {
+                    Some(only) => Arc::ptr_eq(member, only),
+                    None => has_other_online(member),
                 })
         });
         self.queued_bytes = self.queued_bytes + session.state.pending_bytes() - before;
         for delivery in released {
-            super::deliver::settle_seat(&delivery);
-            if let (Some(seat), Some(message)) = (delivery.seat, delivery.message) {
-                self.redispatch(now, &seat, message);
+            settle(&delivery);
+            if let (Some(member), Some(message)) = (delivery.member, delivery.message) {
+                self.redispatch(now, &member, message);
             }
         }
     }
 
-    fn leave(&mut self, now: Instant, key: SessionKey, seat: &SharedSeat) {
-        self.shared.interest.leave(&seat.group, &seat.member);
-        self.release_seats(now, key, Some(seat));
+    fn leave(&mut self, now: Instant, key: SessionKey, member: &Arc<Member>) {
+        member.set_options(MemberOptions::LEFT);
+        self.shared.interest.leave(member);
+        self.release_shared(now, key, Some(member));
     }
 
     /// Capabilities that are switched off; a client was told in CONNACK.
@@ -159,25 +160,21 @@ impl Shard {
         if let Some(existing) = existing {
             existing.options = options;
             existing.id = identifier;
-            if existing.shared.is_none() {
-                self.replace_local(key, filter, LocalSubscription { session: key, options, id: identifier });
+            match &existing.member {
+                Some(member) => member.set_options(pack(options, identifier)),
+                None => self.replace_local(key, filter, LocalSubscription { session: key, options, id: identifier }),
             }
             return Ok(is_new);
         }
-        let shared = self.join_or_add(key, &subscription.filter, options, identifier);
+        let member = self.join_or_add(key, &subscription.filter, options, identifier);
         if let Some(session) = self.sessions.get_mut(key) {
-            session.subscriptions.insert(filter.clone(), Subscribed { options, id: identifier, shared });
+            session.subscriptions.insert(filter.clone(), Subscribed { options, id: identifier, member });
         }
         Ok(is_new)
     }
 
     /// What may be wrong with one filter, told in SUBACK.
-    fn check_subscription(
-        &self,
-        id: ConnId,
-        key: SessionKey,
-        subscription: &Subscription,
-    ) -> Result<(), ReasonCode> {
+    fn check_subscription(&self, id: ConnId, key: SessionKey, subscription: &Subscription) -> Result<(), ReasonCode> {
         let capabilities = &self.shared.settings.capabilities;
         let filter = &subscription.filter;
         let shared = filter.shared();
@@ -208,17 +205,23 @@ impl Shard {
         &mut self,
         key: SessionKey,
         filter: &TopicFilter,
-        options: crate::codec::SubscriptionOptions,
+        options: SubscriptionOptions,
         identifier: Option<u32>,
-    ) -> Option<SharedSeat> {
+    ) -> Option<Arc<Member>> {
         let Some(shared) = filter.shared() else {
             self.add_local(filter.as_text(), LocalSubscription { session: key, options, id: identifier });
             return None;
         };
         let session = self.sessions.get(key)?;
-        let joining = Joining { shard: self.id, session: key, client_id: &session.client_id, is_online: true };
-        let (group, member) = self.shared.interest.join(shared.group, shared.filter, joining);
-        Some(SharedSeat { group, member })
+        let joining = Joining {
+            shard: self.id,
+            session: key,
+            client_id: session.client_id.as_str().into(),
+            options: pack(options, identifier),
+        };
+        let member = self.shared.interest.join(shared.group, shared.filter, joining);
+        member.set_online(true);
+        Some(member)
     }
 
     fn add_local(&mut self, filter: &Text, subscription: LocalSubscription) {
@@ -257,13 +260,7 @@ impl Shard {
     }
 
     /// Retained messages for a new subscription, by its retain handling [MQTT-3.3.1-9] and not for shared ones.
-    fn scan_if_asked(
-        &self,
-        subscription: &Subscription,
-        id: Option<u32>,
-        is_new: bool,
-        scans: &mut Vec<RetainedScan>,
-    ) {
+    fn scan_if_asked(&self, subscription: &Subscription, id: Option<u32>, is_new: bool, scans: &mut Vec<RetainedScan>) {
         let asked = match subscription.options.retain_handling {
             RetainHandling::Send => true,
             RetainHandling::SendIfNew => is_new,
@@ -281,6 +278,17 @@ impl Shard {
             is_finished: false,
         });
     }
+}
+
+fn pack(options: SubscriptionOptions, id: Option<u32>) -> u64 {
+    MemberOptions { qos: options.qos, retain_as_published: options.retain_as_published, id }.pack()
+}
+
+/// Whether somebody else of the group could take a message now.
+fn has_other_online(member: &Arc<Member>) -> bool {
+    member
+        .group()
+        .is_some_and(|group| group.members().iter().any(|other| other.online() && !Arc::ptr_eq(other, member)))
 }
 
 fn granted(qos: QoS) -> ReasonCode {

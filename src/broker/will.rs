@@ -70,7 +70,7 @@ impl Shard {
             let access = Access::Publish { topic: message.topic(), qos: message.qos, retain: message.retain };
             let info = session.will_info.as_ref();
             if !info.is_some_and(|info| authorizer.authorize(info, access)) {
-                return self.count_drop(now, &client_id, message.topic(), DropReason::NotAuthorized);
+                return self.count_drop(&client_id, message.topic(), DropReason::NotAuthorized);
             }
         }
         tracing::debug!(client = %client_id, topic = message.topic(), "will published");

@@ -44,7 +44,7 @@ impl DecodeError {
     }
 }
 
-/// Why a packet could not be encoded: only values that no wire format can hold.
+/// Why a packet could not be encoded: no wire format holds the value, or every peer would refuse it.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
@@ -61,4 +61,17 @@ pub enum EncodeError {
     /// The field or packet does not exist in this version.
     #[error("{0}")]
     NotInVersion(&'static str),
+    /// The specification forbids the value, in the words that a decoder would use.
+    #[error("{0}")]
+    NotAllowed(&'static str),
+}
+
+impl EncodeError {
+    /// What a decoder would say of the value.
+    pub(super) const fn not_allowed(fault: &DecodeError) -> Self {
+        match fault {
+            DecodeError::Violation { what, .. } => Self::NotAllowed(what),
+            DecodeError::PacketTooLarge { .. } => Self::NotAllowed("the packet is too large"),
+        }
+    }
 }

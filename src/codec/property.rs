@@ -1,67 +1,16 @@
 //! MQTT 5 properties (section 2.2.2.2): one table of identifier, type, packets and repetition.
+//!
+//! The table at the end of this file is all there is to know about a property. It makes [`Property`], the getters of
+//! [`Properties`] and [`RULES`], and those drive decoding, checking and encoding, both owned and in place ([`Scan`]).
 
 use bytes::Bytes;
 
-use super::Text;
-
-/// One property.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Property {
-    /// 0x01, byte.
-    PayloadFormatIndicator(u8),
-    /// 0x02, four byte integer, seconds.
-    MessageExpiryInterval(u32),
-    /// 0x03, UTF-8 string.
-    ContentType(Text),
-    /// 0x08, UTF-8 string.
-    ResponseTopic(Text),
-    /// 0x09, binary data.
-    CorrelationData(Bytes),
-    /// 0x0B, variable byte integer.
-    SubscriptionIdentifier(u32),
-    /// 0x11, four byte integer, seconds.
-    SessionExpiryInterval(u32),
-    /// 0x12, UTF-8 string.
-    AssignedClientIdentifier(Text),
-    /// 0x13, two byte integer, seconds.
-    ServerKeepAlive(u16),
-    /// 0x15, UTF-8 string.
-    AuthenticationMethod(Text),
-    /// 0x16, binary data.
-    AuthenticationData(Bytes),
-    /// 0x17, byte 0 or 1.
-    RequestProblemInformation(bool),
-    /// 0x18, four byte integer, seconds.
-    WillDelayInterval(u32),
-    /// 0x19, byte 0 or 1.
-    RequestResponseInformation(bool),
-    /// 0x1A, UTF-8 string.
-    ResponseInformation(Text),
-    /// 0x1C, UTF-8 string.
-    ServerReference(Text),
-    /// 0x1F, UTF-8 string.
-    ReasonString(Text),
-    /// 0x21, two byte integer.
-    ReceiveMaximum(u16),
-    /// 0x22, two byte integer.
-    TopicAliasMaximum(u16),
-    /// 0x23, two byte integer.
-    TopicAlias(u16),
-    /// 0x24, byte 0 or 1.
-    MaximumQoS(u8),
-    /// 0x25, byte 0 or 1.
-    RetainAvailable(bool),
-    /// 0x26, UTF-8 string pair.
-    UserProperty((Text, Text)),
-    /// 0x27, four byte integer, bytes.
-    MaximumPacketSize(u32),
-    /// 0x28, byte 0 or 1.
-    WildcardSubscriptionAvailable(bool),
-    /// 0x29, byte 0 or 1.
-    SubscriptionIdentifierAvailable(bool),
-    /// 0x2A, byte 0 or 1.
-    SharedSubscriptionAvailable(bool),
-}
+use super::{
+    DecodeError, EncodeError, Limits, PacketType, ReasonCode, Source, Text, Version,
+    cursor::{self, Field, Reader, field, violation},
+    packet::Context,
+    text,
+};
 
 /// The properties of a packet, in the order of the wire. Empty takes no heap.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -76,6 +25,11 @@ impl Properties {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Adds a property.
@@ -108,11 +62,87 @@ impl Properties {
             _ => None,
         })
     }
+
+    /// Reads the length of the properties and them, checked for the packets of `place`; before MQTT 5 there is nothing
+    /// to read.
+    pub(super) fn decode(reader: &mut Reader<'_>, place: Place, context: &Context<'_>) -> Result<Self, DecodeError> {
+        if !context.version.is_v5() {
+            return Ok(Self::new());
+        }
+        let mut scan = Scan::new(read_block(reader)?, place, context.limits);
+        let mut properties = Self::new();
+        while let Some(entry) = scan.next()? {
+            properties.push(entry.to_property(context.source));
+        }
+        if place.has_authentication() && scan.saw(AUTHENTICATION_DATA) && !scan.saw(AUTHENTICATION_METHOD) {
+            return Err(DecodeError::protocol(DATA_WITHOUT_METHOD));
+        }
+        Ok(properties)
+    }
+
+    /// As [`Self::block_len`] in MQTT 5; before it nothing is written.
+    pub(super) fn block_len_in(&self, version: Version, place: Place) -> Result<usize, EncodeError> {
+        if version.is_v5() { self.block_len(place) } else { Ok(0) }
+    }
+
+    /// As [`Self::put_block`] in MQTT 5; before it nothing is written.
+    pub(super) fn put_block_in(&self, version: Version, out: &mut Vec<u8>) {
+        if version.is_v5() {
+            self.put_block(out);
+        }
+    }
+
+    /// Bytes on the wire with the length before them; an error if the packets of `place` cannot hold them.
+    pub(super) fn block_len(&self, place: Place) -> Result<usize, EncodeError> {
+        let len = self.content_len(place)?;
+        Ok(cursor::varint_len(len) + len)
+    }
+
+    /// Appends the length and the properties, which have passed [`Self::block_len`].
+    pub(super) fn put_block(&self, out: &mut Vec<u8>) {
+        cursor::put_varint(out, self.iter().map(|property| property.rule().wire_len(property.value())).sum());
+        for property in self {
+            property.rule().put(property.value(), out);
+        }
+    }
+
+    /// Appends those for which `keep` holds, without a length. On error `out` is as it was.
+    pub(super) fn put_where(
+        &self,
+        place: Place,
+        keep: impl Fn(&Property) -> bool,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        let mut seen = Seen::default();
+        let kept = self.iter().filter(|property| keep(property));
+        kept.clone().try_for_each(|property| property.check(place, &mut seen))?;
+        kept.for_each(|property| property.rule().put(property.value(), out));
+        Ok(())
+    }
+
+    fn content_len(&self, place: Place) -> Result<usize, EncodeError> {
+        let mut seen = Seen::default();
+        let mut len = 0;
+        for property in self {
+            property.check(place, &mut seen)?;
+            len += property.rule().wire_len(property.value());
+        }
+        if place.has_authentication() && seen.has(AUTHENTICATION_DATA) && !seen.has(AUTHENTICATION_METHOD) {
+            return Err(EncodeError::NotAllowed(DATA_WITHOUT_METHOD));
+        }
+        Ok(len)
+    }
 }
 
 impl FromIterator<Property> for Properties {
     fn from_iter<I: IntoIterator<Item = Property>>(properties: I) -> Self {
         Self(properties.into_iter().collect())
+    }
+}
+
+impl Extend<Property> for Properties {
+    fn extend<I: IntoIterator<Item = Property>>(&mut self, properties: I) {
+        self.0.extend(properties);
     }
 }
 
@@ -125,70 +155,496 @@ impl<'a> IntoIterator for &'a Properties {
     }
 }
 
-/// Getters for the properties that occur at most once.
-macro_rules! getters {
-    ($($(#[$doc:meta])* $name:ident: $variant:ident => $type:ty, $value:ident => $read:expr;)*) => {
-        impl Properties {
-            $($(#[$doc])*
-            pub fn $name(&self) -> Option<$type> {
-                self.0.iter().find_map(|property| match property {
-                    Property::$variant($value) => Some($read),
-                    _ => None,
-                })
-            })*
+/// Reads the length of the properties and cuts them out.
+#[inline]
+pub(super) fn read_block<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], DecodeError> {
+    let len = reader.varint(field!("the property length"))?;
+    reader.take(len as usize, field!("the list of properties"))
+}
+
+/// Where properties stand: a packet type, or the will in a CONNECT, as one bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place(u16);
+
+impl Place {
+    /// The will properties in the payload of CONNECT.
+    pub(super) const WILL: Self = Self(1);
+
+    /// The properties of a packet.
+    pub(super) const fn of(packet: PacketType) -> Self {
+        Self(1 << packet as u16)
+    }
+
+    /// Whether authentication may stand here; its data needs its method (sections 3.1.2.11.10 and 3.15.2.2.3).
+    const fn has_authentication(self) -> bool {
+        self.0 & AUTHENTICATED != 0
+    }
+}
+
+/// The row of the table for one property.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) id: u8,
+    pub(super) kind: Kind,
+    /// Bits of the places that may hold it, and of those that may hold it more than once.
+    places: u16,
+    repeats: u16,
+    name: &'static str,
+    field: &'static Field,
+    misplaced: &'static str,
+    repeated: &'static str,
+    unfit: &'static str,
+}
+
+/// Type of a property's value, with what it must not be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A byte that is 0 or 1.
+    Bit,
+    /// Two byte integer.
+    Two,
+    /// Two byte integer above 0.
+    TwoAboveZero,
+    /// Two byte integer above 0 that is a topic alias: it has a reason code of its own.
+    Alias,
+    /// Four byte integer.
+    Four,
+    /// Four byte integer above 0.
+    FourAboveZero,
+    /// Variable byte integer above 0.
+    VarAboveZero,
+    /// UTF-8 string.
+    Text,
+    /// UTF-8 string that is a topic name.
+    Topic,
+    /// Binary data.
+    Binary,
+    /// Two UTF-8 strings.
+    Pair,
+}
+
+/// A property's value, borrowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Value<'a> {
+    Number(u32),
+    Text(&'a str),
+    Binary(&'a [u8]),
+    Pair(&'a str, &'a str),
+}
+
+impl Rule {
+    fn read<'a>(&self, reader: &mut Reader<'a>) -> Result<Value<'a>, DecodeError> {
+        let field = self.field;
+        Ok(match self.kind {
+            Kind::Bit => Value::Number(reader.u8(field)?.into()),
+            Kind::Two | Kind::TwoAboveZero | Kind::Alias => Value::Number(reader.u16(field)?.into()),
+            Kind::Four | Kind::FourAboveZero => Value::Number(reader.u32(field)?),
+            Kind::VarAboveZero => Value::Number(reader.varint(field)?),
+            Kind::Text | Kind::Topic => Value::Text(reader.text(field)?),
+            Kind::Binary => Value::Binary(reader.binary(field)?),
+            Kind::Pair => Value::Pair(reader.text(field)?, reader.text(field)?),
+        })
+    }
+
+    fn check(&self, value: Value<'_>) -> Result<(), DecodeError> {
+        let fits = match (self.kind, value) {
+            (Kind::Bit, Value::Number(bit)) => bit <= 1,
+            (Kind::TwoAboveZero | Kind::Alias | Kind::FourAboveZero, Value::Number(number)) => number > 0,
+            (Kind::VarAboveZero, Value::Number(number)) => number > 0 && number as usize <= cursor::VARINT_MAX,
+            // [MQTT-3.3.2-14], and [MQTT-4.7.3-1]: every topic name has at least one character
+            (Kind::Topic, Value::Text(topic)) => {
+                !topic.is_empty() && !topic.contains(['+', '#']) && !text::has_disallowed(topic)
+            }
+            _ => true,
+        };
+        match (fits, self.kind) {
+            (true, _) => Ok(()),
+            (false, Kind::Alias) => Err(violation(ReasonCode::TopicAliasInvalid, self.unfit)), // [MQTT-3.3.2-8]
+            (false, _) => Err(DecodeError::protocol(self.unfit)),
         }
+    }
+
+    fn wire_len(&self, value: Value<'_>) -> usize {
+        1 + match (self.kind, value) {
+            (Kind::Bit, _) => 1,
+            (Kind::VarAboveZero, Value::Number(number)) => cursor::varint_len(number as usize),
+            (Kind::Four | Kind::FourAboveZero, _) => 4,
+            (_, Value::Number(_)) => 2,
+            (_, Value::Text(text)) => 2 + text.len(),
+            (_, Value::Binary(bytes)) => 2 + bytes.len(),
+            (_, Value::Pair(name, value)) => 4 + name.len() + value.len(),
+        }
+    }
+
+    fn put(&self, value: Value<'_>, out: &mut Vec<u8>) {
+        out.push(self.id);
+        match (self.kind, value) {
+            (Kind::Bit, Value::Number(bit)) => out.push(bit as u8),
+            (Kind::VarAboveZero, Value::Number(number)) => cursor::put_varint(out, number as usize),
+            (Kind::Four | Kind::FourAboveZero, Value::Number(number)) => cursor::put_u32(out, number),
+            (_, Value::Number(number)) => cursor::put_u16(out, number as u16),
+            (_, Value::Text(text)) => cursor::put_field(out, text.as_bytes()),
+            (_, Value::Binary(bytes)) => cursor::put_field(out, bytes),
+            (_, Value::Pair(name, value)) => {
+                cursor::put_field(out, name.as_bytes());
+                cursor::put_field(out, value.as_bytes());
+            }
+        }
+    }
+}
+
+/// Which properties have occurred, a bit to an identifier (the greatest is 0x2A).
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen(u64);
+
+impl Seen {
+    fn note(&mut self, rule: &Rule, place: Place) -> Result<(), DecodeError> {
+        if rule.places & place.0 == 0 {
+            return Err(violation(MISPLACED, rule.misplaced));
+        }
+        let bit = 1 << rule.id;
+        if self.0 & bit != 0 && rule.repeats & place.0 == 0 {
+            return Err(DecodeError::protocol(rule.repeated));
+        }
+        self.0 |= bit;
+        Ok(())
+    }
+
+    const fn has(self, id: u8) -> bool {
+        self.0 & (1 << id) != 0
+    }
+}
+
+/// A walk over encoded properties in place that checks each: nothing is copied or allocated.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scan<'a> {
+    reader: Reader<'a>,
+    place: Place,
+    seen: Seen,
+    user_properties_left: u16,
+}
+
+/// One property found by a [`Scan`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry<'a> {
+    pub(super) rule: &'static Rule,
+    pub(super) value: Value<'a>,
+    /// Identifier and value as they were on the wire.
+    pub(super) wire: &'a [u8],
+}
+
+impl Entry<'_> {
+    /// The owned form.
+    pub(super) fn to_property(self, source: Source<'_>) -> Property {
+        Property::from_value(self.rule, self.value, source)
+    }
+}
+
+impl<'a> Scan<'a> {
+    /// Walks `block`, properties without their length.
+    pub(super) const fn new(block: &'a [u8], place: Place, limits: &Limits) -> Self {
+        let user_properties_left = limits.user_properties_max;
+        Self { reader: Reader::new(block), place, seen: Seen(0), user_properties_left }
+    }
+
+    /// The next property, or `None` at the end.
+    pub(super) fn next(&mut self) -> Result<Option<Entry<'a>>, DecodeError> {
+        let before = self.reader.rest();
+        let Some(&id) = before.first() else { return Ok(None) };
+        // Identifiers are variable byte integers, but all that exist take one byte: larger ones are unknown.
+        let rule = rule(id).ok_or(DecodeError::malformed("a property has an identifier that does not exist"))?;
+        self.reader.u8(rule.field)?;
+        self.seen.note(rule, self.place)?;
+        let value = rule.read(&mut self.reader)?;
+        rule.check(value)?;
+        if rule.kind == Kind::Pair {
+            self.user_properties_left = self
+                .user_properties_left
+                .checked_sub(1)
+                .ok_or(violation(ReasonCode::QuotaExceeded, "more user properties than this receiver takes"))?;
+        }
+        let (wire, _) = before.split_at(before.len() - self.reader.rest().len());
+        Ok(Some(Entry { rule, value, wire }))
+    }
+
+    /// Whether the property has occurred so far.
+    pub(super) const fn saw(&self, id: u8) -> bool {
+        self.seen.has(id)
+    }
+}
+
+/// The row of an identifier.
+fn rule(id: u8) -> Option<&'static Rule> {
+    let row = *ROWS.get(usize::from(id))?;
+    RULES.get(usize::from(row))
+}
+
+/// Identifiers that code elsewhere asks for.
+pub(super) const PAYLOAD_FORMAT_INDICATOR: u8 = 0x01;
+pub(super) const MESSAGE_EXPIRY_INTERVAL: u8 = 0x02;
+pub(super) const SUBSCRIPTION_IDENTIFIER: u8 = 0x0B;
+pub(super) const WILL_DELAY_INTERVAL: u8 = 0x18;
+pub(super) const TOPIC_ALIAS: u8 = 0x23;
+const AUTHENTICATION_METHOD: u8 = 0x15;
+const AUTHENTICATION_DATA: u8 = 0x16;
+
+/// A known property in a packet that has none such: "An identifier which is not valid for its packet type [..] is a
+/// Malformed Packet", section 2.2.2.2.
+const MISPLACED: ReasonCode = ReasonCode::MalformedPacket;
+
+const DATA_WITHOUT_METHOD: &str = "authentication data stands without an authentication method";
+
+/// Entry of [`ROWS`] for identifiers that do not exist.
+const NO_ROW: u8 = u8::MAX;
+
+/// Index into [`RULES`] by identifier.
+static ROWS: [u8; 0x2B] = {
+    let mut rows = [NO_ROW; 0x2B];
+    let mut row = 0;
+    while row < RULES.len() {
+        rows[RULES[row].id as usize] = row as u8;
+        row += 1;
+    }
+    rows
+};
+
+const WILL: u16 = Place::WILL.0;
+const CONNECT: u16 = Place::of(PacketType::Connect).0;
+const CONNACK: u16 = Place::of(PacketType::ConnAck).0;
+const PUBLISH: u16 = Place::of(PacketType::Publish).0;
+const SUBSCRIBE: u16 = Place::of(PacketType::Subscribe).0;
+const DISCONNECT: u16 = Place::of(PacketType::Disconnect).0;
+const AUTH: u16 = Place::of(PacketType::Auth).0;
+const AUTHENTICATED: u16 = CONNECT | CONNACK | AUTH;
+/// The packets that answer with a reason.
+const ANSWERS: u16 = CONNACK
+    | Place::of(PacketType::PubAck).0
+    | Place::of(PacketType::PubRec).0
+    | Place::of(PacketType::PubRel).0
+    | Place::of(PacketType::PubComp).0
+    | Place::of(PacketType::SubAck).0
+    | Place::of(PacketType::UnsubAck).0
+    | DISCONNECT
+    | AUTH;
+/// All packets that have properties, and the will.
+const EVERYWHERE: u16 = ANSWERS | WILL | CONNECT | PUBLISH | SUBSCRIBE | Place::of(PacketType::Unsubscribe).0;
+
+/// A type that an owned property keeps its value in.
+trait Held {
+    /// The value, borrowed.
+    fn value(&self) -> Value<'_>;
+
+    /// The owned form of a value that the table's type has admitted.
+    fn held(value: Value<'_>, source: Source<'_>) -> Self;
+}
+
+/// Numbers of every width.
+macro_rules! held_numbers {
+    ($($type:ty: $from:expr;)*) => {$(
+        impl Held for $type {
+            fn value(&self) -> Value<'_> {
+                Value::Number(u32::from(*self))
+            }
+
+            fn held(value: Value<'_>, _: Source<'_>) -> Self {
+                let Value::Number(number) = value else { unreachable!("the table gives numbers a number's type") };
+                $from(number)
+            }
+        }
+    )*};
+}
+
+held_numbers! {
+    u8: |number| number as u8;
+    u16: |number| number as u16;
+    u32: |number| number;
+    bool: |number| number != 0;
+}
+
+impl Held for Text {
+    fn value(&self) -> Value<'_> {
+        Value::Text(self)
+    }
+
+    fn held(value: Value<'_>, source: Source<'_>) -> Self {
+        let Value::Text(text) = value else { unreachable!("the table gives strings a string's type") };
+        Self::from_checked(text, source)
+    }
+}
+
+impl Held for Bytes {
+    fn value(&self) -> Value<'_> {
+        Value::Binary(self)
+    }
+
+    fn held(value: Value<'_>, source: Source<'_>) -> Self {
+        let Value::Binary(bytes) = value else { unreachable!("the table gives binary data a binary type") };
+        source.take(bytes)
+    }
+}
+
+impl Held for (Text, Text) {
+    fn value(&self) -> Value<'_> {
+        Value::Pair(&self.0, &self.1)
+    }
+
+    fn held(value: Value<'_>, source: Source<'_>) -> Self {
+        let Value::Pair(name, value) = value else { unreachable!("the table gives pairs a pair's type") };
+        (Text::from_checked(name, source), Text::from_checked(value, source))
+    }
+}
+
+/// What a getter returns, and how: strings and binary data by reference, numbers by value.
+macro_rules! getter {
+    (type Text) => {
+        &Text
+    };
+    (type Bytes) => {
+        &Bytes
+    };
+    (type $number:tt) => {
+        $number
+    };
+    (read Text $value:ident) => {
+        $value
+    };
+    (read Bytes $value:ident) => {
+        $value
+    };
+    (read $number:tt $value:ident) => {
+        *$value
     };
 }
 
-getters! {
-    /// 0x01, byte.
-    payload_format_indicator: PayloadFormatIndicator => u8, value => *value;
+/// Makes everything out of the table.
+macro_rules! properties {
+    ($($(#[$doc:meta])* $id:literal $variant:ident($type:tt) $($getter:ident)?: $kind:ident in $places:expr $(, again in $repeats:expr)?;)*) => {
+        /// One property.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum Property {
+            $($(#[$doc])* $variant($type),)*
+        }
+
+        impl Property {
+            /// The identifier on the wire.
+            pub const fn id(&self) -> u8 {
+                match self {
+                    $(Self::$variant(_) => $id,)*
+                }
+            }
+
+            /// The specification's name, without spaces.
+            pub fn name(&self) -> &'static str {
+                self.rule().name
+            }
+
+            fn rule(&self) -> &'static Rule {
+                rule(self.id()).expect("every variant has its row")
+            }
+
+            /// Checks what a decoder would check.
+            fn check(&self, place: Place, seen: &mut Seen) -> Result<(), EncodeError> {
+                let (rule, value) = (self.rule(), self.value());
+                if let Value::Binary(bytes) = value {
+                    cursor::field_len(bytes.len(), rule.name)?;
+                }
+                rule.check(value).and_then(|()| seen.note(rule, place)).map_err(|fault| EncodeError::not_allowed(&fault))
+            }
+
+            fn value(&self) -> Value<'_> {
+                match self {
+                    $(Self::$variant(value) => value.value(),)*
+                }
+            }
+
+            fn from_value(rule: &Rule, value: Value<'_>, source: Source<'_>) -> Self {
+                match rule.id {
+                    $($id => Self::$variant(Held::held(value, source)),)*
+                    _ => unreachable!("every row has its variant"),
+                }
+            }
+        }
+
+        impl Properties {
+            $($(
+                #[doc = concat!("`", stringify!($variant), "` (", stringify!($id), "), if it is there.")]
+                pub fn $getter(&self) -> Option<getter!(type $type)> {
+                    self.0.iter().find_map(|property| match property {
+                        Property::$variant(value) => Some(getter!(read $type value)),
+                        _ => None,
+                    })
+                }
+            )?)*
+        }
+
+        /// The table, in the order of the identifiers.
+        static RULES: &[Rule] = &[$(Rule {
+            id: $id,
+            kind: Kind::$kind,
+            places: $places,
+            repeats: 0 $(| $repeats)?,
+            name: stringify!($variant),
+            field: field!("the property ", stringify!($variant)),
+            misplaced: concat!("the property ", stringify!($variant), " does not belong in this packet"),
+            repeated: concat!("the property ", stringify!($variant), " occurs more than once"),
+            unfit: concat!("the property ", stringify!($variant), " has a value that it must not have"),
+        },)*];
+    };
+}
+
+properties! {
+    /// 0x01, byte 0 or 1: whether the payload is UTF-8.
+    0x01 PayloadFormatIndicator(u8) payload_format_indicator: Bit in PUBLISH | WILL;
     /// 0x02, four byte integer, seconds.
-    message_expiry_interval: MessageExpiryInterval => u32, value => *value;
+    0x02 MessageExpiryInterval(u32) message_expiry_interval: Four in PUBLISH | WILL;
     /// 0x03, UTF-8 string.
-    content_type: ContentType => &Text, value => value;
-    /// 0x08, UTF-8 string.
-    response_topic: ResponseTopic => &Text, value => value;
+    0x03 ContentType(Text) content_type: Text in PUBLISH | WILL;
+    /// 0x08, UTF-8 string, a topic name.
+    0x08 ResponseTopic(Text) response_topic: Topic in PUBLISH | WILL;
     /// 0x09, binary data.
-    correlation_data: CorrelationData => &Bytes, value => value;
+    0x09 CorrelationData(Bytes) correlation_data: Binary in PUBLISH | WILL;
+    /// 0x0B, variable byte integer above 0.
+    0x0B SubscriptionIdentifier(u32): VarAboveZero in PUBLISH | SUBSCRIBE, again in PUBLISH;
     /// 0x11, four byte integer, seconds.
-    session_expiry_interval: SessionExpiryInterval => u32, value => *value;
+    0x11 SessionExpiryInterval(u32) session_expiry_interval: Four in CONNECT | CONNACK | DISCONNECT;
     /// 0x12, UTF-8 string.
-    assigned_client_identifier: AssignedClientIdentifier => &Text, value => value;
+    0x12 AssignedClientIdentifier(Text) assigned_client_identifier: Text in CONNACK;
     /// 0x13, two byte integer, seconds.
-    server_keep_alive: ServerKeepAlive => u16, value => *value;
+    0x13 ServerKeepAlive(u16) server_keep_alive: Two in CONNACK;
     /// 0x15, UTF-8 string.
-    authentication_method: AuthenticationMethod => &Text, value => value;
+    0x15 AuthenticationMethod(Text) authentication_method: Text in AUTHENTICATED;
     /// 0x16, binary data.
-    authentication_data: AuthenticationData => &Bytes, value => value;
+    0x16 AuthenticationData(Bytes) authentication_data: Binary in AUTHENTICATED;
     /// 0x17, byte 0 or 1.
-    request_problem_information: RequestProblemInformation => bool, value => *value;
+    0x17 RequestProblemInformation(bool) request_problem_information: Bit in CONNECT;
     /// 0x18, four byte integer, seconds.
-    will_delay_interval: WillDelayInterval => u32, value => *value;
+    0x18 WillDelayInterval(u32) will_delay_interval: Four in WILL;
     /// 0x19, byte 0 or 1.
-    request_response_information: RequestResponseInformation => bool, value => *value;
+    0x19 RequestResponseInformation(bool) request_response_information: Bit in CONNECT;
     /// 0x1A, UTF-8 string.
-    response_information: ResponseInformation => &Text, value => value;
+    0x1A ResponseInformation(Text) response_information: Text in CONNACK;
     /// 0x1C, UTF-8 string.
-    server_reference: ServerReference => &Text, value => value;
+    0x1C ServerReference(Text) server_reference: Text in CONNACK | DISCONNECT;
     /// 0x1F, UTF-8 string.
-    reason_string: ReasonString => &Text, value => value;
-    /// 0x21, two byte integer.
-    receive_maximum: ReceiveMaximum => u16, value => *value;
+    0x1F ReasonString(Text) reason_string: Text in ANSWERS;
+    /// 0x21, two byte integer above 0.
+    0x21 ReceiveMaximum(u16) receive_maximum: TwoAboveZero in CONNECT | CONNACK;
     /// 0x22, two byte integer.
-    topic_alias_maximum: TopicAliasMaximum => u16, value => *value;
-    /// 0x23, two byte integer.
-    topic_alias: TopicAlias => u16, value => *value;
+    0x22 TopicAliasMaximum(u16) topic_alias_maximum: Two in CONNECT | CONNACK;
+    /// 0x23, two byte integer above 0.
+    0x23 TopicAlias(u16) topic_alias: Alias in PUBLISH;
     /// 0x24, byte 0 or 1.
-    maximum_qos: MaximumQoS => u8, value => *value;
+    0x24 MaximumQoS(u8) maximum_qos: Bit in CONNACK;
     /// 0x25, byte 0 or 1.
-    retain_available: RetainAvailable => bool, value => *value;
-    /// 0x27, four byte integer, bytes.
-    maximum_packet_size: MaximumPacketSize => u32, value => *value;
+    0x25 RetainAvailable(bool) retain_available: Bit in CONNACK;
+    /// 0x26, UTF-8 string pair.
+    0x26 UserProperty((Text, Text)): Pair in EVERYWHERE, again in EVERYWHERE;
+    /// 0x27, four byte integer above 0, bytes.
+    0x27 MaximumPacketSize(u32) maximum_packet_size: FourAboveZero in CONNECT | CONNACK;
     /// 0x28, byte 0 or 1.
-    wildcard_subscription_available: WildcardSubscriptionAvailable => bool, value => *value;
+    0x28 WildcardSubscriptionAvailable(bool) wildcard_subscription_available: Bit in CONNACK;
     /// 0x29, byte 0 or 1.
-    subscription_identifier_available: SubscriptionIdentifierAvailable => bool, value => *value;
+    0x29 SubscriptionIdentifierAvailable(bool) subscription_identifier_available: Bit in CONNACK;
     /// 0x2A, byte 0 or 1.
-    shared_subscription_available: SharedSubscriptionAvailable => bool, value => *value;
+    0x2A SharedSubscriptionAvailable(bool) shared_subscription_available: Bit in CONNACK;
 }

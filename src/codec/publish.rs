@@ -1,8 +1,16 @@
-//! PUBLISH: the packet that matters. [`PublishRef`] is the view without a copy, [`Publish`] the owned form.
+//! PUBLISH: the packet that matters. [`PublishRef`] is the view without a copy, [`Publish`] the owned form, and
+//! [`PublishHead`] what a broker encodes once and sends to many.
 
 use bytes::Bytes;
 
-use super::{DecodeError, EncodeError, Frame, Limits, PacketId, Properties, QoS, Source, TopicName, Version};
+use super::{
+    DecodeError, EncodeError, Frame, Limits, PacketId, PacketType, Properties, QoS, Source, Text, TopicName, Version,
+    cursor::{self, Reader, field},
+    frame,
+    packet::Wire,
+    property::{self, Place, Scan, Value},
+    topic,
+};
 
 /// An application message as it travels.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,32 +58,273 @@ pub struct PublishRef<'a> {
     pub payload: &'a [u8],
 }
 
+/// All of a PUBLISH but its payload, for a server that encodes once what it sends to many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PublishHead<'a> {
+    /// Sent again after an unacknowledged attempt.
+    pub dup: bool,
+    /// Quality of service of this hop; above 0 the packet identifier is written as 0, to be patched.
+    pub qos: QoS,
+    /// Whether the RETAIN flag is set.
+    pub retain: bool,
+    /// Topic name, valid.
+    pub topic: &'a str,
+    /// Topic alias to send (MQTT 5).
+    pub topic_alias: Option<u16>,
+    /// The receiver knows the alias: the topic is sent empty. Needs `topic_alias`.
+    pub alias_only: bool,
+    /// Message expiry interval left, seconds (MQTT 5).
+    pub message_expiry: Option<u32>,
+    /// Subscription identifiers of the matching subscriptions (MQTT 5).
+    pub subscription_ids: &'a [u32],
+    /// Encoded properties that [`PublishRef::forward_properties`] or [`forward_owned`] has collected (MQTT 5).
+    pub properties: &'a [u8],
+}
+
 impl<'a> PublishRef<'a> {
     /// Decodes and validates a PUBLISH frame, its properties included, without copying.
     pub fn decode(frame: Frame<'a>, version: Version, limits: &Limits) -> Result<Self, DecodeError> {
-        let _ = (frame, version, limits);
-        todo!("codec helper")
+        debug_assert_eq!(frame.header >> 4, PacketType::Publish as u8);
+        frame.check_length(version)?;
+        let (dup, qos) = read_flags(frame.flags())?;
+        let mut reader = Reader::new(frame.body);
+        let topic = reader.utf8(field!("the topic name of PUBLISH"))?;
+        let packet_id = match qos {
+            QoS::AtMostOnce => None,
+            _ => Some(reader.packet_id(field!("the packet identifier of PUBLISH"))?),
+        };
+        let mut publish = Self {
+            dup,
+            qos,
+            retain: frame.header & RETAIN != 0,
+            topic,
+            packet_id,
+            topic_alias: None,
+            message_expiry: None,
+            payload_is_utf8: false,
+            has_subscription_identifier: false,
+            properties: &[],
+            payload: &[],
+        };
+        if version.is_v5() {
+            publish.read_properties(&mut reader, limits)?;
+        }
+        if !(topic.is_empty() && publish.topic_alias.is_some()) {
+            topic::check_name(topic, limits)
+                .map_err(|fault| fault.in_name("the topic name of PUBLISH is not a valid one"))?;
+        }
+        publish.payload = reader.rest();
+        Ok(publish)
     }
 
     /// Appends to `out` the properties a broker passes on unchanged (payload format indicator, content type, response
     /// topic, correlation data, user properties in their order), encoded, without a length [MQTT-3.3.2-17].
     /// Message expiry, topic alias and subscription identifiers are left out: they belong to the hop.
     pub fn forward_properties(&self, out: &mut Vec<u8>) {
-        let _ = out;
-        todo!("codec helper")
+        if self.topic_alias.is_none() && self.message_expiry.is_none() && !self.has_subscription_identifier {
+            return out.extend_from_slice(self.properties);
+        }
+        let mut scan = Scan::new(self.properties, PLACE, &UNLIMITED);
+        while let Some(entry) = scan.next().expect("decode has checked the properties") {
+            if !belongs_to_hop(entry.rule.id) {
+                out.extend_from_slice(entry.wire);
+            }
+        }
     }
 
     /// The owned form; `source` says whether bytes are shared or copied.
     pub fn to_publish(&self, source: &Source<'_>) -> Publish {
-        let _ = source;
-        todo!("codec helper")
+        let mut properties = Properties::new();
+        let mut scan = Scan::new(self.properties, PLACE, &UNLIMITED);
+        while let Some(entry) = scan.next().expect("decode has checked the properties") {
+            properties.push(entry.to_property(*source));
+        }
+        Publish {
+            dup: self.dup,
+            qos: self.qos,
+            retain: self.retain,
+            topic: TopicName::from_checked(Text::from_checked(self.topic, *source)),
+            packet_id: self.packet_id,
+            properties,
+            payload: source.take(self.payload),
+        }
+    }
+
+    fn read_properties(&mut self, reader: &mut Reader<'a>, limits: &Limits) -> Result<(), DecodeError> {
+        self.properties = property::read_block(reader)?;
+        let mut scan = Scan::new(self.properties, PLACE, limits);
+        while let Some(entry) = scan.next()? {
+            let Value::Number(number) = entry.value else { continue };
+            match entry.rule.id {
+                property::PAYLOAD_FORMAT_INDICATOR => self.payload_is_utf8 = number == 1,
+                property::MESSAGE_EXPIRY_INTERVAL => self.message_expiry = Some(number),
+                property::TOPIC_ALIAS => self.topic_alias = Some(number as u16),
+                property::SUBSCRIPTION_IDENTIFIER => self.has_subscription_identifier = true,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 
 impl Publish {
-    /// Appends the encoded packet.
+    /// Appends the encoded packet; on error `out` is as it was.
     pub fn encode(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        let _ = (version, out);
-        todo!("codec helper")
+        super::packet::encode(self, version, out)
     }
 }
+
+impl Wire for Publish {
+    fn header(&self) -> u8 {
+        header(self.dup, self.qos, self.retain)
+    }
+
+    fn body_len(&self, version: Version) -> Result<usize, EncodeError> {
+        if self.packet_id.is_some() != (self.qos > QoS::AtMostOnce) {
+            return Err(EncodeError::NotAllowed("PUBLISH has a packet identifier if and only if its QoS is above 0"));
+        }
+        if self.dup && self.qos == QoS::AtMostOnce {
+            return Err(EncodeError::NotAllowed(DUP_AT_QOS_0));
+        }
+        if self.topic.as_str().is_empty() && (!version.is_v5() || self.properties.topic_alias().is_none()) {
+            return Err(EncodeError::NotAllowed("the topic name of PUBLISH is empty, without a topic alias"));
+        }
+        let properties_len = self.properties.block_len_in(version, PLACE)?;
+        Ok(topic_and_id_len(self.topic.as_str(), self.qos) + properties_len + self.payload.len())
+    }
+
+    fn put_body(&self, version: Version, out: &mut Vec<u8>) {
+        put_topic_and_id(self.topic.as_str(), self.qos, self.packet_id.map_or(0, PacketId::get), out);
+        self.properties.put_block_in(version, out);
+        out.extend_from_slice(&self.payload);
+    }
+}
+
+impl PublishHead<'_> {
+    /// Bytes between the remaining length and the payload.
+    pub fn encoded_len(&self, version: Version) -> usize {
+        let properties_len = if version.is_v5() {
+            let len = self.properties_len();
+            cursor::varint_len(len) + len
+        } else {
+            0
+        };
+        topic_and_id_len(self.sent_topic(version), self.qos) + properties_len
+    }
+
+    /// Bytes of the whole packet with a payload of `payload_len`: what a receiver's maximum packet size is about.
+    pub fn packet_len(&self, version: Version, payload_len: usize) -> usize {
+        frame::packet_len(self.encoded_len(version) + payload_len)
+    }
+
+    /// Appends the packet up to its payload, which has `payload_len` bytes and must follow. Returns where in the frame
+    /// the packet identifier stands, counted from the frame's first byte, if QoS is above 0. Nothing is appended on
+    /// error; the only one is a packet of more than 268,435,455 bytes.
+    pub fn encode(
+        &self,
+        version: Version,
+        payload_len: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<usize>, EncodeError> {
+        let start = out.len();
+        let topic = self.sent_topic(version);
+        frame::put_header(out, header(self.dup, self.qos, self.retain), self.encoded_len(version) + payload_len)?;
+        let packet_id_at = out.len() - start + 2 + topic.len();
+        put_topic_and_id(topic, self.qos, 0, out);
+        if version.is_v5() {
+            self.put_properties(out);
+        }
+        Ok((self.qos > QoS::AtMostOnce).then_some(packet_id_at))
+    }
+
+    fn sent_topic(&self, version: Version) -> &str {
+        debug_assert!(!self.alias_only || self.topic_alias.is_some(), "an empty topic needs an alias");
+        if self.alias_only && version.is_v5() { "" } else { self.topic }
+    }
+
+    fn properties_len(&self) -> usize {
+        let ids_len: usize = self.subscription_ids.iter().map(|&id| 1 + cursor::varint_len(id as usize)).sum();
+        let alias_len = if self.topic_alias.is_some() { 3 } else { 0 };
+        let expiry_len = if self.message_expiry.is_some() { 5 } else { 0 };
+        self.properties.len() + ids_len + alias_len + expiry_len
+    }
+
+    fn put_properties(&self, out: &mut Vec<u8>) {
+        cursor::put_varint(out, self.properties_len());
+        if let Some(alias) = self.topic_alias {
+            out.push(property::TOPIC_ALIAS);
+            cursor::put_u16(out, alias);
+        }
+        if let Some(seconds) = self.message_expiry {
+            out.push(property::MESSAGE_EXPIRY_INTERVAL);
+            cursor::put_u32(out, seconds);
+        }
+        for &id in self.subscription_ids {
+            out.push(property::SUBSCRIPTION_IDENTIFIER);
+            cursor::put_varint(out, id as usize);
+        }
+        out.extend_from_slice(self.properties);
+    }
+}
+
+/// Appends those of `properties` that a broker passes on unchanged, encoded, without a length: what
+/// [`PublishRef::forward_properties`] does, for messages that did not come off the wire (a will, a message published
+/// in process). An error if PUBLISH cannot hold one of them; then `out` is as it was.
+pub fn forward_owned(properties: &Properties, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    properties.put_where(PLACE, |property| !belongs_to_hop(property.id()), out)
+}
+
+/// Message expiry is counted down, alias and subscription identifiers are of one connection. A will's delay does not
+/// outlive the will.
+const fn belongs_to_hop(id: u8) -> bool {
+    matches!(
+        id,
+        property::MESSAGE_EXPIRY_INTERVAL
+            | property::TOPIC_ALIAS
+            | property::SUBSCRIPTION_IDENTIFIER
+            | property::WILL_DELAY_INTERVAL
+    )
+}
+
+const fn read_flags(flags: u8) -> Result<(bool, QoS), DecodeError> {
+    let dup = flags & DUP != 0;
+    match QoS::from_bits(flags >> 1 & 0b11) {
+        Some(QoS::AtMostOnce) if dup => Err(DecodeError::malformed(DUP_AT_QOS_0)),
+        Some(qos) => Ok((dup, qos)),
+        None => Err(DecodeError::malformed("PUBLISH has QoS 3 [MQTT-3.3.1-4]")),
+    }
+}
+
+const fn header(dup: bool, qos: QoS, retain: bool) -> u8 {
+    let dup = if dup { DUP } else { 0 };
+    let retain = if retain { RETAIN } else { 0 };
+    (PacketType::Publish as u8) << 4 | dup | (qos as u8) << 1 | retain
+}
+
+fn topic_and_id_len(topic: &str, qos: QoS) -> usize {
+    2 + topic.len() + if qos > QoS::AtMostOnce { 2 } else { 0 }
+}
+
+fn put_topic_and_id(topic: &str, qos: QoS, packet_id: u16, out: &mut Vec<u8>) {
+    cursor::put_field(out, topic.as_bytes());
+    if qos > QoS::AtMostOnce {
+        cursor::put_u16(out, packet_id);
+    }
+}
+
+/// Flags of the first byte, section 3.3.1.
+const DUP: u8 = 0b1000;
+const RETAIN: u8 = 0b0001;
+
+const PLACE: Place = Place::of(PacketType::Publish);
+
+/// For properties that have been checked before.
+const UNLIMITED: Limits = Limits {
+    packet_bytes_max: u32::MAX,
+    topic_levels_max: u16::MAX,
+    topic_bytes_max: u16::MAX,
+    filters_max: u16::MAX,
+    user_properties_max: u16::MAX,
+};
+
+const DUP_AT_QOS_0: &str = "PUBLISH has DUP set at QoS 0 [MQTT-3.3.1-2]";

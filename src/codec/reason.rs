@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::PacketType;
+
 /// The outcome of an operation, one byte on the wire. Codes of 0x80 and above are failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -204,6 +206,155 @@ impl ReasonCode {
         self as u8 >= 0x80
     }
 
+    /// Whether a packet of this type may carry the code: the tables of sections 3.2.2.2, 3.4.2.1, 3.5.2.1, 3.6.2.1,
+    /// 3.7.2.1, 3.9.3, 3.11.3, 3.14.2.1 and 3.15.2.1.
+    pub const fn is_legal_in(self, packet: PacketType) -> bool {
+        match packet {
+            PacketType::ConnAck => self.is_legal_in_connack(),
+            PacketType::PubAck | PacketType::PubRec => self.is_legal_in_puback(),
+            PacketType::PubRel | PacketType::PubComp => matches!(self, Self::Success | Self::PacketIdentifierNotFound),
+            PacketType::SubAck => self.is_legal_in_suback(),
+            PacketType::UnsubAck => self.is_legal_in_unsuback(),
+            PacketType::Disconnect => self.is_legal_in_disconnect(),
+            PacketType::Auth => matches!(self, Self::Success | Self::ContinueAuthentication | Self::ReAuthenticate),
+            _ => false,
+        }
+    }
+
+    /// The return code of CONNACK before MQTT 5 (3.1.1, section 3.2.2.3). Reasons without a counterpart become the
+    /// nearest: 5 for what the client may not do, 3 for what the server cannot or will not do now.
+    pub const fn connect_return_code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::UnsupportedProtocolVersion => 1,
+            Self::ClientIdentifierNotValid => 2,
+            Self::BadUserNameOrPassword => 4,
+            Self::NotAuthorized | Self::Banned | Self::BadAuthenticationMethod => 5,
+            _ => 3,
+        }
+    }
+
+    /// The reason of a return code of CONNACK before MQTT 5, or `None` for those it reserves.
+    pub const fn from_connect_return_code(code: u8) -> Option<Self> {
+        Some(match code {
+            0 => Self::Success,
+            1 => Self::UnsupportedProtocolVersion,
+            2 => Self::ClientIdentifierNotValid,
+            3 => Self::ServerUnavailable,
+            4 => Self::BadUserNameOrPassword,
+            5 => Self::NotAuthorized,
+            _ => return None,
+        })
+    }
+
+    /// The return code of SUBACK before MQTT 5 (3.1.1, section 3.9.3): granted QoS, or 0x80 for every failure.
+    pub const fn suback_return_code(self) -> u8 {
+        if self.is_error() { Self::UnspecifiedError as u8 } else { self as u8 }
+    }
+
+    /// The reason of a return code of SUBACK before MQTT 5, or `None` for those it reserves [MQTT-3.9.3-2].
+    pub const fn from_suback_return_code(code: u8) -> Option<Self> {
+        Some(match code {
+            0 => Self::Success,
+            1 => Self::GrantedQoS1,
+            2 => Self::GrantedQoS2,
+            0x80 => Self::UnspecifiedError,
+            _ => return None,
+        })
+    }
+
+    const fn is_legal_in_connack(self) -> bool {
+        matches!(
+            self,
+            Self::Success
+                | Self::UnspecifiedError
+                | Self::MalformedPacket
+                | Self::ProtocolError
+                | Self::ImplementationSpecificError
+                | Self::UnsupportedProtocolVersion
+                | Self::ClientIdentifierNotValid
+                | Self::BadUserNameOrPassword
+                | Self::NotAuthorized
+                | Self::ServerUnavailable
+                | Self::ServerBusy
+                | Self::Banned
+                | Self::BadAuthenticationMethod
+                | Self::TopicNameInvalid
+                | Self::PacketTooLarge
+                | Self::QuotaExceeded
+                | Self::PayloadFormatInvalid
+                | Self::RetainNotSupported
+                | Self::QoSNotSupported
+                | Self::UseAnotherServer
+                | Self::ServerMoved
+                | Self::ConnectionRateExceeded
+        )
+    }
+
+    const fn is_legal_in_puback(self) -> bool {
+        matches!(
+            self,
+            Self::Success
+                | Self::NoMatchingSubscribers
+                | Self::UnspecifiedError
+                | Self::ImplementationSpecificError
+                | Self::NotAuthorized
+                | Self::TopicNameInvalid
+                | Self::PacketIdentifierInUse
+                | Self::QuotaExceeded
+                | Self::PayloadFormatInvalid
+        )
+    }
+
+    const fn is_legal_in_suback(self) -> bool {
+        matches!(
+            self,
+            Self::Success
+                | Self::GrantedQoS1
+                | Self::GrantedQoS2
+                | Self::UnspecifiedError
+                | Self::ImplementationSpecificError
+                | Self::NotAuthorized
+                | Self::TopicFilterInvalid
+                | Self::PacketIdentifierInUse
+                | Self::QuotaExceeded
+                | Self::SharedSubscriptionsNotSupported
+                | Self::SubscriptionIdentifiersNotSupported
+                | Self::WildcardSubscriptionsNotSupported
+        )
+    }
+
+    const fn is_legal_in_unsuback(self) -> bool {
+        matches!(
+            self,
+            Self::Success
+                | Self::NoSubscriptionExisted
+                | Self::UnspecifiedError
+                | Self::ImplementationSpecificError
+                | Self::NotAuthorized
+                | Self::TopicFilterInvalid
+                | Self::PacketIdentifierInUse
+        )
+    }
+
+    /// Failures are the rule here, so this lists what is not one of DISCONNECT's. 0x8C stands in section 2.4 but not
+    /// in section 3.14.2.1; the wider reading is taken.
+    const fn is_legal_in_disconnect(self) -> bool {
+        if !self.is_error() {
+            return matches!(self, Self::Success | Self::DisconnectWithWill);
+        }
+        !matches!(
+            self,
+            Self::UnsupportedProtocolVersion
+                | Self::ClientIdentifierNotValid
+                | Self::BadUserNameOrPassword
+                | Self::ServerUnavailable
+                | Self::Banned
+                | Self::PacketIdentifierInUse
+                | Self::PacketIdentifierNotFound
+        )
+    }
+
     /// The specification's name, in lower case.
     pub const fn name(self) -> &'static str {
         match self {
@@ -257,5 +408,59 @@ impl ReasonCode {
 impl fmt::Display for ReasonCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} 0x{:02X}", self.name(), self.as_u8())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_is_its_code_or_none() {
+        let known: Vec<u8> = (0..=u8::MAX).filter(|&byte| ReasonCode::from_u8(byte).is_some()).collect();
+        let listed: Vec<u8> = ReasonCode::ALL.iter().map(|code| code.as_u8()).collect();
+        assert_eq!(known, listed);
+        for &code in ReasonCode::ALL {
+            assert_eq!(ReasonCode::from_u8(code.as_u8()), Some(code));
+            assert_eq!(code.is_error(), code.as_u8() >= 0x80);
+        }
+    }
+
+    #[test]
+    fn every_code_is_legal_somewhere_and_success_wherever_codes_are() {
+        let carriers = [
+            PacketType::ConnAck,
+            PacketType::PubAck,
+            PacketType::PubRec,
+            PacketType::PubRel,
+            PacketType::PubComp,
+            PacketType::SubAck,
+            PacketType::UnsubAck,
+            PacketType::Disconnect,
+            PacketType::Auth,
+        ];
+        for &code in ReasonCode::ALL {
+            assert!(carriers.iter().any(|&packet| code.is_legal_in(packet)), "{code}");
+            assert!(!code.is_legal_in(PacketType::Publish));
+        }
+        let legal = |packet| ReasonCode::ALL.iter().filter(|code| code.is_legal_in(packet)).count();
+        // As many as the rows of the specification's tables (DISCONNECT: and 0x8C of section 2.4).
+        assert_eq!(carriers.map(legal), [22, 9, 9, 2, 2, 12, 7, 30, 3]);
+        assert!(carriers.iter().all(|&packet| ReasonCode::Success.is_legal_in(packet)));
+    }
+
+    #[test]
+    fn return_codes_of_3_1_1_survive_the_way_there_and_back() {
+        for code in 0..=5 {
+            let reason = ReasonCode::from_connect_return_code(code).unwrap();
+            assert_eq!(reason.connect_return_code(), code);
+        }
+        assert_eq!(ReasonCode::from_connect_return_code(6), None);
+        assert!(ReasonCode::ALL.iter().all(|reason| reason.connect_return_code() <= 5));
+        for code in [0, 1, 2, 0x80] {
+            assert_eq!(ReasonCode::from_suback_return_code(code).unwrap().suback_return_code(), code);
+        }
+        assert_eq!(ReasonCode::from_suback_return_code(3), None);
+        assert_eq!(ReasonCode::NotAuthorized.suback_return_code(), 0x80);
     }
 }

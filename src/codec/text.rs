@@ -1,11 +1,18 @@
 //! A UTF-8 encoded string of the wire, sharing the buffer it came in.
 
-use std::{borrow::Borrow, fmt, ops::Deref};
+use std::{
+    borrow::Borrow,
+    fmt,
+    hash::{Hash, Hasher},
+    ops::Deref,
+};
 
 use bytes::Bytes;
 
+use super::Source;
+
 /// A valid MQTT UTF-8 string (section 1.5.4): well-formed, no U+0000, at most 65,535 bytes. Cloning shares.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Text(Bytes);
 
 impl Text {
@@ -21,7 +28,13 @@ impl Text {
 
     /// `bytes`, if they are a valid MQTT UTF-8 string.
     pub fn from_utf8(bytes: Bytes) -> Option<Self> {
-        (bytes.len() <= usize::from(u16::MAX) && is_valid(&bytes)).then_some(Self(bytes))
+        (bytes.len() <= BYTES_MAX && is_valid(&bytes)).then_some(Self(bytes))
+    }
+
+    /// `text`, which lies in a frame and has passed the reader's checks.
+    pub(super) fn from_checked(text: &str, source: Source<'_>) -> Self {
+        debug_assert!(text.len() <= BYTES_MAX && is_valid(text.as_bytes()), "the reader has checked it");
+        Self(source.take(text.as_bytes()))
     }
 
     /// The bytes, shared.
@@ -31,8 +44,13 @@ impl Text {
 
     /// The text.
     #[inline]
+    #[allow(unsafe_code)]
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("checked when it was made")
+        debug_assert!(std::str::from_utf8(&self.0).is_ok(), "checked when it was made");
+        // SAFETY: every constructor takes a `&str` or checks with `is_valid`, the field is private, and `Bytes` is
+        // immutable while shared; so the bytes are well-formed UTF-8. Checking again would cost each look at a topic
+        // a pass over it.
+        unsafe { std::str::from_utf8_unchecked(&self.0) }
     }
 }
 
@@ -42,10 +60,38 @@ pub(crate) fn is_valid(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok() && !bytes.contains(&0)
 }
 
+/// Whether `text` holds a code point that section 1.5.4 advises against: control characters (U+0000 to U+001F, U+007F to
+/// U+009F) and noncharacters (U+FDD0 to U+FDEF, and the last two of each plane).
+#[inline]
+pub(crate) fn has_disallowed(text: &str) -> bool {
+    let suspect = |byte: u8| byte < 0x20 || byte == 0x7F || byte == C1_LEAD || byte >= NONCHARACTER_LEAD;
+    text.bytes().any(suspect) && text.chars().any(is_disallowed)
+}
+
+fn is_disallowed(character: char) -> bool {
+    let code = u32::from(character);
+    character.is_control() || code & 0xFFFE == 0xFFFE || (0xFDD0..=0xFDEF).contains(&code)
+}
+
+/// The length before a string takes two bytes.
+const BYTES_MAX: usize = 65_535;
+
+/// First byte of U+0080 to U+00BF, the C1 control characters among them.
+const C1_LEAD: u8 = 0xC2;
+
+/// Least first byte of a noncharacter, that of U+FDD0.
+const NONCHARACTER_LEAD: u8 = 0xEF;
+
 impl Deref for Text {
     type Target = str;
 
     fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl AsRef<str> for Text {
+    fn as_ref(&self) -> &str {
         self.as_str()
     }
 }
@@ -56,11 +102,38 @@ impl Borrow<str> for Text {
     }
 }
 
+/// As `str` hashes, which `Borrow<str>` promises; `Bytes` hashes differently.
+impl Hash for Text {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl PartialEq<str> for Text {
+    fn eq(&self, other: &str) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl PartialEq<&str> for Text {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == *other
+    }
+}
+
 impl TryFrom<&str> for Text {
     type Error = InvalidText;
 
     fn try_from(text: &str) -> Result<Self, InvalidText> {
         Self::from_utf8(Bytes::copy_from_slice(text.as_bytes())).ok_or(InvalidText)
+    }
+}
+
+impl TryFrom<String> for Text {
+    type Error = InvalidText;
+
+    fn try_from(text: String) -> Result<Self, InvalidText> {
+        Self::from_utf8(Bytes::from(text)).ok_or(InvalidText)
     }
 }
 
@@ -80,3 +153,36 @@ impl fmt::Display for Text {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an MQTT string must not hold U+0000 and must not exceed 65,535 bytes")]
 pub struct InvalidText;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn text_is_found_by_str_in_a_map() {
+        let map = HashMap::from([(Text::from_static("plant/1"), 7)]);
+        assert_eq!(map.get("plant/1"), Some(&7));
+    }
+
+    #[test]
+    fn null_bad_utf8_and_too_long_are_refused() {
+        assert!(Text::try_from("a\0b").is_err());
+        assert!(Text::from_utf8(Bytes::from_static(&[0xED, 0xA0, 0x80])).is_none());
+        assert!(Text::from_utf8(Bytes::from_static(&[0xC3])).is_none());
+        assert!(Text::try_from("x".repeat(65_536)).is_err());
+        assert_eq!(Text::try_from("x".repeat(65_535)).unwrap().len(), 65_535);
+    }
+
+    #[test]
+    fn control_characters_and_noncharacters_are_told_from_their_neighbours() {
+        let disallowed = ["\0", "\u{1}", "a\u{1F}", "\u{7F}b", "\u{80}", "\u{9F}", "\u{FDD0}", "\u{FDEF}", "\u{FFFE}"];
+        for text in disallowed.into_iter().chain(["a\u{FFFF}", "\u{1FFFE}", "\u{10FFFF}"]) {
+            assert!(has_disallowed(text), "{text:?}");
+        }
+        for text in ["", " ", "~", "\u{A0}", "\u{BF}", "é", "\u{FDCF}", "\u{FDF0}", "\u{FFFD}", "\u{2A6D4}", "😀"] {
+            assert!(!has_disallowed(text), "{text:?}");
+        }
+    }
+}
