@@ -1,1 +1,111 @@
-//! To be written.
+//! Who may connect, and what they may do: the traits that backends implement.
+//!
+//! Calls are made on a shard's thread and must not block. A backend that has to wait (a database, Python) answers
+//! [`Verdict::Defer`]; the shell then calls [`Authenticator::authenticate_blocking`] on a thread that may block and
+//! brings the verdict back. Read access is decided once, at SUBSCRIBE; write access is remembered per connection and
+//! topic, so that authorisation stays off the delivery path.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::codec::{QoS, ReasonCode, Text, Version};
+
+/// What is known of a client that asks to connect.
+#[derive(Debug, Clone)]
+pub struct ConnectInfo {
+    /// Client identifier, the assigned one if it came without.
+    pub client_id: Text,
+    /// User name, if any.
+    pub username: Option<Text>,
+    /// Password, if any.
+    pub password: Option<Bytes>,
+    /// Protocol version.
+    pub version: Version,
+    /// Address of the peer as text (`127.0.0.1:53412`, `unix`, `memory`).
+    pub peer: Arc<str>,
+    /// Listener the connection came in on, as its URL.
+    pub listener: Arc<str>,
+}
+
+/// The answer to a CONNECT.
+#[derive(Debug, Clone)]
+pub enum Verdict {
+    /// Let in.
+    Accept,
+    /// Refused; 0x86 and 0x87 are the usual codes.
+    Refuse {
+        /// CONNACK reason code, 0x80 or above.
+        reason: ReasonCode,
+        /// Reason string for MQTT 5 clients that want one.
+        message: Option<String>,
+    },
+    /// Ask again with `authenticate_blocking`, off the shard.
+    Defer,
+}
+
+/// Decides who may connect.
+pub trait Authenticator: Send + Sync + fmt::Debug {
+    /// Judges user name and password; must not block.
+    fn authenticate(&self, info: &ConnectInfo) -> Verdict;
+
+    /// Judges after [`Verdict::Defer`], on a thread that may block. Must not return `Defer`.
+    fn authenticate_blocking(&self, info: &ConnectInfo) -> Verdict {
+        self.authenticate(info)
+    }
+}
+
+/// Enhanced authentication (section 4.12): makes an exchange for a method it knows.
+pub trait EnhancedAuthenticator: Send + Sync + fmt::Debug {
+    /// Starts an exchange, or `None` for an unknown method (0x8C).
+    fn start(&self, method: &str, info: &ConnectInfo) -> Option<Box<dyn Exchange>>;
+}
+
+/// One running exchange of AUTH packets.
+pub trait Exchange: Send + fmt::Debug {
+    /// Takes the client's data (from CONNECT, then from each AUTH) and answers.
+    fn step(&mut self, data: Option<&Bytes>) -> ExchangeStep;
+}
+
+/// What follows a step of an exchange.
+#[derive(Debug, Clone)]
+pub enum ExchangeStep {
+    /// Send AUTH 0x18 with this data and wait for the next.
+    Continue(Bytes),
+    /// Authenticated; the data goes into CONNACK, or into AUTH 0x00 when re-authenticating.
+    Accept(Option<Bytes>),
+    /// Refused.
+    Refuse(ReasonCode),
+}
+
+/// One thing a client wants to do.
+#[derive(Debug, Clone, Copy)]
+pub enum Access<'a> {
+    /// Publish to a topic.
+    Publish {
+        /// Topic name.
+        topic: &'a str,
+        /// QoS of the publication.
+        qos: QoS,
+        /// RETAIN of the publication.
+        retain: bool,
+    },
+    /// Subscribe with a filter (the inner one of a shared filter).
+    Subscribe {
+        /// Topic filter.
+        filter: &'a str,
+        /// QoS asked for.
+        qos: QoS,
+    },
+}
+
+/// Decides what a connected client may do; must not block.
+pub trait Authorizer: Send + Sync + fmt::Debug {
+    /// Whether `client` may.
+    fn authorize(&self, client: &ConnectInfo, access: Access<'_>) -> bool;
+
+    /// Judge every single publication instead of remembering the answer for each topic of a connection.
+    fn per_message(&self) -> bool {
+        false
+    }
+}
