@@ -4,6 +4,37 @@
 //! [`Shard::poll_output`] returns, come out. Nothing here knows of sockets, clocks or threads, so the same code runs
 //! under real traffic and in the simulator.
 
+mod conn;
+mod connect;
+mod deliver;
+mod disconnect;
+mod frames;
+mod hooks;
+mod limits;
+mod message;
+mod outbox;
+mod publish;
 mod reasons;
+mod session;
+mod shard;
+mod shared;
+mod slots;
+mod stats;
+mod subscribe;
+mod sys;
+mod timers;
+mod will;
+mod wire;
 
+#[cfg(test)]
+mod tests;
+
+pub use hooks::{Event, EventSink, Hooks};
+pub use limits::{Capabilities, DropPolicy, SessionLimits, Settings, SlowConsumer};
+pub use message::Message;
+pub use outbox::Outbox;
 pub use reasons::{DropReason, EndReason};
+pub use shard::{ClientInfo, Envelope, Handoff, Output, Peer, Shard, TransportEnd};
+pub use shared::Shared;
+pub use slots::ConnId;
+pub use stats::Stats;

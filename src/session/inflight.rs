@@ -215,6 +215,12 @@ impl<M> Inflight<M> {
         self.live == 0
     }
 
+    /// Gives up a message, whatever it awaits.
+    pub fn discard(&mut self, id: PacketId) -> Option<M> {
+        let awaits = self.entries.get(self.index(id)?)?.awaits;
+        self.finish(id, awaits).ok()
+    }
+
     fn finish(&mut self, id: PacketId, awaited: Awaits) -> Result<M, AckError> {
         let at = self.index(id).ok_or(AckError::Unknown)?;
         let entry = self.entries.get_mut(at).ok_or(AckError::Unknown)?;

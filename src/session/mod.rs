@@ -155,6 +155,16 @@ impl<M: Stored> Session<M> {
         self.received.acknowledged(packet_id, qos);
     }
 
+    /// Gives up a message in flight, whatever it awaits: it could not be sent. The window opens by one.
+    pub fn discard(&mut self, packet_id: PacketId) -> Option<M> {
+        self.inflight.discard(packet_id)
+    }
+
+    /// Whether messages of an earlier connection are yet to be sent again.
+    pub fn has_resend(&self) -> bool {
+        self.inflight.has_resend()
+    }
+
     /// PUBREL came in: whether its identifier was known. To be answered with PUBCOMP either way.
     pub fn handle_pubrel(&mut self, packet_id: PacketId) -> bool {
         self.received.handle_pubrel(packet_id)

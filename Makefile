@@ -1,0 +1,140 @@
+# `make demo` and `make test` work as the first command on a fresh clone: they create .venv, install what they need,
+# build and run. What is done leaves a stamp, so a second run does only what changed.
+
+PYTHON ?= python3
+CARGO  ?= cargo
+DEMO   ?= examples/python/demo.py
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+INTEROP_ARGS ?=
+
+VENV := .venv
+PY   := $(VENV)/bin/python
+PIP  := $(PY) -m pip install --quiet --disable-pip-version-check
+INTEROP := tests/interop/.build
+
+# The environment that maturin gives to cargo. Clippy gets the same, or each of the two would rebuild pyo3 after the other.
+PYO3_ENV = PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON="$(abspath $(PY))" PYTHON_SYS_EXECUTABLE="$(abspath $(PY))" \
+	PYO3_ENVIRONMENT_SIGNATURE="$$($(PY) -c 'import sys; print(f"cpython-{sys.version_info[0]}.{sys.version_info[1]}-64bit")')" \
+	PYO3_CONFIG_FILE="$$(ls -t "$${CARGO_TARGET_DIR:-$(CURDIR)/target}"/maturin/pyo3-config-*-abi3.txt | head -n 1)"
+
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help setup build demo test test-core test-rust test-python test-stubs test-interop interop-tools interop-mosquitto \
+	lint docs bench fmt clean
+
+help:
+	@echo "make demo          an in-process broker, this machine's telemetry, a live table"
+	@echo "make test          everything that continuous integration runs"
+	@echo "make test-core     the core without sockets, clock or tokio"
+	@echo "make test-rust     unit, integration, simulation, benches once, doctests"
+	@echo "make test-python   pytest tests/python        (PYTEST_ARGS='-k name')"
+	@echo "make test-stubs    the .pyi file against the extension module"
+	@echo "make test-interop  foreign clients and brokers (INTEROP_ARGS='-k paho', INTEROP_BROKER=ferromq|mosquitto|both)"
+	@echo "make lint docs bench fmt clean"
+
+# --- what the rest stands on --------------------------------------------------------------------------------------
+
+$(VENV)/.stamp-venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "FerroMQ needs Python 3.11 or newer; name one with: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.stamp-demo: $(VENV)/.stamp-venv pyproject.toml
+	$(PIP) --group demo
+	@touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp-venv pyproject.toml
+	$(PIP) --group dev
+	@touch $@ $(VENV)/.stamp-demo
+
+RUST_SOURCES := $(shell find src -name '*.rs') Cargo.toml Cargo.lock
+
+# Order-only on the demo tools (maturin is among them): new Python tools alone are no reason to build again.
+$(VENV)/.stamp-build: $(RUST_SOURCES) pyproject.toml | $(VENV)/.stamp-demo
+	$(VENV)/bin/maturin develop
+	@touch $@
+
+setup: $(VENV)/.stamp-dev interop-tools
+build: $(VENV)/.stamp-build
+
+# --- run ----------------------------------------------------------------------------------------------------------
+
+demo: $(VENV)/.stamp-build
+	$(PY) $(DEMO) $(DEMO_ARGS)
+
+bench:
+	$(CARGO) bench
+
+# --- test ---------------------------------------------------------------------------------------------------------
+
+test: test-core lint docs test-rust test-python test-stubs test-interop
+
+# The protocol core must build where there is no tokio, no socket crate and no operating system to poll.
+test-core:
+	$(CARGO) clippy --no-default-features --lib -- -D warnings
+	@$(CARGO) tree --no-default-features --edges normal --prefix none | awk '{ print $$1 }' | sort -u > .core-tree; \
+	found=$$(grep -E '^(tokio|mio|socket2|rustls|serde|clap|rand|pyo3)$$' .core-tree); rm -f .core-tree; \
+	if [ -n "$$found" ]; then echo "the core depends on: $$found" >&2; exit 1; fi; \
+	echo "the core has no runtime among its dependencies"
+
+# Benches run once each, in test mode, so that they never rot.
+test-rust:
+	$(CARGO) test --all-targets
+	$(CARGO) test --doc
+
+test-python: $(VENV)/.stamp-dev $(VENV)/.stamp-build
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+test-stubs: $(VENV)/.stamp-dev $(VENV)/.stamp-build
+	$(PY) -m mypy.stubtest ferromq._ferromq
+
+lint: $(VENV)/.stamp-dev $(VENV)/.stamp-build
+	$(CARGO) fmt --check
+	$(CARGO) clippy --lib --bins -- -D warnings
+	$(PYO3_ENV) $(CARGO) clippy --all-targets --features python -- -D warnings
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(PY) -m mypy
+
+docs:
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
+
+# --- interop ------------------------------------------------------------------------------------------------------
+# Each tool is installed when this may be done here; otherwise its tests are skipped and say which command helps.
+
+test-interop: $(VENV)/.stamp-dev $(VENV)/.stamp-build interop-tools
+	$(PY) -m pytest tests/interop $(INTEROP_ARGS)
+
+interop-tools: interop-mosquitto $(INTEROP)/.stamp-npm $(INTEROP)/.stamp-go
+
+interop-mosquitto:
+	@if command -v mosquitto && command -v mosquitto_sub; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq mosquitto mosquitto-clients; \
+	else echo "mosquitto is missing; install it with: sudo apt-get install mosquitto mosquitto-clients" >&2; fi
+
+$(INTEROP)/.stamp-npm: tests/interop/js/package.json tests/interop/js/package-lock.json
+	@mkdir -p $(INTEROP)
+	@if command -v npm >/dev/null; then \
+		cd tests/interop/js && npm ci --no-audit --no-fund --loglevel=error && touch ../.build/.stamp-npm; \
+	else echo "npm is missing: the MQTT.js tests will be skipped; install Node.js 18 or newer" >&2; fi
+
+$(INTEROP)/.stamp-go: $(wildcard tests/interop/go/*/*.go) tests/interop/go/go.mod tests/interop/go/go.sum
+	@mkdir -p $(INTEROP)
+	@if command -v go >/dev/null; then \
+		cd tests/interop/go && go build -o ../.build/ ./... && touch ../.build/.stamp-go; \
+	else echo "go is missing: the Paho Go tests will be skipped; install Go 1.24 or newer" >&2; fi
+
+# --- keep ---------------------------------------------------------------------------------------------------------
+
+fmt: $(VENV)/.stamp-dev
+	$(CARGO) fmt
+	$(VENV)/bin/ruff format
+	$(VENV)/bin/ruff check --fix
+
+clean:
+	$(CARGO) clean
+	rm -rf $(VENV) $(INTEROP) tests/interop/js/node_modules python/ferromq/*.so .pytest_cache .mypy_cache .ruff_cache

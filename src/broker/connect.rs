@@ -1,0 +1,396 @@
+//! CONNECT from end to end: rules, authentication, takeover, CONNACK.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use super::{
+    conn::Phase,
+    hooks::Event,
+    reasons::EndReason,
+    session::ClientSession,
+    shard::{Output, Shard},
+    slots::ConnId,
+};
+use crate::{
+    auth::{ConnectInfo, ExchangeStep, Verdict},
+    codec::{Auth, ConnAck, Connect, DecodeError, Packet, Properties, Property, QoS, ReasonCode, Text, Version},
+    router::SessionKey,
+    session::{IncomingAliases, KeepAlive, OutgoingAliases},
+};
+
+impl Shard {
+    /// A well-formed CONNECT, on its home shard.
+    pub(super) fn handle_connect(&mut self, now: Instant, id: ConnId, mut connect: Box<Connect>) {
+        let Some(conn) = self.wire.conns.get_mut(id) else { return };
+        conn.version = connect.version;
+        conn.problem_information = connect.properties.request_problem_information().unwrap_or(true);
+        conn.maximum_packet_size = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
+        if let Err((reason, why)) = self.check_connect(&connect) {
+            return self.refuse(now, id, reason, Some(why));
+        }
+        let is_assigned = connect.client_id.is_empty();
+        if is_assigned {
+            connect.client_id = self.assign_client_id();
+        }
+        let Some(conn) = self.wire.conns.get_mut(id) else { return };
+        let info = Arc::new(ConnectInfo {
+            client_id: connect.client_id.clone(),
+            username: connect.username.clone(),
+            password: connect.password.take(),
+            version: connect.version,
+            peer: Arc::clone(&conn.peer.address),
+            listener: Arc::clone(&conn.peer.listener),
+        });
+        conn.info = Some(Arc::clone(&info));
+        if is_assigned {
+            // Told in CONNACK; kept with the properties so that it survives until the verdict.
+            connect.properties.push(Property::AssignedClientIdentifier(connect.client_id.clone()));
+        }
+        if let Some(method) = connect.properties.authentication_method().cloned() {
+            return self.start_exchange(now, id, connect, &info, &method);
+        }
+        self.judge(now, id, connect, &info);
+    }
+
+    /// A verdict for a ticket that [`Output::Authenticate`] carried.
+    pub fn handle_verdict(&mut self, now: Instant, ticket: u64, verdict: Verdict) {
+        let Some(id) = self.tickets.remove(&ticket) else { return };
+        let Some(conn) = self.wire.conns.get_mut(id) else { return };
+        let Phase::Authenticating(connect, Some(expected)) = std::mem::replace(&mut conn.phase, Phase::AwaitConnect)
+        else {
+            return;
+        };
+        debug_assert_eq!(expected, ticket, "a connection waits for one verdict");
+        let held = std::mem::take(&mut conn.partial);
+        self.act_on_verdict(now, id, connect, verdict);
+        if !held.is_empty() {
+            self.receive(now, id, &held);
+        }
+        if let Some(conn) = self.wire.conns.get_mut(id)
+            && conn.is_paused
+        {
+            conn.is_paused = false;
+            self.paused.retain(|paused| *paused != id);
+            self.outputs.push_back(Output::Resume { conns: vec![id] });
+        }
+    }
+
+    /// AUTH: the next step of an exchange, or the start of a re-authentication.
+    pub(super) fn handle_auth(&mut self, now: Instant, id: ConnId, auth: &Auth) {
+        let Some(conn) = self.wire.conns.get_mut(id) else { return };
+        if auth.properties.authentication_method() != conn.authentication_method.as_ref() {
+            // [MQTT-4.12.0-5] the method must be that of CONNECT.
+            let fault = DecodeError::Violation {
+                reason: if conn.authentication_method.is_some() {
+                    ReasonCode::BadAuthenticationMethod
+                } else {
+                    ReasonCode::ProtocolError
+                },
+                what: "AUTH names another authentication method than CONNECT [MQTT-4.12.0-5]",
+            };
+            return self.fault(now, id, &fault);
+        }
+        match auth.reason {
+            ReasonCode::ReAuthenticate if conn.is_connected() && conn.exchange.is_none() => {
+                let method = conn.authentication_method.clone();
+                let info = conn.info.clone();
+                let exchange = method.zip(info).and_then(|(method, info)| {
+                    self.shared.hooks.enhanced.as_ref().and_then(|enhanced| enhanced.start(&method, &info))
+                });
+                if let Some(conn) = self.wire.conns.get_mut(id) {
+                    conn.exchange = exchange;
+                }
+            }
+            ReasonCode::ContinueAuthentication if conn.exchange.is_some() => {}
+            _ => {
+                let what = "AUTH that continues nothing, or re-authenticates at the wrong moment";
+                return self.fault(now, id, &DecodeError::protocol(what));
+            }
+        }
+        self.step_exchange(now, id, auth.properties.authentication_data().cloned().as_ref());
+    }
+
+    /// Answers a CONNECT with a failure and closes [MQTT-3.2.2-7].
+    pub(super) fn refuse(&mut self, now: Instant, id: ConnId, reason: ReasonCode, why: Option<&str>) {
+        let mut properties = Properties::new();
+        if let Some(text) = why.and_then(|why| Text::try_from(why).ok()) {
+            properties.push(Property::ReasonString(text));
+        }
+        self.wire.packet(now, id, Packet::ConnAck(Box::new(ConnAck { session_present: false, reason, properties })));
+        self.end(now, id, EndReason::from_code(reason));
+    }
+
+    /// What can be judged without knowing who the client is.
+    fn check_connect(&self, connect: &Connect) -> Result<(), (ReasonCode, &'static str)> {
+        let settings = &self.shared.settings;
+        if self.is_shutting_down {
+            return Err((ReasonCode::ServerUnavailable, "the server is shutting down"));
+        }
+        let connections_max = settings.connections_max;
+        if connections_max > 0 && self.shared.connected() >= connections_max {
+            return Err((ReasonCode::ServerBusy, "too many connections"));
+        }
+        if self.held_bytes() > settings.slow_consumer.memory_watermark_bytes.saturating_mul(2) {
+            return Err((ReasonCode::ServerBusy, "memory watermark exceeded"));
+        }
+        if connect.client_id.is_empty() && !connect.version.is_v5() && !connect.clean_start {
+            // [MQTT-3.1.3-8] of 3.1.1: a session to keep needs a name.
+            return Err((ReasonCode::ClientIdentifierNotValid, "an empty client identifier needs a clean session"));
+        }
+        let Some(will) = &connect.will else { return Ok(()) };
+        if will.qos > settings.capabilities.maximum_qos {
+            return Err((ReasonCode::QoSNotSupported, "the will's QoS exceeds the maximum QoS"));
+        }
+        if will.retain && !settings.capabilities.retain_available {
+            return Err((ReasonCode::RetainNotSupported, "retained messages are not available"));
+        }
+        if settings.check_payload_format
+            && will.properties.payload_format_indicator() == Some(1)
+            && std::str::from_utf8(&will.payload).is_err()
+        {
+            return Err((ReasonCode::PayloadFormatInvalid, "the will's payload is not UTF-8"));
+        }
+        Ok(())
+    }
+
+    /// A client identifier that is at home on this shard, so that the connection need not move.
+    fn assign_client_id(&mut self) -> Text {
+        loop {
+            let text = format!("auto-{:016x}{:08x}", self.random(), self.random() as u32);
+            if self.shared.home(&text) == self.id
+                && !self.by_client.contains_key(text.as_str())
+                && let Ok(text) = Text::try_from(text.as_str())
+            {
+                return text;
+            }
+        }
+    }
+
+    fn start_exchange(
+        &mut self,
+        now: Instant,
+        id: ConnId,
+        connect: Box<Connect>,
+        info: &Arc<ConnectInfo>,
+        method: &Text,
+    ) {
+        let exchange = self.shared.hooks.enhanced.as_ref().and_then(|enhanced| enhanced.start(method, info));
+        let Some(exchange) = exchange else {
+            // [MQTT-4.12.0-1]
+            return self.refuse(now, id, ReasonCode::BadAuthenticationMethod, Some("unknown authentication method"));
+        };
+        let data = connect.properties.authentication_data().cloned();
+        if let Some(conn) = self.wire.conns.get_mut(id) {
+            conn.authentication_method = Some(method.clone());
+            conn.exchange = Some(exchange);
+            conn.phase = Phase::Authenticating(connect, None);
+        }
+        self.step_exchange(now, id, data.as_ref());
+    }
+
+    fn step_exchange(&mut self, now: Instant, id: ConnId, data: Option<&bytes::Bytes>) {
+        let Some(conn) = self.wire.conns.get_mut(id) else { return };
+        let Some(exchange) = &mut conn.exchange else { return };
+        let step = exchange.step(data);
+        let is_connected = conn.is_connected();
+        if !matches!(step, ExchangeStep::Continue(_)) {
+            conn.exchange = None;
+        }
+        let method = conn.authentication_method.clone();
+        let auth = |reason, data: Option<bytes::Bytes>| {
+            let method = method.clone().map(Property::AuthenticationMethod);
+            let properties = method.into_iter().chain(data.map(Property::AuthenticationData)).collect();
+            Packet::Auth(Auth { reason, properties })
+        };
+        match step {
+            ExchangeStep::Continue(data) => {
+                self.wire.packet(now, id, auth(ReasonCode::ContinueAuthentication, Some(data)));
+            }
+            ExchangeStep::Accept(data) if is_connected => {
+                self.wire.packet(now, id, auth(ReasonCode::Success, data));
+            }
+            ExchangeStep::Accept(data) => {
+                let phase = std::mem::replace(&mut conn.phase, Phase::AwaitConnect);
+                if let Phase::Authenticating(mut connect, _) = phase {
+                    connect.properties.retain(|property| !matches!(property, Property::AuthenticationData(_)));
+                    data.into_iter().for_each(|data| connect.properties.push(Property::AuthenticationData(data)));
+                    self.accept(now, id, connect);
+                }
+            }
+            ExchangeStep::Refuse(reason) if is_connected => {
+                self.disconnect(now, id, reason, EndReason::AuthenticationFailed, Some("re-authentication failed"));
+            }
+            ExchangeStep::Refuse(reason) => self.refuse(now, id, reason, Some("authentication failed")),
+        }
+    }
+
+    fn judge(&mut self, now: Instant, id: ConnId, connect: Box<Connect>, info: &Arc<ConnectInfo>) {
+        let verdict = match &self.shared.hooks.authenticator {
+            Some(authenticator) => authenticator.authenticate(info),
+            None if self.shared.settings.allow_anonymous => Verdict::Accept,
+            None => {
+                let reason = ReasonCode::NotAuthorized;
+                Verdict::Refuse { reason, message: Some("anonymous clients are not allowed".into()) }
+            }
+        };
+        self.act_on_verdict(now, id, connect, verdict);
+    }
+
+    fn act_on_verdict(&mut self, now: Instant, id: ConnId, connect: Box<Connect>, verdict: Verdict) {
+        match verdict {
+            Verdict::Accept => self.accept(now, id, connect),
+            Verdict::Refuse { reason, message } => self.refuse(now, id, reason, message.as_deref()),
+            Verdict::Defer => {
+                let Some(conn) = self.wire.conns.get_mut(id) else { return };
+                let Some(info) = conn.info.clone() else { return };
+                let ticket = self.next_ticket;
+                self.next_ticket += 1;
+                conn.phase = Phase::Authenticating(connect, Some(ticket));
+                self.tickets.insert(ticket, id);
+                self.outputs.push_back(Output::Authenticate { ticket, info });
+            }
+        }
+    }
+
+    /// The client is let in: takeover, session, CONNACK, and what waits for it.
+    fn accept(&mut self, now: Instant, id: ConnId, connect: Box<Connect>) {
+        let (key, session_present) = self.take_session(now, &connect);
+        let Some(conn) = self.wire.conns.get_mut(id) else { return };
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let capabilities = &self.shared.settings.capabilities;
+        let granted = grant_keep_alive(connect.keep_alive, capabilities.keep_alive_max);
+        conn.phase = Phase::Connected;
+        conn.session = Some(key);
+        conn.connect_deadline = None;
+        conn.keep_alive = KeepAlive::server(granted, now);
+        conn.incoming_aliases =
+            IncomingAliases::new(if connect.version.is_v5() { capabilities.topic_alias_maximum } else { 0 });
+        let aliases = connect.properties.topic_alias_maximum().unwrap_or(0).min(capabilities.topic_alias_outgoing_max);
+        conn.outgoing_aliases = OutgoingAliases::new(aliases);
+        session.conn = Some(id);
+        session.version = connect.version;
+        session.expires_at = None;
+        session.will_at = None;
+        session.expiry_interval = requested_expiry(&connect).min(capabilities.session_expiry_max);
+        session.will = connect.will.as_ref().map(|will| Box::new(super::session::Will::from_connect(will)));
+        session.will_info = session.will.as_ref().and(conn.info.clone());
+        let window = connect.properties.receive_maximum().unwrap_or(u16::MAX);
+        let window = window.min(self.shared.settings.session.inflight_max);
+        session.state.connected(window, capabilities.receive_maximum);
+        let expiry_interval = session.expiry_interval;
+        self.shared.connected.fetch_add(1, Ordering::Relaxed);
+        self.set_members_online(key, true);
+        let connack = self.connack(&connect, session_present, granted, expiry_interval);
+        self.wire.packet(now, id, Packet::ConnAck(Box::new(connack)));
+        self.wire.arm(id);
+        let connected = self.shared.connected() as u64;
+        self.wire.stats.clients_maximum = self.wire.stats.clients_maximum.max(connected);
+        self.tell_connected(id, session_present);
+        self.pump(now, key);
+    }
+
+    fn tell_connected(&self, id: ConnId, session_present: bool) {
+        let Some(info) = self.wire.conns.get(id).and_then(|conn| conn.info.as_ref()) else { return };
+        tracing::debug!(client = %info.client_id, peer = %info.peer, session_present, "client connected");
+        if let Some(events) = &self.shared.hooks.events {
+            events.event(&Event::Connected { info, version: info.version, session_present });
+        }
+    }
+
+    /// The session for a CONNECT: the one there is, or a new one. A connection that uses it is ended [MQTT-3.1.4-3].
+    fn take_session(&mut self, now: Instant, connect: &Connect) -> (SessionKey, bool) {
+        if let Some(key) = self.by_client.get(&*connect.client_id).copied() {
+            if let Some(old) = self.sessions.get(key).and_then(|session| session.conn) {
+                let why = Some("another connection uses this client identifier");
+                self.disconnect(now, old, ReasonCode::SessionTakenOver, EndReason::SessionTakenOver, why);
+            }
+            // A session that ended with its connection is gone now.
+            if self.sessions.get(key).is_some() {
+                if !connect.clean_start {
+                    return (key, true);
+                }
+                self.end_session(now, key);
+            }
+        }
+        let hash = self.shared.client_hash(&connect.client_id);
+        let key = self.sessions.insert(ClientSession::new(connect.client_id.clone(), hash, connect.version));
+        self.by_client.insert(connect.client_id.clone(), key);
+        (key, false)
+    }
+
+    /// CONNACK with what the client cannot know: what was assigned, limited or switched off.
+    fn connack(&self, connect: &Connect, session_present: bool, keep_alive: u16, expiry_interval: u32) -> ConnAck {
+        let mut properties = Properties::new();
+        if connect.version.is_v5() {
+            self.announce(connect, keep_alive, expiry_interval, &mut properties);
+        }
+        // 3.1 has no session present flag: the byte is reserved.
+        let session_present = session_present && connect.version != Version::V3_1;
+        ConnAck { session_present, reason: ReasonCode::Success, properties }
+    }
+
+    fn announce(&self, connect: &Connect, keep_alive: u16, expiry_interval: u32, properties: &mut Properties) {
+        let settings = &self.shared.settings;
+        let capabilities = &settings.capabilities;
+        if expiry_interval != connect.properties.session_expiry_interval().unwrap_or(0) {
+            properties.push(Property::SessionExpiryInterval(expiry_interval));
+        }
+        if let Some(assigned) = connect.properties.assigned_client_identifier() {
+            properties.push(Property::AssignedClientIdentifier(assigned.clone()));
+        }
+        if keep_alive != connect.keep_alive {
+            properties.push(Property::ServerKeepAlive(keep_alive));
+        }
+        if capabilities.receive_maximum != u16::MAX {
+            properties.push(Property::ReceiveMaximum(capabilities.receive_maximum));
+        }
+        if capabilities.topic_alias_maximum > 0 {
+            properties.push(Property::TopicAliasMaximum(capabilities.topic_alias_maximum));
+        }
+        if settings.limits.packet_bytes_max < crate::codec::Limits::default().packet_bytes_max {
+            properties.push(Property::MaximumPacketSize(settings.limits.packet_bytes_max));
+        }
+        if capabilities.maximum_qos != QoS::ExactlyOnce {
+            properties.push(Property::MaximumQoS(capabilities.maximum_qos as u8));
+        }
+        let switches = [
+            (capabilities.retain_available, Property::RetainAvailable(false)),
+            (capabilities.wildcard_subscription_available, Property::WildcardSubscriptionAvailable(false)),
+            (capabilities.subscription_identifier_available, Property::SubscriptionIdentifierAvailable(false)),
+            (capabilities.shared_subscription_available, Property::SharedSubscriptionAvailable(false)),
+        ];
+        switches.into_iter().filter(|(on, _)| !on).for_each(|(_, off)| properties.push(off));
+        if connect.properties.request_response_information() == Some(true)
+            && let Some(prefix) = &capabilities.response_information
+            && let Ok(text) = Text::try_from(format!("{prefix}{}", connect.client_id).as_str())
+        {
+            properties.push(Property::ResponseInformation(text));
+        }
+        if let Some(method) = connect.properties.authentication_method() {
+            properties.push(Property::AuthenticationMethod(method.clone()));
+            if let Some(data) = connect.properties.authentication_data() {
+                properties.push(Property::AuthenticationData(data.clone()));
+            }
+        }
+    }
+}
+
+/// How long the client wants its session kept, seconds; before MQTT 5, clean session 0 means for ever.
+fn requested_expiry(connect: &Connect) -> u32 {
+    match connect.version {
+        Version::V5 => connect.properties.session_expiry_interval().unwrap_or(0),
+        _ if connect.clean_start => 0,
+        _ => u32::MAX,
+    }
+}
+
+/// The keep-alive in force, seconds.
+fn grant_keep_alive(asked: u16, max: u16) -> u16 {
+    match (asked, max) {
+        (_, 0) => asked,
+        (0, max) => max,
+        (asked, max) => asked.min(max),
+    }
+}

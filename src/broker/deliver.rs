@@ -1,0 +1,465 @@
+//! Delivery: from a message to the outboxes, queues and shards that are to have it.
+
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use smallvec::SmallVec;
+
+use super::{
+    frames::HopFlags,
+    hooks::Event,
+    message::{Message, Parcel},
+    reasons::DropReason,
+    session::{ClientSession, Delivery},
+    shard::{Envelope, Shard},
+    wire::{AckKind, Written},
+};
+use crate::{
+    codec::{QoS, ReasonCode, SubscriptionOptions},
+    router::{Choice, Group, HashedTopic, Member, SessionKey, ShardSet},
+    session::{Full, Send},
+};
+
+/// Everybody on this shard, and every other shard, that wants a topic. Kept in the route cache.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) local: Box<[Target]>,
+    pub(crate) remote: ShardSet,
+    pub(crate) groups: Box<[Arc<Group>]>,
+}
+
+/// One session that wants a topic, its overlapping subscriptions merged [MQTT-3.3.4-2] [MQTT-3.3.4-3].
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) session: SessionKey,
+    pub(crate) qos: QoS,
+    pub(crate) retain_as_published: bool,
+    /// Subscription identifiers of all that match.
+    pub(crate) ids: SmallVec<[u32; 2]>,
+    /// What a message the session itself published is subject to; the same as for others unless there is No Local.
+    pub(crate) own: Own,
+}
+
+/// How a session receives its own publications.
+#[derive(Debug, Clone)]
+pub(crate) enum Own {
+    /// Like those of others.
+    Same,
+    /// Not at all: every matching subscription says No Local.
+    Never,
+    /// By those subscriptions alone that do not say No Local.
+    Only(Box<Target>),
+}
+
+/// A subscription as the shard's trie holds it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LocalSubscription {
+    pub(crate) session: SessionKey,
+    pub(crate) options: SubscriptionOptions,
+    pub(crate) id: Option<u32>,
+}
+
+impl Shard {
+    /// Brings a message to everybody who wants it. Returns whether anybody did.
+    pub(super) fn route(&mut self, now: Instant, parcel: &mut Parcel<'_>) -> bool {
+        let topic = self.shared.interest.hasher().topic(parcel.topic);
+        let route = self.lookup(topic);
+        parcel.begin(&mut self.wire.frames);
+        for target in &route.local {
+            self.deliver(now, target, parcel);
+        }
+        for shard in route.remote.iter() {
+            let message = Arc::clone(parcel.keep());
+            self.stage(shard, Envelope::Publish(message));
+        }
+        for group in &route.groups {
+            self.deliver_shared(now, group, topic, parcel);
+        }
+        !(route.local.is_empty() && route.remote.is_empty() && route.groups.is_empty())
+    }
+
+    /// Brings a message that another shard has routed to the sessions of this one.
+    pub(super) fn route_locally(&mut self, now: Instant, message: &Arc<Message>) {
+        let mut parcel = Parcel::from_message(message);
+        let topic = self.shared.interest.hasher().topic(&message.topic);
+        let route = self.lookup(topic);
+        parcel.begin(&mut self.wire.frames);
+        for target in &route.local {
+            self.deliver(now, target, &mut parcel);
+        }
+    }
+
+    /// The route of a topic, from the cache while nothing has changed.
+    fn lookup(&mut self, topic: HashedTopic<'_>) -> Arc<Route> {
+        let current = |stripes| self.shared.interest.generation(stripes) + self.local.current(stripes);
+        if let Some(route) = self.cache.get(topic, current) {
+            return Arc::clone(route);
+        }
+        // Read before the route is made, so that a change in between voids it.
+        let stripes = self.shared.interest.hasher().stripes(topic);
+        let generation = current(stripes);
+        let route = Arc::new(self.make_route(topic));
+        let bytes = size_of::<Route>() + route.local.len() * size_of::<Target>();
+        self.cache.insert(topic, stripes, generation, Arc::clone(&route), bytes);
+        route
+    }
+
+    fn make_route(&self, topic: HashedTopic<'_>) -> Route {
+        let mut matching: Vec<LocalSubscription> = Vec::new();
+        self.subscriptions.for_each_match(topic.as_str(), |subscriptions| matching.extend_from_slice(subscriptions));
+        matching.sort_by_key(|subscription| subscription.session);
+        let local = matching.chunk_by(|a, b| a.session == b.session).map(merge).collect();
+        let remote = self.shared.interest.targets(topic.as_str()).without(self.id);
+        Route { local, remote, groups: self.shared.interest.groups(topic.as_str()).into_iter().collect() }
+    }
+
+    /// Brings a message to one session of this shard.
+    pub(super) fn deliver(&mut self, now: Instant, target: &Target, parcel: &mut Parcel<'_>) {
+        let is_own = parcel.publisher.is_some_and(|by| by.shard == self.id && by.session == target.session);
+        let target = match &target.own {
+            Own::Never if is_own => return,
+            Own::Only(other) if is_own => other,
+            _ => target,
+        };
+        let retain = target.retain_as_published && parcel.retain;
+        let hop = Hop { qos: target.qos.min(parcel.qos), retain, ids: &target.ids, member: None };
+        self.hand_over(now, target.session, hop, parcel);
+    }
+
+    /// Brings a message to one member of a shared group, on whatever shard.
+    fn deliver_shared(&mut self, now: Instant, group: &Group, topic: HashedTopic<'_>, parcel: &mut Parcel<'_>) {
+        let publisher = parcel.publisher.map_or(0, |publisher| publisher.client_hash);
+        let choice = Choice { publisher, topic: topic.hash(), random: self.random() };
+        let Some(member) = group.choose(&choice, None) else { return };
+        member.delivery_started();
+        if member.shard() == self.id {
+            self.deliver_to_member(now, member, parcel);
+        } else {
+            let message = Arc::clone(parcel.keep());
+            self.stage(member.shard(), Envelope::Shared { message, member });
+        }
+    }
+
+    /// Brings a message to a member of a shared group that lives on this shard; to another if it has left meanwhile.
+    pub(super) fn deliver_to_member(&mut self, now: Instant, member: Arc<Member>, parcel: &mut Parcel<'_>) {
+        let Some(options) = MemberOptions::unpack(member.options()) else {
+            member.delivery_ended();
+            let message = Arc::clone(parcel.keep());
+            return self.redispatch(now, &member, message);
+        };
+        let ids: SmallVec<[u32; 2]> = options.id.into_iter().collect();
+        let retain = options.retain_as_published && parcel.retain;
+        let hop = Hop { qos: options.qos.min(parcel.qos), retain, ids: &ids, member: Some(&member) };
+        if !self.hand_over(now, member.session(), hop, parcel) {
+            member.delivery_ended();
+        }
+    }
+
+    /// Gives a message that a member could not finish to another one.
+    pub(super) fn redispatch(&mut self, now: Instant, from: &Member, message: Arc<Message>) {
+        let publisher = message.publisher.map_or(0, |publisher| publisher.client_hash);
+        let topic = self.shared.interest.hasher().text(&message.topic);
+        let choice = Choice { publisher, topic, random: self.random() };
+        let Some(member) = from.group().and_then(|group| group.choose(&choice, Some(from))) else {
+            return self.count_drop(from.client_id(), &message.topic, DropReason::SessionEnded);
+        };
+        member.delivery_started();
+        if member.shard() == self.id {
+            let mut parcel = Parcel::from_message(&message);
+            parcel.begin(&mut self.wire.frames);
+            self.deliver_to_member(now, member, &mut parcel);
+        } else {
+            self.stage(member.shard(), Envelope::Shared { message, member });
+        }
+    }
+
+    /// Writes the message to the session's connection, or queues it, or drops it and says why. Returns whether the
+    /// session now answers for it.
+    #[inline]
+    pub(super) fn hand_over(&mut self, now: Instant, key: SessionKey, hop: Hop<'_>, parcel: &mut Parcel<'_>) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else { return false };
+        if parcel.is_expired(now) {
+            self.count_drop_for(key, parcel.topic, DropReason::Expired);
+            return false;
+        }
+        let soft_bytes = self.shared.settings.slow_consumer.outbox_soft_bytes;
+        let acked = hop.qos != QoS::AtMostOnce;
+        let open = session.conn.filter(|conn| {
+            self.wire.conns.get(*conn).is_some_and(|conn| conn.is_connected() && conn.outbox.len() <= soft_bytes)
+        });
+        let Some(conn) = open.filter(|_| !acked || session.state.may_send()) else {
+            return self.set_aside(key, hop, parcel);
+        };
+        match self.wire.fits(now, conn, parcel, hop.qos, hop.ids) {
+            Written::Yes => {}
+            Written::TooLarge => {
+                self.count_drop_for(key, parcel.topic, DropReason::PacketTooLarge);
+                return false;
+            }
+            Written::Gone => return false,
+        }
+        let packet_id = acked.then(|| {
+            let keep = session.is_persistent() || hop.member.is_some();
+            session.state.sent(hop.delivery(keep.then(|| Arc::clone(parcel.keep()))))
+        });
+        let flags = HopFlags { qos: hop.qos, retain: hop.retain, dup: false, packet_id };
+        self.wire.publish(now, conn, parcel, flags, hop.ids);
+        acked
+    }
+
+    /// The message cannot be written now: it is queued if its QoS or the settings ask for that.
+    fn set_aside(&mut self, key: SessionKey, hop: Hop<'_>, parcel: &mut Parcel<'_>) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else { return false };
+        if hop.qos == QoS::AtMostOnce {
+            let is_online = session.conn.is_some();
+            if is_online || !self.shared.settings.session.queue_qos0_offline {
+                let reason = if is_online { DropReason::SlowConsumer } else { DropReason::Offline };
+                self.count_drop_for(key, parcel.topic, reason);
+                return false;
+            }
+        }
+        let delivery = hop.delivery(Some(Arc::clone(parcel.keep())));
+        let before = session.state.pending_bytes();
+        let result = session.state.enqueue(delivery, &self.queue_limits);
+        self.queued_bytes = self.queued_bytes + session.state.pending_bytes() - before;
+        match result {
+            Ok(()) => {}
+            Err(Full::New(delivery)) => self.drop_delivery(key, delivery, DropReason::QueueFull),
+            Err(Full::Oldest(deliveries)) => {
+                for delivery in deliveries {
+                    self.drop_delivery(key, delivery, DropReason::QueueFullOldest);
+                }
+            }
+        }
+        true
+    }
+
+    /// Sends what waits in a session while its window and outbox have room: resends, queued, then retained messages.
+    pub(super) fn pump(&mut self, now: Instant, key: SessionKey) {
+        let soft_bytes = self.shared.settings.slow_consumer.outbox_soft_bytes;
+        loop {
+            let Some(session) = self.sessions.get_mut(key) else { return };
+            let Some(conn) = session.conn else { return };
+            let has_room = |wire: &super::wire::Wire| {
+                wire.conns.get(conn).is_some_and(|conn| conn.is_connected() && conn.outbox.len() <= soft_bytes)
+            };
+            if !has_room(&self.wire) {
+                return;
+            }
+            let before = session.state.pending_bytes();
+            let step = send_next(session, &mut self.wire, conn, now);
+            self.queued_bytes = self.queued_bytes + session.state.pending_bytes() - before;
+            match step {
+                Step::Sent => {}
+                Step::Dropped(delivery, reason) => self.drop_delivery(key, delivery, reason),
+                Step::Nothing => break,
+            }
+        }
+        self.pump_retained(now, key);
+    }
+
+    /// Sends retained messages that new subscriptions wait for, slice by slice.
+    fn pump_retained(&mut self, now: Instant, key: SessionKey) {
+        let soft_bytes = self.shared.settings.slow_consumer.outbox_soft_bytes;
+        loop {
+            let Some(session) = self.sessions.get_mut(key) else { return };
+            let Some(conn) = session.conn else { return };
+            let has_room = self.wire.conns.get(conn).is_some_and(|c| c.is_connected() && c.outbox.len() <= soft_bytes);
+            let may_send = session.state.may_send();
+            let Some(scan) = session.retained.first_mut() else { return };
+            if !has_room || (scan.qos != QoS::AtMostOnce && !may_send) {
+                return;
+            }
+            let Some(message) = scan.ready.pop_front() else {
+                if scan.is_finished {
+                    session.retained.remove(0);
+                } else {
+                    refill(scan, &self.shared.retained.read());
+                }
+                continue;
+            };
+            let (qos, ids): (_, SmallVec<[u32; 2]>) = (scan.qos.min(message.qos), scan.id.into_iter().collect());
+            if message.is_expired(now) {
+                continue;
+            }
+            let mut parcel = Parcel::from_message(&message);
+            parcel.begin(&mut self.wire.frames);
+            self.hand_over(now, key, Hop { qos, retain: true, ids: &ids, member: None }, &mut parcel);
+        }
+    }
+
+    /// A delivery that will not be made: counted, told, and its seat's account settled.
+    pub(super) fn drop_delivery(&mut self, key: SessionKey, delivery: Delivery, reason: DropReason) {
+        settle(&delivery);
+        let topic = delivery.message.as_ref().map_or("", |message| message.topic.as_str());
+        self.count_drop_for(key, topic, reason);
+    }
+
+    fn count_drop_for(&mut self, key: SessionKey, topic: &str, reason: DropReason) {
+        self.wire.stats.count_drop(reason);
+        if let Some(events) = &self.shared.hooks.events
+            && let Some(session) = self.sessions.get(key)
+        {
+            events.event(&Event::Dropped { client_id: &session.client_id, topic, reason });
+        }
+    }
+
+    pub(super) fn count_drop(&mut self, client_id: &str, topic: &str, reason: DropReason) {
+        self.wire.stats.count_drop(reason);
+        if let Some(events) = &self.shared.hooks.events {
+            events.event(&Event::Dropped { client_id, topic, reason });
+        }
+    }
+}
+
+/// How one subscriber is to have a message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hop<'a> {
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) ids: &'a [u32],
+    /// The member of a shared group it comes to.
+    pub(crate) member: Option<&'a Arc<Member>>,
+}
+
+impl Hop<'_> {
+    fn delivery(&self, message: Option<Arc<Message>>) -> Delivery {
+        Delivery {
+            message,
+            qos: self.qos,
+            retain: self.retain,
+            ids: (!self.ids.is_empty()).then(|| self.ids.into()),
+            member: self.member.cloned(),
+        }
+    }
+}
+
+/// A delivery is over, one way or the other: a member of a shared group has one less in hand.
+pub(crate) fn settle(delivery: &Delivery) {
+    if let Some(member) = &delivery.member {
+        member.delivery_ended();
+    }
+}
+
+/// Options of a shared subscription as its member carries them, so that a delivery looks nothing up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MemberOptions {
+    pub(crate) qos: QoS,
+    pub(crate) retain_as_published: bool,
+    pub(crate) id: Option<u32>,
+}
+
+impl MemberOptions {
+    /// What a member that has left carries.
+    pub(crate) const LEFT: u64 = u64::MAX;
+
+    /// As one number; a subscription identifier has 28 bits and is never 0.
+    pub(crate) fn pack(self) -> u64 {
+        u64::from(self.id.unwrap_or(0)) << 3 | u64::from(self.retain_as_published) << 2 | self.qos as u64
+    }
+
+    fn unpack(packed: u64) -> Option<Self> {
+        let qos = QoS::from_bits((packed & 0b11) as u8)?;
+        let id = (packed >> 3) as u32;
+        Some(Self { qos, retain_as_published: packed & 0b100 != 0, id: (id > 0).then_some(id) })
+    }
+}
+
+enum Step {
+    Sent,
+    Dropped(Delivery, DropReason),
+    Nothing,
+}
+
+/// Sends the next thing of a session's own queue.
+fn send_next(
+    session: &mut ClientSession,
+    wire: &mut super::wire::Wire,
+    conn: super::slots::ConnId,
+    now: Instant,
+) -> Step {
+    let (packet_id, written) = match session.state.poll_send(now) {
+        None => return Step::Nothing,
+        Some(Send::Expired(delivery)) => return Step::Dropped(delivery, DropReason::Expired),
+        Some(Send::PubRel(packet_id)) => {
+            wire.ack(now, conn, AckKind::PubRel, packet_id, ReasonCode::Success);
+            return Step::Sent;
+        }
+        Some(Send::Once(delivery)) => {
+            return match write(wire, conn, &delivery, None, false, now) {
+                Written::TooLarge => Step::Dropped(delivery, DropReason::PacketTooLarge),
+                _ => Step::Sent,
+            };
+        }
+        Some(Send::Publish { packet_id, dup, message }) => {
+            (packet_id, write(wire, conn, message, Some(packet_id), dup, now))
+        }
+    };
+    if written == Written::TooLarge
+        && let Some(delivery) = session.state.discard(packet_id)
+    {
+        return Step::Dropped(delivery, DropReason::PacketTooLarge);
+    }
+    Step::Sent
+}
+
+fn write(
+    wire: &mut super::wire::Wire,
+    conn: super::slots::ConnId,
+    delivery: &Delivery,
+    packet_id: Option<crate::codec::PacketId>,
+    dup: bool,
+    now: Instant,
+) -> Written {
+    let Some(message) = &delivery.message else { return Written::Yes };
+    let mut parcel = Parcel::from_message(message);
+    parcel.begin(&mut wire.frames);
+    let ids = delivery.ids.as_deref().unwrap_or_default();
+    match wire.fits(now, conn, &parcel, delivery.qos, ids) {
+        Written::Yes => {
+            let flags = HopFlags { qos: delivery.qos, retain: delivery.retain, dup, packet_id };
+            wire.publish(now, conn, &mut parcel, flags, ids)
+        }
+        other => other,
+    }
+}
+
+/// Reads the next slice of a retained scan.
+fn refill(scan: &mut super::session::RetainedScan, store: &crate::router::RetainedStore<Arc<Message>>) {
+    let ready: &mut VecDeque<Arc<Message>> = &mut scan.ready;
+    let next = store.scan(&scan.filter, scan.cursor.take(), super::shared::RETAINED_SLICE, |_, message| {
+        ready.push_back(Arc::clone(message));
+    });
+    scan.is_finished = next.is_none();
+    scan.cursor = next;
+}
+
+/// Merges a session's matching subscriptions: the greatest QoS, every identifier, No Local for its own publications.
+fn merge(subscriptions: &[LocalSubscription]) -> Target {
+    let all = combine(subscriptions.iter());
+    let mut others = subscriptions.iter().filter(|subscription| !subscription.options.no_local).peekable();
+    let own = if subscriptions.iter().all(|subscription| !subscription.options.no_local) {
+        Own::Same
+    } else if others.peek().is_none() {
+        Own::Never
+    } else {
+        Own::Only(Box::new(combine(others)))
+    };
+    Target { own, ..all }
+}
+
+fn combine<'a>(subscriptions: impl Iterator<Item = &'a LocalSubscription>) -> Target {
+    let mut target = Target {
+        session: SessionKey(0),
+        qos: QoS::AtMostOnce,
+        retain_as_published: false,
+        ids: SmallVec::new(),
+        own: Own::Same,
+    };
+    for subscription in subscriptions {
+        target.session = subscription.session;
+        target.qos = target.qos.max(subscription.options.qos);
+        target.retain_as_published |= subscription.options.retain_as_published;
+        target.ids.extend(subscription.id);
+    }
+    target
+}

@@ -1,0 +1,228 @@
+//! The ends of connections and sessions, and the deadlines that bring them about.
+
+use std::{sync::atomic::Ordering, time::Instant};
+
+use super::{
+    conn::Phase,
+    hooks::Event,
+    reasons::{DropReason, EndReason},
+    shard::{Output, SWEEP_INTERVAL, Shard},
+    slots::ConnId,
+    timers::Timer,
+    will::WillDecision,
+};
+use crate::{
+    codec::{DecodeError, Disconnect, Packet, Properties, Property, ReasonCode, Text},
+    router::SessionKey,
+};
+
+impl Shard {
+    /// DISCONNECT from a client.
+    pub(super) fn handle_disconnect(&mut self, now: Instant, id: ConnId, disconnect: &Disconnect) {
+        let Some(key) = self.session_of(id) else { return };
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if let Some(interval) = disconnect.properties.session_expiry_interval() {
+            if session.expiry_interval == 0 && interval > 0 {
+                // [MQTT-3.14.2-2] a session that was to end cannot be kept after all.
+                let what = "DISCONNECT changes a session expiry interval of 0";
+                return self.fault(now, id, &DecodeError::protocol(what));
+            }
+            session.expiry_interval = interval.min(self.shared.settings.capabilities.session_expiry_max);
+        }
+        if disconnect.reason == ReasonCode::Success {
+            // [MQTT-3.14.4-3]
+            session.will = None;
+        }
+        self.end(now, id, EndReason::ClientDisconnect);
+    }
+
+    /// The peer broke the protocol: it is told, if its version lets us, and the connection ends [MQTT-4.13.1-1].
+    pub(super) fn fault(&mut self, now: Instant, id: ConnId, error: &DecodeError) {
+        let Some(conn) = self.wire.conns.get_mut(id) else { return };
+        if conn.is_closing() {
+            return;
+        }
+        let reason = error.reason();
+        tracing::debug!(peer = %conn.peer.address, %error, "protocol violation");
+        let why = match error {
+            DecodeError::Violation { what, .. } => Some(*what),
+            _ => None,
+        };
+        match conn.phase {
+            // [MQTT-3.1.4-1] [MQTT-3.1.2-2] before MQTT 5 only these two faults have a return code; others just close.
+            Phase::AwaitConnect | Phase::Authenticating(..) => match reason {
+                ReasonCode::UnsupportedProtocolVersion | ReasonCode::ClientIdentifierNotValid => {
+                    self.refuse(now, id, reason, why);
+                }
+                _ if conn.version.is_v5() => self.refuse(now, id, reason, why),
+                _ => self.end(now, id, EndReason::from_code(reason)),
+            },
+            _ => self.disconnect(now, id, reason, EndReason::from_code(reason), why),
+        }
+    }
+
+    /// Ends a connection from the server's side, with DISCONNECT where MQTT 5 allows [MQTT-3.14.0-1].
+    pub(super) fn disconnect(
+        &mut self,
+        now: Instant,
+        id: ConnId,
+        code: ReasonCode,
+        reason: EndReason,
+        why: Option<&str>,
+    ) {
+        let Some(conn) = self.wire.conns.get(id) else { return };
+        if conn.is_connected() && conn.version.is_v5() {
+            let mut properties = Properties::new();
+            if conn.problem_information
+                && let Some(text) = why.and_then(|why| Text::try_from(why).ok())
+            {
+                properties.push(Property::ReasonString(text));
+            }
+            self.wire.packet(now, id, Packet::Disconnect(Disconnect { reason: code, properties }));
+        }
+        self.end(now, id, reason);
+    }
+
+    /// The connection is over for the session; its transport is closed once what is in the outbox has gone.
+    pub(super) fn end(&mut self, now: Instant, id: ConnId, reason: EndReason) {
+        self.lost(now, id, reason);
+        if self.wire.close(id) {
+            self.outputs.push_back(Output::Close { conn: id });
+        }
+    }
+
+    /// What the end of a connection means for its session. Does nothing the second time.
+    pub(super) fn lost(&mut self, now: Instant, id: ConnId, reason: EndReason) {
+        let Some(conn) = self.wire.conns.get_mut(id) else { return };
+        if conn.is_closing() {
+            return;
+        }
+        self.wire.stats.count_end(reason);
+        let client_id = conn.info.as_ref().map(|info| info.client_id.clone()).unwrap_or_default();
+        tracing::debug!(client = %client_id, peer = %conn.peer.address, reason = reason.name(), "connection ended");
+        if let Some(events) = &self.shared.hooks.events {
+            events.event(&Event::Disconnected { client_id: &client_id, peer: &conn.peer.address, reason });
+        }
+        let Some(key) = conn.session.take() else { return };
+        self.shared.connected.fetch_sub(1, Ordering::Relaxed);
+        self.set_members_online(key, false);
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.conn = None;
+        let decision = session.on_connection_lost(now);
+        if session.is_persistent() {
+            if session.expiry_interval != u32::MAX {
+                session.expires_at = Some(super::message::expiry(now, session.expiry_interval));
+            }
+            self.release_shared(now, key, None);
+            self.arm_session(key);
+        }
+        if decision == WillDecision::Now {
+            self.publish_will(now, key);
+        }
+        if self.sessions.get(key).is_some_and(|session| !session.is_persistent()) {
+            self.end_session(now, key);
+        }
+    }
+
+    /// The session ends: its will, subscriptions and messages with it.
+    pub(super) fn end_session(&mut self, now: Instant, key: SessionKey) {
+        // [MQTT-3.1.3-9]: a will whose delay runs is sent when the session ends.
+        self.publish_will(now, key);
+        let Some(session) = self.sessions.get(key) else { return };
+        let filters: Vec<Text> = session.subscriptions.keys().cloned().collect();
+        for filter in filters {
+            self.unsubscribe_one(now, key, &filter);
+        }
+        let Some(session) = self.sessions.get(key) else { return };
+        let client_id = session.client_id.clone();
+        self.queued_bytes -= session.state.pending_bytes();
+        if let Some(session) = self.sessions.remove(key) {
+            for delivery in session.state.into_messages() {
+                super::deliver::settle(&delivery);
+                let topic = delivery.message.as_ref().map_or("", |message| message.topic());
+                self.count_drop(&client_id, topic, DropReason::SessionEnded);
+            }
+        }
+        self.by_client.remove(&client_id);
+        if let Some(events) = &self.shared.hooks.events {
+            events.event(&Event::SessionEnded { client_id: &client_id });
+        }
+    }
+
+    /// A deadline of a connection may have come.
+    pub(super) fn handle_conn_deadline(&mut self, now: Instant, id: ConnId) {
+        let stall_timeout = self.shared.settings.slow_consumer.stall_timeout;
+        let Some(conn) = self.wire.conns.get_mut(id) else { return };
+        conn.armed.fired();
+        if conn.connect_deadline.is_some_and(|deadline| deadline <= now) {
+            return self.end(now, id, EndReason::ConnectTimeout);
+        }
+        if conn.stalled_since.is_some_and(|since| since + stall_timeout <= now) {
+            if conn.is_closing() {
+                // Its end is told already; only the transport is left, and it takes nothing.
+                conn.stalled_since = None;
+                let left = conn.outbox.len();
+                conn.outbox.advance(left);
+                self.wire.flushed(now, id, left);
+                self.outputs.push_back(Output::Close { conn: id });
+                return;
+            }
+            return self.end(now, id, EndReason::Stalled);
+        }
+        if conn.is_connected() && conn.keep_alive.is_due(now) {
+            let code = ReasonCode::KeepAliveTimeout;
+            return self.disconnect(now, id, code, EndReason::KeepAliveTimeout, None);
+        }
+        self.wire.arm(id);
+    }
+
+    /// A deadline of a session may have come.
+    pub(super) fn handle_session_deadline(&mut self, now: Instant, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.armed.fired();
+        if session.expires_at.is_some_and(|at| at <= now) {
+            self.wire.stats.sessions_expired += 1;
+            return self.end_session(now, key);
+        }
+        if session.will_at.is_some_and(|at| at <= now) {
+            self.publish_will(now, key);
+        }
+        self.arm_session(key);
+    }
+
+    /// Removes what has expired: retained messages (by one shard for all) and queued ones of clients that are away.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        self.wire.timers.arm(now + SWEEP_INTERVAL, Timer::Sweep);
+        if self.id.0 == 0 {
+            let mut cursor = None;
+            loop {
+                cursor = self.shared.retained.write().sweep(cursor, SWEEP_SLICE, |message| message.is_expired(now));
+                if cursor.is_none() {
+                    break;
+                }
+            }
+        }
+        for key in self.sessions.keys() {
+            let Some(session) = self.sessions.get_mut(key) else { continue };
+            let before = session.state.pending_bytes();
+            let mut expired = Vec::new();
+            if session.state.pending() > 0 {
+                session.state.sweep(now, |delivery| expired.push(delivery));
+            }
+            self.queued_bytes = self.queued_bytes + session.state.pending_bytes() - before;
+            for delivery in expired {
+                self.drop_delivery(key, delivery, DropReason::Expired);
+            }
+        }
+    }
+
+    pub(super) fn arm_session(&mut self, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            let deadline = session.deadline();
+            session.armed.ensure(&mut self.wire.timers, deadline, Timer::Session(key));
+        }
+    }
+}
+
+/// Retained messages looked at under one lock.
+const SWEEP_SLICE: usize = 1024;

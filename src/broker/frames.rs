@@ -1,0 +1,111 @@
+//! Encode once per fan-out: one encoding for each (MQTT 3 | MQTT 5, without | with packet identifier).
+//!
+//! The flags of the first byte and the packet identifier differ by subscriber and are patched into the copy. What
+//! MQTT 5 adds for one subscriber alone (subscription identifiers, topic alias) makes an encoding of its own.
+
+use std::time::Instant;
+
+use super::message::Parcel;
+use crate::codec::{PacketId, QoS, Version, publish::PublishHead};
+
+/// The encodings of the message being delivered; buffers are reused from message to message.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    templates: [Template; 4],
+}
+
+/// One encoding.
+#[derive(Debug, Default)]
+pub(crate) struct Template {
+    bytes: Vec<u8>,
+    packet_id_at: Option<usize>,
+    is_filled: bool,
+}
+
+/// What differs from subscriber to subscriber in every version.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HopFlags {
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) dup: bool,
+    pub(crate) packet_id: Option<PacketId>,
+}
+
+impl Frames {
+    /// Forgets the last message.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        for template in &mut self.templates {
+            template.is_filled = false;
+        }
+    }
+
+    /// The encoding for this version and class of QoS. Payloads of [`SHARE_ABOVE_BYTES`] and more are not in it.
+    #[inline]
+    pub(crate) fn template(&mut self, parcel: &Parcel<'_>, version: Version, acked: bool, now: Instant) -> &Template {
+        let at = usize::from(version.is_v5()) * 2 + usize::from(acked);
+        let template = self.templates.get_mut(at).expect("two versions by two classes");
+        if !template.is_filled {
+            template.fill(parcel, version, acked, now);
+        }
+        template
+    }
+}
+
+impl Template {
+    /// Bytes of the whole packet.
+    pub(crate) fn packet_bytes(&self, payload_bytes: usize) -> usize {
+        if payload_bytes >= SHARE_ABOVE_BYTES { self.bytes.len() + payload_bytes } else { self.bytes.len() }
+    }
+
+    /// The bytes to copy.
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Writes what is the subscriber's own into a copy of the encoding.
+    #[inline]
+    pub(crate) fn patch(&self, copy: &mut [u8], flags: HopFlags) {
+        patch(copy, self.packet_id_at, flags);
+    }
+
+    fn fill(&mut self, parcel: &Parcel<'_>, version: Version, acked: bool, now: Instant) {
+        self.bytes.clear();
+        let qos = if acked { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+        let head = head(parcel, now, qos);
+        self.packet_id_at = head.encode(version, parcel.payload.len(), &mut self.bytes).unwrap_or_default();
+        if parcel.payload.len() < SHARE_ABOVE_BYTES {
+            self.bytes.extend_from_slice(parcel.payload);
+        }
+        self.is_filled = true;
+    }
+}
+
+/// What a PUBLISH of this parcel starts with, before aliases and subscription identifiers.
+pub(crate) fn head<'a>(parcel: &Parcel<'a>, now: Instant, qos: QoS) -> PublishHead<'a> {
+    PublishHead {
+        topic: parcel.topic,
+        qos,
+        properties: parcel.properties,
+        message_expiry: parcel.expiry_left(now),
+        ..PublishHead::default()
+    }
+}
+
+/// Sets the flags of the first byte, and the packet identifier.
+#[inline]
+pub(crate) fn patch(packet: &mut [u8], packet_id_at: Option<usize>, flags: HopFlags) {
+    if let Some(first) = packet.first_mut() {
+        *first = 0x30 | u8::from(flags.dup) << 3 | (flags.qos as u8) << 1 | u8::from(flags.retain);
+    }
+    if let (Some(at), Some(id)) = (packet_id_at, flags.packet_id)
+        && let Some(place) = packet.get_mut(at..at + 2)
+    {
+        place.copy_from_slice(&id.get().to_be_bytes());
+    }
+}
+
+/// From here on a payload is shared by all subscribers instead of copied to each.
+/// 32 messages in one write cost the same copied or gathered at about 1 KiB (ARCHITECTURE.md, performance rule 4).
+pub(crate) const SHARE_ABOVE_BYTES: usize = 1024;

@@ -1,0 +1,339 @@
+//! PUBLISH from a client, end to end, and the acknowledgements in both directions.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{
+    deliver::settle,
+    message::{Parcel, Publisher},
+    reasons::{DropReason, EndReason},
+    shard::Shard,
+    slots::ConnId,
+    wire::AckKind,
+};
+use crate::{
+    auth::Access,
+    codec::{Ack, DecodeError, PacketId, PublishRef, QoS, ReasonCode},
+    router::SessionKey,
+    session::{AckError, Received},
+};
+
+/// Why a publication is not accepted, though the connection goes on if its QoS lets the client be told.
+struct Refusal {
+    reason: ReasonCode,
+    drop: DropReason,
+    why: &'static str,
+}
+
+impl Shard {
+    /// A well-formed PUBLISH on a connected client.
+    pub(super) fn handle_publish(&mut self, now: Instant, id: ConnId, publish: &PublishRef<'_>) {
+        let Some(conn) = self.wire.conns.get_mut(id) else { return };
+        let Some(key) = conn.session else { return };
+        conn.is_publisher = true;
+        self.wire.stats.publish_received += 1;
+        self.wire.stats.publish_bytes_received += publish.payload.len() as u64;
+        if let Err(fault) = self.check_publish(publish) {
+            return self.fault(now, id, &fault);
+        }
+        let by_alias;
+        let topic = match publish.topic_alias {
+            None => publish.topic,
+            Some(alias) => match self.resolve_alias(id, alias, publish.topic) {
+                Ok(topic) => {
+                    by_alias = topic;
+                    &*by_alias
+                }
+                Err(fault) => return self.fault(now, id, &fault),
+            },
+        };
+        match self.judge_receipt(now, id, key, publish) {
+            Receipt::New => {}
+            Receipt::Settled => return,
+        }
+        let reason = match self.check_content(id, topic, publish) {
+            Ok(()) => self.accept_publish(now, key, topic, publish),
+            Err(refusal) => {
+                let client_id = self.sessions.get(key).map(|session| session.client_id.clone()).unwrap_or_default();
+                self.count_drop(&client_id, topic, refusal.drop);
+                return self.refuse_publish(now, id, key, publish, &refusal);
+            }
+        };
+        self.acknowledge(now, id, key, publish, reason);
+    }
+
+    /// PUBACK from a client.
+    pub(super) fn handle_puback(&mut self, now: Instant, id: ConnId, ack: &Ack) {
+        self.finish(now, id, ack, |session, ack| session.handle_puback(ack.packet_id).map(Some));
+    }
+
+    /// PUBCOMP from a client.
+    pub(super) fn handle_pubcomp(&mut self, now: Instant, id: ConnId, ack: &Ack) {
+        self.finish(now, id, ack, |session, ack| session.handle_pubcomp(ack.packet_id).map(Some));
+    }
+
+    /// PUBREC from a client: PUBREL follows, even for an identifier that is not known any more [MQTT-4.3.3-4].
+    pub(super) fn handle_pubrec(&mut self, now: Instant, id: ConnId, ack: &Ack) {
+        let failed = ack.reason.is_error();
+        let Some(key) = self.session_of(id) else { return };
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        match session.state.handle_pubrec(ack.packet_id, failed) {
+            Ok(None) => self.wire.ack(now, id, AckKind::PubRel, ack.packet_id, ReasonCode::Success),
+            Ok(Some(delivery)) => {
+                self.drop_delivery(key, delivery, DropReason::RefusedByClient);
+                self.pump(now, key);
+            }
+            Err(AckError::Unknown) => {
+                let reason = ReasonCode::PacketIdentifierNotFound;
+                self.wire.ack(now, id, AckKind::PubRel, ack.packet_id, reason);
+            }
+            Err(AckError::Unexpected) => self.fault(now, id, &DecodeError::protocol("PUBREC for a QoS 1 message")),
+        }
+    }
+
+    /// PUBREL from a client: PUBCOMP follows [MQTT-4.3.3-11].
+    pub(super) fn handle_pubrel(&mut self, now: Instant, id: ConnId, ack: &Ack) {
+        let Some(key) = self.session_of(id) else { return };
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let found = session.state.handle_pubrel(ack.packet_id);
+        let reason = if found { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+        self.wire.ack(now, id, AckKind::PubComp, ack.packet_id, reason);
+    }
+
+    /// Sets or removes the retained message of the parcel's topic [MQTT-3.3.1-5] [MQTT-3.3.1-6].
+    pub(super) fn retain(&mut self, parcel: &mut Parcel<'_>) -> bool {
+        let mut store = self.shared.retained.write();
+        if parcel.payload.is_empty() {
+            store.remove(parcel.topic);
+            return true;
+        }
+        if store.len() >= self.shared.settings.retained_messages_max && store.get(parcel.topic).is_none() {
+            return false;
+        }
+        let message = Arc::clone(parcel.keep());
+        store.insert(&message.topic.clone(), message);
+        true
+    }
+
+    /// The session of a connected client.
+    pub(super) fn session_of(&self, id: ConnId) -> Option<SessionKey> {
+        self.wire.conns.get(id).and_then(|conn| conn.session)
+    }
+
+    /// What the capabilities forbid; a client was told in CONNACK.
+    fn check_publish(&self, publish: &PublishRef<'_>) -> Result<(), DecodeError> {
+        let capabilities = &self.shared.settings.capabilities;
+        if publish.qos > capabilities.maximum_qos {
+            let what = "PUBLISH above the maximum QoS [MQTT-3.2.2-11]";
+            return Err(DecodeError::Violation { reason: ReasonCode::QoSNotSupported, what });
+        }
+        if publish.retain && !capabilities.retain_available {
+            let what = "PUBLISH with RETAIN, which is not available [MQTT-3.2.2-14]";
+            return Err(DecodeError::Violation { reason: ReasonCode::RetainNotSupported, what });
+        }
+        if publish.has_subscription_identifier {
+            return Err(DecodeError::protocol("PUBLISH from a client with a subscription identifier [MQTT-3.3.4-6]"));
+        }
+        Ok(())
+    }
+
+    fn resolve_alias(&mut self, id: ConnId, alias: u16, topic: &str) -> Result<crate::codec::Text, DecodeError> {
+        let conn = self.wire.conns.get_mut(id).ok_or(DecodeError::protocol("no connection"))?;
+        let aliases = &mut conn.incoming_aliases;
+        let result = if topic.is_empty() {
+            aliases.get(alias).cloned()
+        } else {
+            let text = crate::codec::Text::try_from(topic).unwrap_or_default();
+            aliases.set(alias, text.clone()).map(|()| text)
+        };
+        result.map_err(|reason| DecodeError::Violation {
+            reason,
+            what: "topic alias of 0, above the topic alias maximum, or not set [MQTT-3.3.2-8] [MQTT-3.3.2-9]",
+        })
+    }
+
+    /// Judges the packet identifier of a QoS 1 or 2 PUBLISH.
+    fn judge_receipt(&mut self, now: Instant, id: ConnId, key: SessionKey, publish: &PublishRef<'_>) -> Receipt {
+        let Some(packet_id) = publish.packet_id else { return Receipt::New };
+        let Some(session) = self.sessions.get_mut(key) else { return Receipt::Settled };
+        let is_v5 = session.version.is_v5();
+        let kind = if publish.qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
+        match session.state.handle_publish(packet_id, publish.qos, publish.dup) {
+            Received::New => Receipt::New,
+            Received::Duplicate => {
+                self.wire.ack(now, id, kind, packet_id, ReasonCode::Success);
+                Receipt::Settled
+            }
+            Received::InUse if is_v5 || publish.qos != QoS::ExactlyOnce => {
+                let reason = if is_v5 { ReasonCode::PacketIdentifierInUse } else { ReasonCode::Success };
+                self.wire.ack(now, id, kind, packet_id, reason);
+                Receipt::Settled
+            }
+            Received::InUse => {
+                // MQTT 3 cannot say so; the identifier is known, so the message counts as sent again.
+                self.wire.ack(now, id, kind, packet_id, ReasonCode::Success);
+                Receipt::Settled
+            }
+            Received::OverMaximum => {
+                let reason = ReasonCode::ReceiveMaximumExceeded;
+                let what = "more unacknowledged PUBLISH than the receive maximum [MQTT-3.3.4-7]";
+                self.fault(now, id, &DecodeError::Violation { reason, what });
+                Receipt::Settled
+            }
+        }
+    }
+
+    /// Who may publish what.
+    fn check_content(&mut self, id: ConnId, topic: &str, publish: &PublishRef<'_>) -> Result<(), Refusal> {
+        if topic.starts_with("$SYS/") || topic == "$SYS" {
+            let why = "only the server publishes below $SYS";
+            return Err(Refusal { reason: ReasonCode::NotAuthorized, drop: DropReason::NotAuthorized, why });
+        }
+        if self.shared.settings.check_payload_format
+            && publish.payload_is_utf8
+            && std::str::from_utf8(publish.payload).is_err()
+        {
+            let reason = ReasonCode::PayloadFormatInvalid;
+            return Err(Refusal { reason, drop: DropReason::PayloadFormat, why: "the payload is not UTF-8" });
+        }
+        if !self.may_publish(id, topic, publish) {
+            let why = "not allowed to publish to this topic";
+            return Err(Refusal { reason: ReasonCode::NotAuthorized, drop: DropReason::NotAuthorized, why });
+        }
+        Ok(())
+    }
+
+    /// Asks the authorizer, once for each topic of a connection if it allows that.
+    fn may_publish(&mut self, id: ConnId, topic: &str, publish: &PublishRef<'_>) -> bool {
+        let Some(authorizer) = &self.shared.hooks.authorizer else { return true };
+        let Some(conn) = self.wire.conns.get_mut(id) else { return false };
+        let remembers = !authorizer.per_message();
+        if remembers && conn.allowed_topics.iter().any(|allowed| **allowed == *topic) {
+            return true;
+        }
+        let Some(info) = &conn.info else { return false };
+        let access = Access::Publish { topic, qos: publish.qos, retain: publish.retain };
+        let allowed = authorizer.authorize(info, access);
+        if allowed && remembers {
+            if conn.allowed_topics.len() >= ALLOWED_TOPICS_MAX {
+                conn.allowed_topics.remove(0);
+            }
+            conn.allowed_topics.push(topic.into());
+        }
+        allowed
+    }
+
+    /// Retains and routes; returns what the publisher is told.
+    fn accept_publish(&mut self, now: Instant, key: SessionKey, topic: &str, publish: &PublishRef<'_>) -> ReasonCode {
+        let client_hash = self.sessions.get(key).map_or(0, |session| session.client_hash);
+        let publisher = Publisher { shard: self.id, session: key, client_hash };
+        let mut properties = std::mem::take(&mut self.properties);
+        properties.clear();
+        if !publish.properties.is_empty() {
+            publish.forward_properties(&mut properties);
+        }
+        let mut parcel = Parcel::from_wire(publish, topic, &properties, publisher, now);
+        let is_kept = !publish.retain || self.retain(&mut parcel);
+        if !is_kept {
+            self.count_drop("", topic, DropReason::RetainedFull);
+        }
+        let has_subscribers = self.route(now, &mut parcel);
+        self.properties = properties;
+        match (is_kept, has_subscribers) {
+            (false, _) => ReasonCode::QuotaExceeded,
+            (true, true) => ReasonCode::Success,
+            (true, false) => ReasonCode::NoMatchingSubscribers,
+        }
+    }
+
+    fn acknowledge(&mut self, now: Instant, id: ConnId, key: SessionKey, publish: &PublishRef<'_>, reason: ReasonCode) {
+        let Some(packet_id) = publish.packet_id else { return };
+        self.send_receipt(now, id, key, packet_id, publish.qos, reason, None);
+    }
+
+    /// Tells a publisher that its message was not accepted: in the acknowledgement, or, for QoS 0 with a payload that
+    /// lies about itself, by DISCONNECT. Before MQTT 5 the message is acknowledged and dropped, as the client would
+    /// else send it for ever (MQTT 3.1.1, section 3.3.5).
+    fn refuse_publish(
+        &mut self,
+        now: Instant,
+        id: ConnId,
+        key: SessionKey,
+        publish: &PublishRef<'_>,
+        refusal: &Refusal,
+    ) {
+        match publish.packet_id {
+            Some(packet_id) => {
+                self.send_receipt(now, id, key, packet_id, publish.qos, refusal.reason, Some(refusal.why));
+            }
+            None if refusal.reason == ReasonCode::PayloadFormatInvalid => {
+                self.disconnect(now, id, refusal.reason, EndReason::PayloadFormat, Some(refusal.why));
+            }
+            None => {}
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // a PUBACK or PUBREC has this many parts
+    fn send_receipt(
+        &mut self,
+        now: Instant,
+        id: ConnId,
+        key: SessionKey,
+        packet_id: PacketId,
+        qos: QoS,
+        reason: ReasonCode,
+        why: Option<&'static str>,
+    ) {
+        let kind = if qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
+        match why {
+            Some(why) if self.sessions.get(key).is_some_and(|session| session.version.is_v5()) => {
+                self.wire.ack_because(now, id, kind, packet_id, reason, why);
+            }
+            _ => self.wire.ack(now, id, kind, packet_id, reason),
+        }
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let is_final = qos == QoS::AtLeastOnce || (reason.is_error() && session.version.is_v5());
+        if is_final {
+            session.state.acknowledged(packet_id, qos);
+        }
+    }
+
+    /// A message to a client is done.
+    fn finish(
+        &mut self,
+        now: Instant,
+        id: ConnId,
+        ack: &Ack,
+        take: impl FnOnce(
+            &mut crate::session::Session<super::session::Delivery>,
+            &Ack,
+        ) -> Result<Option<super::session::Delivery>, AckError>,
+    ) {
+        let Some(key) = self.session_of(id) else { return };
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        match take(&mut session.state, ack) {
+            Ok(Some(delivery)) if ack.reason.is_error() => {
+                self.drop_delivery(key, delivery, DropReason::RefusedByClient);
+                self.pump(now, key);
+            }
+            Ok(delivery) => {
+                delivery.iter().for_each(settle);
+                if session.state.pending() > 0 || session.state.has_resend() || !session.retained.is_empty() {
+                    self.pump(now, key);
+                }
+            }
+            // A late answer to something that is settled, as after a reconnect: nothing is lost by ignoring it.
+            Err(AckError::Unknown) => {}
+            Err(AckError::Unexpected) => {
+                self.fault(now, id, &DecodeError::protocol("an acknowledgement that fits another QoS"));
+            }
+        }
+    }
+}
+
+enum Receipt {
+    New,
+    Settled,
+}
+
+/// Topics whose permission a connection remembers.
+const ALLOWED_TOPICS_MAX: usize = 16;

@@ -1,0 +1,300 @@
+//! SUBSCRIBE and UNSUBSCRIBE from end to end.
+
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use super::{
+    deliver::{LocalSubscription, MemberOptions, settle},
+    hooks::Event,
+    session::{RetainedScan, Subscribed},
+    shard::Shard,
+    slots::ConnId,
+};
+use crate::{
+    auth::Access,
+    codec::{
+        DecodeError, Packet, Properties, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, Subscription,
+        SubscriptionOptions, Text, TopicFilter, UnsubAck, Unsubscribe,
+    },
+    router::{Joining, Member, SessionKey},
+};
+
+impl Shard {
+    /// SUBSCRIBE: each filter on its own, then SUBACK, then what is retained.
+    pub(super) fn handle_subscribe(&mut self, now: Instant, id: ConnId, subscribe: Subscribe) {
+        let Some(key) = self.session_of(id) else { return };
+        if let Err(fault) = self.check_subscribe(&subscribe) {
+            return self.fault(now, id, &fault);
+        }
+        let Some(session) = self.sessions.get(key) else { return };
+        let identifier = subscribe.properties.subscription_identifiers().next();
+        let packet_id = subscribe.packet_id;
+        let in_use = session.state.is_received(packet_id);
+        let mut scans = Vec::new();
+        let reasons = subscribe
+            .subscriptions
+            .iter()
+            .map(|subscription| {
+                if in_use {
+                    return ReasonCode::PacketIdentifierInUse;
+                }
+                match self.subscribe_one(id, key, subscription, identifier) {
+                    Ok(is_new) => {
+                        self.scan_if_asked(subscription, identifier, is_new, &mut scans);
+                        granted(self.granted_qos(subscription))
+                    }
+                    Err(reason) => reason,
+                }
+            })
+            .collect();
+        let suback = SubAck { packet_id, properties: Properties::new(), reasons };
+        self.wire.packet(now, id, Packet::SubAck(suback));
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.retained.extend(scans);
+        }
+        self.pump(now, key);
+    }
+
+    /// UNSUBSCRIBE: each filter on its own, then UNSUBACK [MQTT-3.10.4-4].
+    pub(super) fn handle_unsubscribe(&mut self, now: Instant, id: ConnId, unsubscribe: &Unsubscribe) {
+        let Some(key) = self.session_of(id) else { return };
+        let packet_id = unsubscribe.packet_id;
+        let in_use = self.sessions.get(key).is_some_and(|session| session.state.is_received(packet_id));
+        let reasons = unsubscribe
+            .filters
+            .iter()
+            .map(|filter| {
+                if in_use {
+                    return ReasonCode::PacketIdentifierInUse;
+                }
+                if self.unsubscribe_one(now, key, filter.as_text()) {
+                    ReasonCode::Success
+                } else {
+                    ReasonCode::NoSubscriptionExisted
+                }
+            })
+            .collect();
+        self.wire.packet(now, id, Packet::UnsubAck(UnsubAck { packet_id, properties: Properties::new(), reasons }));
+    }
+
+    /// Ends one subscription; whether there was one.
+    pub(super) fn unsubscribe_one(&mut self, now: Instant, key: SessionKey, filter: &Text) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else { return false };
+        let Some(subscribed) = session.subscriptions.remove(filter) else { return false };
+        session.retained.retain(|scan| scan.filter != *filter);
+        if let Some(events) = &self.shared.hooks.events {
+            events.event(&Event::Unsubscribed { client_id: &session.client_id, filter });
+        }
+        match subscribed.member {
+            Some(member) => self.leave(now, key, &member),
+            None => self.remove_local(key, filter),
+        }
+        true
+    }
+
+    /// Tells the groups of a session whether it is there to take messages.
+    pub(super) fn set_members_online(&mut self, key: SessionKey, online: bool) {
+        let Some(session) = self.sessions.get(key) else { return };
+        for member in session.subscriptions.values().filter_map(|subscribed| subscribed.member.as_ref()) {
+            member.set_online(online);
+        }
+    }
+
+    /// Gives to other members what this one has not finished: after it left (`only` that membership), or when it went
+    /// away and another member is there. QoS 2 messages that were sent stay [MQTT-4.8.2-4].
+    pub(super) fn release_shared(&mut self, now: Instant, key: SessionKey, only: Option<&Arc<Member>>) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let before = session.state.pending_bytes();
+        let released = session.state.withdraw(|delivery| {
+            delivery.message.is_some()
+                && delivery.member.as_ref().is_some_and(|member| match only {
+                    Some(only) => Arc::ptr_eq(member, only),
+                    None => has_other_online(member),
+                })
+        });
+        self.queued_bytes = self.queued_bytes + session.state.pending_bytes() - before;
+        for delivery in released {
+            settle(&delivery);
+            if let (Some(member), Some(message)) = (delivery.member, delivery.message) {
+                self.redispatch(now, &member, message);
+            }
+        }
+    }
+
+    fn leave(&mut self, now: Instant, key: SessionKey, member: &Arc<Member>) {
+        member.set_options(MemberOptions::LEFT);
+        self.shared.interest.leave(member);
+        self.release_shared(now, key, Some(member));
+    }
+
+    /// Capabilities that are switched off; a client was told in CONNACK.
+    fn check_subscribe(&self, subscribe: &Subscribe) -> Result<(), DecodeError> {
+        let capabilities = &self.shared.settings.capabilities;
+        let violation = |reason, what| Err(DecodeError::Violation { reason, what });
+        if !capabilities.subscription_identifier_available
+            && subscribe.properties.subscription_identifiers().next().is_some()
+        {
+            let what = "subscription identifiers are not available [MQTT-3.2.2-3.2.2.3.12]";
+            return violation(ReasonCode::SubscriptionIdentifiersNotSupported, what);
+        }
+        Ok(())
+    }
+
+    /// Makes or replaces one subscription; whether it is new.
+    fn subscribe_one(
+        &mut self,
+        id: ConnId,
+        key: SessionKey,
+        subscription: &Subscription,
+        identifier: Option<u32>,
+    ) -> Result<bool, ReasonCode> {
+        self.check_subscription(id, key, subscription)?;
+        let filter = subscription.filter.as_text();
+        let mut options = subscription.options;
+        options.qos = self.granted_qos(subscription);
+        let Some(session) = self.sessions.get_mut(key) else { return Err(ReasonCode::UnspecifiedError) };
+        if let Some(events) = &self.shared.hooks.events {
+            events.event(&Event::Subscribed { client_id: &session.client_id, filter, options });
+        }
+        let existing = session.subscriptions.get_mut(filter);
+        let is_new = existing.is_none();
+        if let Some(existing) = existing {
+            existing.options = options;
+            existing.id = identifier;
+            match &existing.member {
+                Some(member) => member.set_options(pack(options, identifier)),
+                None => self.replace_local(key, filter, LocalSubscription { session: key, options, id: identifier }),
+            }
+            return Ok(is_new);
+        }
+        let member = self.join_or_add(key, &subscription.filter, options, identifier);
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.subscriptions.insert(filter.clone(), Subscribed { options, id: identifier, member });
+        }
+        Ok(is_new)
+    }
+
+    /// What may be wrong with one filter, told in SUBACK.
+    fn check_subscription(&self, id: ConnId, key: SessionKey, subscription: &Subscription) -> Result<(), ReasonCode> {
+        let capabilities = &self.shared.settings.capabilities;
+        let filter = &subscription.filter;
+        let shared = filter.shared();
+        if shared.is_some() && !capabilities.shared_subscription_available {
+            return Err(ReasonCode::SharedSubscriptionsNotSupported);
+        }
+        if filter.has_wildcard() && !capabilities.wildcard_subscription_available {
+            return Err(ReasonCode::WildcardSubscriptionsNotSupported);
+        }
+        let session = self.sessions.get(key).ok_or(ReasonCode::UnspecifiedError)?;
+        if session.subscriptions.len() >= self.shared.settings.session.subscriptions_max
+            && !session.subscriptions.contains_key(filter.as_text())
+        {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        if let Some(authorizer) = &self.shared.hooks.authorizer {
+            let info = self.wire.conns.get(id).and_then(|conn| conn.info.as_ref());
+            let filter = shared.map_or(filter.as_str(), |shared| shared.filter);
+            let access = Access::Subscribe { filter, qos: subscription.options.qos };
+            if !info.is_some_and(|info| authorizer.authorize(info, access)) {
+                return Err(ReasonCode::NotAuthorized);
+            }
+        }
+        Ok(())
+    }
+
+    fn join_or_add(
+        &mut self,
+        key: SessionKey,
+        filter: &TopicFilter,
+        options: SubscriptionOptions,
+        identifier: Option<u32>,
+    ) -> Option<Arc<Member>> {
+        let Some(shared) = filter.shared() else {
+            self.add_local(filter.as_text(), LocalSubscription { session: key, options, id: identifier });
+            return None;
+        };
+        let session = self.sessions.get(key)?;
+        let joining = Joining {
+            shard: self.id,
+            session: key,
+            client_id: session.client_id.as_str().into(),
+            options: pack(options, identifier),
+        };
+        let member = self.shared.interest.join(shared.group, shared.filter, joining);
+        member.set_online(true);
+        Some(member)
+    }
+
+    fn add_local(&mut self, filter: &Text, subscription: LocalSubscription) {
+        let subscriptions = self.subscriptions.entry_or_default(filter);
+        let is_first = subscriptions.is_empty();
+        subscriptions.push(subscription);
+        self.local.bump(filter);
+        if is_first {
+            // Visible to every shard when this returns, so before SUBACK is written.
+            self.shared.interest.add(filter, self.id);
+        }
+    }
+
+    fn replace_local(&mut self, key: SessionKey, filter: &Text, subscription: LocalSubscription) {
+        if let Some(subscriptions) = self.subscriptions.get_mut(filter)
+            && let Some(place) = subscriptions.iter_mut().find(|place| place.session == key)
+        {
+            *place = subscription;
+            self.local.bump(filter);
+        }
+    }
+
+    fn remove_local(&mut self, key: SessionKey, filter: &Text) {
+        let Some(subscriptions) = self.subscriptions.get_mut(filter) else { return };
+        subscriptions.retain(|subscription| subscription.session != key);
+        let is_last = subscriptions.is_empty();
+        self.local.bump(filter);
+        if is_last {
+            self.subscriptions.remove(filter);
+            self.shared.interest.remove(filter, self.id);
+        }
+    }
+
+    fn granted_qos(&self, subscription: &Subscription) -> QoS {
+        subscription.options.qos.min(self.shared.settings.capabilities.maximum_qos)
+    }
+
+    /// Retained messages for a new subscription, by its retain handling [MQTT-3.3.1-9] and not for shared ones.
+    fn scan_if_asked(&self, subscription: &Subscription, id: Option<u32>, is_new: bool, scans: &mut Vec<RetainedScan>) {
+        let asked = match subscription.options.retain_handling {
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => is_new,
+            RetainHandling::DoNotSend => false,
+        };
+        if !asked || subscription.filter.shared().is_some() {
+            return;
+        }
+        scans.push(RetainedScan {
+            filter: subscription.filter.as_text().clone(),
+            cursor: None,
+            qos: self.granted_qos(subscription),
+            id,
+            ready: VecDeque::new(),
+            is_finished: false,
+        });
+    }
+}
+
+fn pack(options: SubscriptionOptions, id: Option<u32>) -> u64 {
+    MemberOptions { qos: options.qos, retain_as_published: options.retain_as_published, id }.pack()
+}
+
+/// Whether somebody else of the group could take a message now.
+fn has_other_online(member: &Arc<Member>) -> bool {
+    member
+        .group()
+        .is_some_and(|group| group.members().iter().any(|other| other.online() && !Arc::ptr_eq(other, member)))
+}
+
+fn granted(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::Success,
+        QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
+    }
+}

@@ -1,0 +1,261 @@
+//! The shard by itself: bytes in, bytes out, several shards side by side, in virtual time.
+
+use std::{collections::HashMap, num::NonZeroU16, sync::Arc, time::Duration, time::Instant};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::{
+    codec::{
+        Ack, Connect, Decoder, Limits, Packet, Properties, Property, Publish, QoS, ReasonCode, Subscribe, Subscription,
+        SubscriptionOptions, Text, TopicFilter, TopicName, Version, Will,
+    },
+    router::ShardId,
+};
+
+/// Shards that pass each other envelopes and connections, and the clients' ends of the connections.
+struct World {
+    now: Instant,
+    shards: Vec<Shard>,
+    clients: HashMap<usize, Client>,
+    next: usize,
+}
+
+struct Client {
+    at: (usize, ConnId),
+    version: Version,
+    decoder: Decoder,
+    received: Vec<Packet>,
+    is_closed: bool,
+}
+
+impl World {
+    fn new(shards: usize, settings: Settings) -> Self {
+        let now = Instant::now();
+        let shared = Shared::new(settings, Hooks::default(), shards, 7, now);
+        let shards = (0..shards).map(|id| Shard::new(ShardId(id as u8), Arc::clone(&shared), now, 7)).collect();
+        Self { now, shards, clients: HashMap::new(), next: 0 }
+    }
+
+    fn open(&mut self, version: Version) -> usize {
+        let peer = Peer { address: "test".into(), listener: "test".into() };
+        let shard = self.next % self.shards.len();
+        let conn = self.shards[shard].open(self.now, peer);
+        let client = self.next;
+        self.next += 1;
+        let decoder = Decoder::new();
+        self.clients
+            .insert(client, Client { at: (shard, conn), version, decoder, received: Vec::new(), is_closed: false });
+        client
+    }
+
+    fn connect(&mut self, id: &str, version: Version, change: impl FnOnce(&mut Connect)) -> usize {
+        let client = self.open(version);
+        let mut connect = Connect {
+            version,
+            clean_start: true,
+            bridge: false,
+            keep_alive: 0,
+            client_id: Text::try_from(id).unwrap(),
+            will: None,
+            username: None,
+            password: None,
+            properties: Properties::new(),
+        };
+        change(&mut connect);
+        self.send(client, &Packet::Connect(Box::new(connect)));
+        client
+    }
+
+    fn send(&mut self, client: usize, packet: &Packet) {
+        let mut bytes = Vec::new();
+        packet.encode(self.clients[&client].version, &mut bytes).unwrap();
+        let (shard, conn) = self.clients[&client].at;
+        self.shards[shard].receive(self.now, conn, &bytes);
+        self.settle();
+    }
+
+    fn subscribe(&mut self, client: usize, filter: &str, qos: QoS) {
+        let filter = TopicFilter::parse(Text::try_from(filter).unwrap(), &Limits::default()).unwrap();
+        let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
+        let subscriptions = vec![Subscription { filter, options }];
+        let packet_id = NonZeroU16::new(1).unwrap();
+        self.send(client, &Packet::Subscribe(Subscribe { packet_id, properties: Properties::new(), subscriptions }));
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.now += by;
+        for shard in &mut self.shards {
+            shard.handle_timeout(self.now);
+        }
+        self.settle();
+    }
+
+    fn drop_connection(&mut self, client: usize) {
+        let (shard, conn) = self.clients[&client].at;
+        self.shards[shard].closed(self.now, conn, TransportEnd::Closed);
+        self.settle();
+    }
+
+    fn take(&mut self, client: usize) -> Vec<Packet> {
+        std::mem::take(&mut self.clients.get_mut(&client).unwrap().received)
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            let mut quiet = true;
+            for at in 0..self.shards.len() {
+                while let Some(output) = self.shards[at].poll_output() {
+                    quiet = false;
+                    self.act(at, output);
+                }
+                while let Some(conn) = self.shards[at].next_dirty() {
+                    quiet = false;
+                    self.flush(at, conn);
+                }
+            }
+            if quiet {
+                return;
+            }
+        }
+        panic!("the shards do not come to rest");
+    }
+
+    fn act(&mut self, at: usize, output: Output) {
+        match output {
+            Output::Envelopes { to, batch } => self.shards[usize::from(to.0)].handle_envelopes(self.now, batch),
+            Output::Handoff { conn, to, handoff } => {
+                let to = usize::from(to.0);
+                let new = self.shards[to].handle_handoff(self.now, *handoff);
+                let client = self.clients.values_mut().find(|client| client.at == (at, conn)).unwrap();
+                client.at = (to, new);
+            }
+            Output::Close { conn } => {
+                self.flush(at, conn);
+                if let Some(client) = self.clients.values_mut().find(|client| client.at == (at, conn)) {
+                    client.is_closed = true;
+                }
+                self.shards[at].closed(self.now, conn, TransportEnd::Closed);
+            }
+            Output::Authenticate { .. } | Output::Resume { .. } => {}
+        }
+    }
+
+    fn flush(&mut self, at: usize, conn: ConnId) {
+        let Some(outbox) = self.shards[at].outbox(conn) else { return };
+        let mut slices = [std::io::IoSlice::new(&[]); 64];
+        let count = outbox.io_slices(&mut slices);
+        let bytes: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
+        outbox.advance(bytes.len());
+        self.shards[at].flushed(self.now, conn, bytes.len());
+        let Some(client) = self.clients.values_mut().find(|client| client.at == (at, conn)) else { return };
+        client.decoder.feed(&bytes);
+        while let Some(packet) = client.decoder.poll(client.version, &Limits::default()).unwrap() {
+            client.received.push(packet);
+        }
+    }
+}
+
+fn publish(topic: &str, payload: &str, qos: QoS, id: u16) -> Packet {
+    Packet::Publish(Publish {
+        dup: false,
+        qos,
+        retain: false,
+        topic: TopicName::parse(Text::try_from(topic).unwrap(), &Limits::default()).unwrap(),
+        packet_id: NonZeroU16::new(id),
+        properties: Properties::new(),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+    })
+}
+
+fn publishes(packets: &[Packet]) -> Vec<(String, QoS, bool)> {
+    let of = |packet: &Packet| match packet {
+        Packet::Publish(p) => Some((String::from_utf8_lossy(&p.payload).into_owned(), p.qos, p.dup)),
+        _ => None,
+    };
+    packets.iter().filter_map(of).collect()
+}
+
+#[test]
+fn messages_of_every_quality_arrive_on_one_and_on_three_shards() {
+    for shards in [1, 3] {
+        for version in [Version::V3_1_1, Version::V5] {
+            let mut world = World::new(shards, Settings::default());
+            let alice = world.connect("alice", version, |_| {});
+            let bob = world.connect("bob", version, |_| {});
+            world.subscribe(bob, "a/+", QoS::ExactlyOnce);
+            world.take(bob);
+            world.send(alice, &publish("a/b", "zero", QoS::AtMostOnce, 0));
+            world.send(alice, &publish("a/b", "one", QoS::AtLeastOnce, 1));
+            world.send(alice, &publish("a/b", "two", QoS::ExactlyOnce, 2));
+            let got = publishes(&world.take(bob));
+            let expected = [("zero", QoS::AtMostOnce), ("one", QoS::AtLeastOnce), ("two", QoS::ExactlyOnce)];
+            let expected: Vec<_> = expected.into_iter().map(|(text, qos)| (text.to_owned(), qos, false)).collect();
+            assert_eq!(got, expected, "{shards} shards, {version:?}");
+            let acks: Vec<_> = world.take(alice).iter().map(Packet::packet_type).collect();
+            use crate::codec::PacketType::{ConnAck, PubAck, PubRec};
+            assert_eq!(acks, [ConnAck, PubAck, PubRec]);
+        }
+    }
+}
+
+#[test]
+fn a_session_is_resumed_with_what_was_not_acknowledged_and_what_came_meanwhile() {
+    let mut world = World::new(2, Settings::default());
+    let keep = |connect: &mut Connect| connect.clean_start = false;
+    let bob = world.connect("bob", Version::V3_1_1, keep);
+    world.subscribe(bob, "t", QoS::AtLeastOnce);
+    let alice = world.connect("alice", Version::V3_1_1, |_| {});
+    world.send(alice, &publish("t", "unacknowledged", QoS::AtLeastOnce, 1));
+    world.drop_connection(bob);
+    world.send(alice, &publish("t", "while away", QoS::AtLeastOnce, 2));
+    let bob = world.connect("bob", Version::V3_1_1, keep);
+    let packets = world.take(bob);
+    assert!(matches!(&packets[0], Packet::ConnAck(connack) if connack.session_present));
+    let expected = [("unacknowledged", true), ("while away", false)];
+    let expected: Vec<_> = expected.into_iter().map(|(text, dup)| (text.to_owned(), QoS::AtLeastOnce, dup)).collect();
+    assert_eq!(publishes(&packets), expected);
+}
+
+#[test]
+fn a_takeover_tells_the_old_connection_and_publishes_its_will() {
+    let mut world = World::new(2, Settings::default());
+    let watcher = world.connect("watcher", Version::V5, |_| {});
+    world.subscribe(watcher, "will", QoS::AtMostOnce);
+    let first = world.connect("same", Version::V5, |connect| {
+        connect.will = Some(Will {
+            topic: TopicName::parse(Text::from_static("will"), &Limits::default()).unwrap(),
+            payload: Bytes::from_static(b"gone"),
+            qos: QoS::AtMostOnce,
+            retain: false,
+            properties: Properties::new(),
+        });
+    });
+    world.connect("same", Version::V5, |_| {});
+    let last = world.take(first).pop();
+    assert!(matches!(last, Some(Packet::Disconnect(d)) if d.reason == ReasonCode::SessionTakenOver));
+    assert!(world.clients[&first].is_closed);
+    assert_eq!(publishes(&world.take(watcher)).len(), 1);
+}
+
+#[test]
+fn retained_messages_reach_new_subscribers_and_sessions_expire() {
+    let mut world = World::new(3, Settings::default());
+    let alice = world.connect("alice", Version::V5, |connect| {
+        connect.properties.push(Property::SessionExpiryInterval(60));
+    });
+    let Packet::Publish(mut retained) = publish("plant/1", "on", QoS::AtLeastOnce, 5) else { unreachable!() };
+    retained.retain = true;
+    world.send(alice, &Packet::Publish(retained));
+    let bob = world.connect("bob", Version::V5, |_| {});
+    world.subscribe(bob, "plant/#", QoS::AtLeastOnce);
+    let packets = world.take(bob);
+    assert!(matches!(packets.last(), Some(Packet::Publish(p)) if p.retain && p.qos == QoS::AtLeastOnce));
+    world.send(bob, &Packet::PubAck(Ack::new(NonZeroU16::new(1).unwrap(), ReasonCode::Success)));
+    world.drop_connection(alice);
+    let sessions = |world: &World| world.shards.iter().map(|shard| shard.clients().len()).sum::<usize>();
+    assert_eq!(sessions(&world), 2);
+    world.advance(Duration::from_secs(61));
+    assert_eq!(sessions(&world), 1);
+    assert!(world.shards.iter().all(Shard::is_settled));
+}

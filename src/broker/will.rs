@@ -1,0 +1,84 @@
+//! The will: when it is published, when it is not (sections 3.1.2.5 and 3.1.3.2.2).
+
+use std::time::{Duration, Instant};
+
+use super::{
+    message::{Message, Parcel, Publisher, expiry},
+    reasons::DropReason,
+    session::{ClientSession, Will},
+    shard::Shard,
+};
+use crate::{
+    auth::Access,
+    codec::{self, Publish},
+    router::SessionKey,
+};
+
+/// What the loss of a connection means for the will.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WillDecision {
+    /// It is published at once.
+    Now,
+    /// Nothing yet: there is none, or its delay runs.
+    Later,
+}
+
+impl Will {
+    /// The will of a CONNECT. Its expiry starts when it is published.
+    pub(crate) fn from_connect(will: &codec::Will) -> Self {
+        let publish = Publish {
+            dup: false,
+            qos: will.qos,
+            retain: will.retain,
+            topic: will.topic.clone(),
+            packet_id: None,
+            properties: will.properties.clone(),
+            payload: will.payload.clone(),
+        };
+        Self {
+            message: Message::without_expiry(&publish),
+            delay: will.properties.will_delay_interval().unwrap_or(0),
+            expiry: will.properties.message_expiry_interval(),
+        }
+    }
+}
+
+impl ClientSession {
+    /// The connection is lost: the will goes now, or after its delay, unless the session ends first
+    /// [MQTT-3.1.2-8] [MQTT-3.1.3-9].
+    pub(crate) fn on_connection_lost(&mut self, now: Instant) -> WillDecision {
+        let Some(will) = &self.will else { return WillDecision::Later };
+        if will.delay == 0 || !self.is_persistent() {
+            return WillDecision::Now;
+        }
+        self.will_at = Some(now + Duration::from_secs(will.delay.into()));
+        WillDecision::Later
+    }
+}
+
+impl Shard {
+    /// Publishes the will of a session, if it still has one [MQTT-3.1.2-10].
+    pub(super) fn publish_will(&mut self, now: Instant, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.will_at = None;
+        let Some(will) = session.will.take() else { return };
+        let client_id = session.client_id.clone();
+        let mut message = will.message;
+        message.expires_at = will.expiry.map(|seconds| expiry(now, seconds));
+        message.publisher = Some(Publisher { shard: self.id, session: key, client_hash: session.client_hash });
+        if let Some(authorizer) = &self.shared.hooks.authorizer {
+            let access = Access::Publish { topic: message.topic(), qos: message.qos, retain: message.retain };
+            let info = session.will_info.as_ref();
+            if !info.is_some_and(|info| authorizer.authorize(info, access)) {
+                return self.count_drop(&client_id, message.topic(), DropReason::NotAuthorized);
+            }
+        }
+        tracing::debug!(client = %client_id, topic = message.topic(), "will published");
+        let message = std::sync::Arc::new(message);
+        let mut parcel = Parcel::from_message(&message);
+        if message.retain {
+            self.retain(&mut parcel);
+        }
+        self.route(now, &mut parcel);
+    }
+}

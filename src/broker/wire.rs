@@ -1,0 +1,323 @@
+//! The sending side of a shard: connections, their outboxes, and how packets get into them.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    conn::{Conn, Phase},
+    frames::{self, Frames, HopFlags, SHARE_ABOVE_BYTES},
+    message::Parcel,
+    outbox::BlockPool,
+    slots::{ConnId, Slots},
+    stats::Stats,
+    timers::{Timer, Timers},
+};
+use crate::{
+    codec::{Ack, Packet, PacketId, Properties, QoS, ReasonCode, Version},
+    session::alias::Naming,
+};
+
+/// Connections and what it takes to write to them.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    pub(crate) conns: Slots<ConnId, Conn>,
+    pub(crate) frames: Frames,
+    pub(crate) timers: Timers,
+    pub(crate) stats: Stats,
+    pool: BlockPool,
+    dirty: Vec<ConnId>,
+    staged_bytes: usize,
+    unsent_bytes: usize,
+    stall_timeout: Duration,
+}
+
+/// What became of a PUBLISH.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// It is in the outbox.
+    Yes,
+    /// It exceeds the client's maximum packet size and must be treated as delivered [MQTT-3.1.2-25].
+    TooLarge,
+    /// The connection is gone.
+    Gone,
+}
+
+impl Wire {
+    pub(crate) fn new(stall_timeout: Duration) -> Self {
+        Self {
+            conns: Slots::new(),
+            frames: Frames::default(),
+            timers: Timers::default(),
+            stats: Stats::default(),
+            pool: BlockPool::default(),
+            dirty: Vec::new(),
+            staged_bytes: 0,
+            unsent_bytes: 0,
+            stall_timeout,
+        }
+    }
+
+    /// Whether a PUBLISH of this parcel may be written to the connection at all.
+    #[inline]
+    pub(crate) fn fits(&mut self, now: Instant, id: ConnId, parcel: &Parcel<'_>, qos: QoS, ids: &[u32]) -> Written {
+        let Some(conn) = self.conns.get(id) else { return Written::Gone };
+        if conn.maximum_packet_size == u32::MAX {
+            return Written::Yes;
+        }
+        let bytes = if ids.is_empty() {
+            let template = self.frames.template(parcel, conn.version, qos != QoS::AtMostOnce, now);
+            template.packet_bytes(parcel.payload.len())
+        } else {
+            let mut head = frames::head(parcel, now, qos);
+            head.subscription_ids = if conn.version.is_v5() { ids } else { &[] };
+            head.packet_len(conn.version, parcel.payload.len())
+        };
+        if bytes > conn.maximum_packet_size as usize { Written::TooLarge } else { Written::Yes }
+    }
+
+    /// Appends a PUBLISH that [`Self::fits`].
+    #[inline]
+    pub(crate) fn publish(
+        &mut self,
+        now: Instant,
+        id: ConnId,
+        parcel: &mut Parcel<'_>,
+        flags: HopFlags,
+        ids: &[u32],
+    ) -> Written {
+        let Some(conn) = self.conns.get_mut(id) else { return Written::Gone };
+        let own_head = conn.version.is_v5() && (!ids.is_empty() || conn.outgoing_aliases.is_enabled());
+        let added = if own_head {
+            write_own(conn, &mut self.pool, now, parcel, flags, ids)
+        } else {
+            let template = self.frames.template(parcel, conn.version, flags.qos != QoS::AtMostOnce, now);
+            conn.outbox.push_with(&mut self.pool, |block| {
+                let start = block.len();
+                block.extend_from_slice(template.bytes());
+                template.patch(block.get_mut(start..).unwrap_or_default(), flags);
+            })
+        };
+        let shared = if parcel.payload.len() >= SHARE_ABOVE_BYTES {
+            conn.outbox.push_shared(parcel.keep().payload.clone());
+            parcel.payload.len()
+        } else {
+            0
+        };
+        self.stats.publish_sent += 1;
+        self.stats.publish_bytes_sent += parcel.payload.len() as u64;
+        self.count_sent(now, id, added + shared);
+        Written::Yes
+    }
+
+    /// Appends any other packet. One that exceeds the client's maximum packet size loses its reason string and user
+    /// properties first [MQTT-3.2.2-19] [MQTT-3.4.2-2], and is not sent if it still does.
+    pub(crate) fn packet(&mut self, now: Instant, id: ConnId, mut packet: Packet) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let version = conn.version;
+        if !conn.problem_information {
+            strip(&mut packet, false);
+        }
+        let mut scratch = Vec::new();
+        let fits = |scratch: &[u8]| scratch.len() <= conn.maximum_packet_size as usize;
+        if packet.encode(version, &mut scratch).is_err() || !fits(&scratch) {
+            scratch.clear();
+            strip(&mut packet, true);
+            if let Err(error) = packet.encode(version, &mut scratch) {
+                tracing::debug!(%error, packet = ?packet.packet_type(), "packet cannot be encoded");
+                return;
+            }
+            if !fits(&scratch) {
+                return;
+            }
+        }
+        conn.outbox.push_copy(&mut self.pool, &scratch);
+        self.count_sent(now, id, scratch.len());
+    }
+
+    /// Appends PUBACK, PUBREC, PUBREL or PUBCOMP; the short form, without detours, when it is a plain success.
+    #[inline]
+    pub(crate) fn ack(&mut self, now: Instant, id: ConnId, kind: AckKind, packet_id: PacketId, reason: ReasonCode) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let [high, low] = packet_id.get().to_be_bytes();
+        if reason == ReasonCode::Success || !conn.version.is_v5() {
+            conn.outbox.push_copy(&mut self.pool, &[kind as u8, 2, high, low]);
+            self.count_sent(now, id, 4);
+        } else {
+            conn.outbox.push_copy(&mut self.pool, &[kind as u8, 3, high, low, reason.as_u8()]);
+            self.count_sent(now, id, 5);
+        }
+    }
+
+    /// An acknowledgement with a reason string, where the client wants one.
+    pub(crate) fn ack_because(
+        &mut self,
+        now: Instant,
+        id: ConnId,
+        kind: AckKind,
+        packet_id: PacketId,
+        reason: ReasonCode,
+        why: &'static str,
+    ) {
+        let mut ack = Ack::new(packet_id, reason);
+        ack.properties.push(crate::codec::Property::ReasonString(crate::codec::Text::from_static(why)));
+        self.packet(now, id, kind.packet(ack));
+    }
+
+    /// The next connection with unsent bytes.
+    pub(crate) fn next_dirty(&mut self) -> Option<ConnId> {
+        while let Some(id) = self.dirty.pop() {
+            if let Some(conn) = self.conns.get_mut(id) {
+                conn.is_dirty = false;
+                if !conn.outbox.is_empty() {
+                    return Some(id);
+                }
+            }
+        }
+        self.staged_bytes = 0;
+        None
+    }
+
+    /// The shell wrote `bytes` and has advanced the outbox.
+    pub(crate) fn flushed(&mut self, now: Instant, id: ConnId, bytes: usize) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        self.unsent_bytes = self.unsent_bytes.saturating_sub(bytes);
+        self.stats.bytes_sent += bytes as u64;
+        if conn.outbox.is_empty() {
+            conn.outbox.reclaim(&mut self.pool);
+            conn.stalled_since = None;
+        } else {
+            if bytes > 0 || conn.stalled_since.is_none() {
+                conn.stalled_since = Some(now);
+            }
+            let deadline = conn.deadline(self.stall_timeout);
+            conn.armed.ensure(&mut self.timers, deadline, Timer::Conn(id));
+        }
+    }
+
+    /// A connection is gone: its unsent bytes with it.
+    pub(crate) fn remove(&mut self, id: ConnId) -> Option<Conn> {
+        let mut conn = self.conns.remove(id)?;
+        self.unsent_bytes = self.unsent_bytes.saturating_sub(conn.outbox.len());
+        let left = conn.outbox.len();
+        conn.outbox.advance(left);
+        conn.outbox.reclaim(&mut self.pool);
+        Some(conn)
+    }
+
+    /// Starts over the deadline of a connection.
+    pub(crate) fn arm(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            let deadline = conn.deadline(self.stall_timeout);
+            conn.armed.ensure(&mut self.timers, deadline, Timer::Conn(id));
+        }
+    }
+
+    /// Nothing more is read from or written to the connection but what its outbox holds.
+    pub(crate) fn close(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get_mut(id) else { return false };
+        if conn.is_closing() {
+            return false;
+        }
+        conn.phase = Phase::Closing;
+        conn.partial = Vec::new();
+        conn.connect_deadline = None;
+        true
+    }
+
+    /// Bytes appended since the last round of flushing.
+    pub(crate) fn staged_bytes(&self) -> usize {
+        self.staged_bytes
+    }
+
+    /// Bytes in all outboxes.
+    pub(crate) fn unsent_bytes(&self) -> usize {
+        self.unsent_bytes
+    }
+
+    #[inline]
+    fn count_sent(&mut self, _now: Instant, id: ConnId, bytes: usize) {
+        self.staged_bytes += bytes;
+        self.unsent_bytes += bytes;
+        self.stats.packets_sent += 1;
+        if let Some(conn) = self.conns.get_mut(id)
+            && !conn.is_dirty
+        {
+            conn.is_dirty = true;
+            self.dirty.push(id);
+        }
+    }
+}
+
+/// The four acknowledgements of PUBLISH; the value is the first byte of the packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AckKind {
+    PubAck = 0x40,
+    PubRec = 0x50,
+    PubRel = 0x62,
+    PubComp = 0x70,
+}
+
+impl AckKind {
+    fn packet(self, ack: Ack) -> Packet {
+        match self {
+            Self::PubAck => Packet::PubAck(ack),
+            Self::PubRec => Packet::PubRec(ack),
+            Self::PubRel => Packet::PubRel(ack),
+            Self::PubComp => Packet::PubComp(ack),
+        }
+    }
+}
+
+/// Encodes a PUBLISH head with what belongs to this subscriber alone.
+fn write_own(
+    conn: &mut Conn,
+    pool: &mut BlockPool,
+    now: Instant,
+    parcel: &Parcel<'_>,
+    flags: HopFlags,
+    ids: &[u32],
+) -> usize {
+    let mut head = frames::head(parcel, now, flags.qos);
+    head.subscription_ids = ids;
+    let payload = parcel.payload.len();
+    // An alias adds bytes the first time; a packet that would then be too large goes without.
+    let with_alias = head.packet_len(Version::V5, payload) + ALIAS_BYTES_MAX;
+    if with_alias <= conn.maximum_packet_size as usize {
+        match conn.outgoing_aliases.name(parcel.topic) {
+            Naming::Topic => {}
+            Naming::Both(alias) => head.topic_alias = Some(alias),
+            Naming::Alias(alias) => {
+                head.topic_alias = Some(alias);
+                head.alias_only = true;
+            }
+        }
+    }
+    conn.outbox.push_with(pool, |block| {
+        let start = block.len();
+        // Within the maximum packet size, so within what the format can hold.
+        let packet_id_at = head.encode(Version::V5, payload, block).unwrap_or_default();
+        if payload < SHARE_ABOVE_BYTES {
+            block.extend_from_slice(parcel.payload);
+        }
+        frames::patch(block.get_mut(start..).unwrap_or_default(), packet_id_at, flags);
+    })
+}
+
+/// Takes reason string and user properties out of a packet that may not carry them. CONNACK and DISCONNECT may even
+/// when the client asked for no problem information [MQTT-3.1.2-29], unless it is a matter of size.
+fn strip(packet: &mut Packet, because_of_size: bool) {
+    let properties: &mut Properties = match packet {
+        Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => &mut ack.properties,
+        Packet::SubAck(ack) => &mut ack.properties,
+        Packet::UnsubAck(ack) => &mut ack.properties,
+        Packet::Auth(auth) => &mut auth.properties,
+        Packet::ConnAck(ack) if because_of_size => &mut ack.properties,
+        Packet::Disconnect(disconnect) if because_of_size => &mut disconnect.properties,
+        _ => return,
+    };
+    properties.retain(|property| {
+        !matches!(property, crate::codec::Property::ReasonString(_) | crate::codec::Property::UserProperty(_))
+    });
+}
+
+/// Identifier and value of a topic alias, and a longer property length.
+const ALIAS_BYTES_MAX: usize = 4;

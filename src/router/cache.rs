@@ -1,0 +1,293 @@
+//! Route cache: recent topics -> where they go, valid while their generation holds. One per shard, no locks.
+//!
+//! Bounded by entries and by bytes, since topics are chosen by strangers. Eviction is CLOCK: a hit costs one flag instead
+//! of the list surgery of LRU. New entries start without the flag, so that a stream of topics used once does not push
+//! out those used again.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+};
+
+use super::generation::{Generation, HashedTopic, Stripes};
+
+/// What a [`RouteCache`] may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheLimits {
+    /// Most topics.
+    pub entries_max: usize,
+    /// Most bytes, by the cache's own reckoning: topics, fixed cost per entry, and what the caller charges for values.
+    pub bytes_max: usize,
+}
+
+/// Values for recent topics.
+///
+/// ```
+/// use ferromq::router::{CacheLimits, Interest, RouteCache, ShardId, ShardSet, SharedStrategy};
+///
+/// let interest = Interest::new(42, SharedStrategy::RoundRobin);
+/// let mut cache = RouteCache::new(CacheLimits { entries_max: 1024, bytes_max: 1 << 20 });
+/// let mut route = |name: &str| -> ShardSet {
+///     let topic = interest.hasher().topic(name);
+///     if let Some(targets) = cache.get(topic, |stripes| interest.generation(stripes)) {
+///         return *targets;
+///     }
+///     let stripes = interest.hasher().stripes(topic);
+///     let generation = interest.generation(stripes); // first the generation, then the route
+///     let targets = interest.targets(name);
+///     cache.insert(topic, stripes, generation, targets, 0);
+///     targets
+/// };
+/// assert!(route("a/b").is_empty());
+/// interest.add("a/+", ShardId(1));
+/// assert!(route("a/b").contains(ShardId(1)));
+/// ```
+#[derive(Debug)]
+pub struct RouteCache<V> {
+    limits: CacheLimits,
+    /// Topic hash -> place in `entries`. Topics with equal 64-bit hashes share one entry in turns.
+    places: HashMap<u64, u32, BuildHasherDefault<Prehashed>>,
+    entries: Vec<Entry<V>>,
+    /// Next entry that eviction looks at.
+    hand: usize,
+    bytes: usize,
+    hits: u64,
+    misses: u64,
+}
+
+impl<V> RouteCache<V> {
+    /// An empty cache.
+    pub fn new(limits: CacheLimits) -> Self {
+        Self { limits, places: HashMap::default(), entries: Vec::new(), hand: 0, bytes: 0, hits: 0, misses: 0 }
+    }
+
+    /// The value for `topic`, if it was cached and its generation is still what `current` says.
+    #[inline]
+    pub fn get(&mut self, topic: HashedTopic<'_>, current: impl FnOnce(Stripes) -> Generation) -> Option<&mut V> {
+        let place = self.places.get(&topic.hash());
+        let entry = place.map(|place| &mut self.entries[*place as usize]);
+        let valid =
+            |entry: &&mut Entry<V>| *entry.topic == *topic.as_str() && entry.generation == current(entry.stripes);
+        let Some(entry) = entry.filter(valid) else {
+            self.misses += 1;
+            return None;
+        };
+        self.hits += 1;
+        entry.referenced = true;
+        Some(&mut entry.value)
+    }
+
+    /// Caches `value`, which was computed after `generation` was read. `value_bytes` is what the value owns on the heap.
+    /// What exceeds the cache by itself is not kept.
+    pub fn insert(
+        &mut self,
+        topic: HashedTopic<'_>,
+        stripes: Stripes,
+        generation: Generation,
+        value: V,
+        value_bytes: usize,
+    ) {
+        if let Some(place) = self.places.get(&topic.hash()) {
+            self.remove(*place as usize);
+        }
+        let bytes = size_of::<Entry<V>>() + INDEX_BYTES + topic.as_str().len() + value_bytes;
+        if bytes > self.limits.bytes_max || self.limits.entries_max == 0 {
+            return;
+        }
+        while self.entries.len() >= self.limits.entries_max || self.bytes + bytes > self.limits.bytes_max {
+            self.evict();
+        }
+        let place = u32::try_from(self.entries.len()).expect("memory ends before four billion entries");
+        self.places.insert(topic.hash(), place);
+        self.bytes += bytes;
+        let hash = topic.hash();
+        let topic = topic.as_str().into();
+        self.entries.push(Entry { hash, topic, stripes, generation, referenced: false, bytes, value });
+    }
+
+    /// Number of topics, those included whose generation has passed.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing is cached.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes held, as [`CacheLimits::bytes_max`] counts them.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How often [`Self::get`] found a valid value.
+    pub fn hits(&self) -> u64 {
+        self.hits
+    }
+
+    /// How often it did not.
+    pub fn misses(&self) -> u64 {
+        self.misses
+    }
+
+    /// Forgets everything but the counters, and gives the memory back.
+    pub fn clear(&mut self) {
+        (self.places, self.entries) = (HashMap::default(), Vec::new());
+        (self.hand, self.bytes) = (0, 0);
+    }
+
+    /// Takes out the first entry from the hand on that was not used since the hand last came by.
+    fn evict(&mut self) {
+        loop {
+            if self.hand >= self.entries.len() {
+                self.hand = 0;
+            }
+            let entry = &mut self.entries[self.hand];
+            if !entry.referenced {
+                return self.remove(self.hand);
+            }
+            entry.referenced = false;
+            self.hand += 1;
+        }
+    }
+
+    fn remove(&mut self, place: usize) {
+        let entry = self.entries.swap_remove(place);
+        self.bytes -= entry.bytes;
+        self.places.remove(&entry.hash);
+        if let Some(moved) = self.entries.get(place) {
+            self.places.insert(moved.hash, place as u32);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry<V> {
+    hash: u64,
+    topic: Box<str>,
+    stripes: Stripes,
+    generation: Generation,
+    referenced: bool,
+    bytes: usize,
+    value: V,
+}
+
+/// Takes a key that is a hash already as its own hash.
+#[derive(Debug, Default)]
+struct Prehashed(u64);
+
+impl Hasher for Prehashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("keys are u64")
+    }
+}
+
+/// What the index spends on an entry: key, place and control byte, at the usual load.
+const INDEX_BYTES: usize = 24;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::{Generations, TopicHasher};
+
+    struct Bench {
+        generations: Generations,
+        cache: RouteCache<u32>,
+    }
+
+    impl Bench {
+        fn new(entries_max: usize, bytes_max: usize) -> Self {
+            let generations = Generations::new(TopicHasher::new(9));
+            Self { generations, cache: RouteCache::new(CacheLimits { entries_max, bytes_max }) }
+        }
+
+        fn get(&mut self, topic: &str) -> Option<u32> {
+            let topic = self.generations.hasher().topic(topic);
+            self.cache.get(topic, |stripes| self.generations.current(stripes)).copied()
+        }
+
+        fn insert(&mut self, topic: &str, value: u32) {
+            let topic = self.generations.hasher().topic(topic);
+            let stripes = self.generations.hasher().stripes(topic);
+            self.cache.insert(topic, stripes, self.generations.current(stripes), value, 0);
+            self.check();
+        }
+
+        fn check(&self) {
+            let cache = &self.cache;
+            assert!(cache.len() <= cache.limits.entries_max && cache.bytes() <= cache.limits.bytes_max);
+            assert_eq!(cache.places.len(), cache.len());
+            assert_eq!(cache.bytes(), cache.entries.iter().map(|entry| entry.bytes).sum::<usize>());
+            for (at, entry) in cache.entries.iter().enumerate() {
+                assert_eq!(cache.places[&entry.hash] as usize, at);
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_is_served_until_its_generation_passes() {
+        let mut bench = Bench::new(10, 10_000);
+        assert_eq!(bench.get("a/b"), None);
+        bench.insert("a/b", 1);
+        assert_eq!(bench.get("a/b"), Some(1));
+        bench.generations.bump("a/+");
+        assert_eq!(bench.get("a/b"), None);
+        bench.insert("a/b", 2);
+        assert_eq!(bench.get("a/b"), Some(2));
+        assert_eq!((bench.cache.hits(), bench.cache.misses(), bench.cache.len()), (2, 2, 1));
+        bench.cache.clear();
+        assert_eq!((bench.get("a/b"), bench.cache.bytes()), (None, 0));
+    }
+
+    #[test]
+    fn entries_in_use_survive_a_stream_of_topics_used_once() {
+        let mut bench = Bench::new(100, 1 << 20);
+        for n in 0..50 {
+            bench.insert(&format!("hot/{n}"), n);
+        }
+        for n in 0..10_000u32 {
+            bench.insert(&format!("cold/{n}"), n);
+            bench.get(&format!("hot/{}", n % 50));
+        }
+        let hot = (0..50).filter(|n| bench.get(&format!("hot/{n}")) == Some(*n)).count();
+        assert!(hot >= 40, "{hot}");
+    }
+
+    #[test]
+    fn bytes_are_bounded_whatever_the_length_of_topics() {
+        let mut bench = Bench::new(1000, 4096);
+        for n in 0..500 {
+            bench.insert(&"x".repeat(n * 7 % 1500), n as u32);
+        }
+        assert!(bench.cache.len() > 1);
+        bench.insert(&"y".repeat(5000), 1);
+        assert_eq!(bench.get(&"y".repeat(5000)), None);
+        assert!(!bench.cache.is_empty());
+    }
+
+    #[test]
+    fn a_cache_of_no_entries_keeps_nothing() {
+        let mut bench = Bench::new(0, 4096);
+        bench.insert("a", 1);
+        assert_eq!(bench.get("a"), None);
+    }
+
+    #[test]
+    fn topics_with_equal_hashes_are_told_apart() {
+        let mut bench = Bench::new(10, 10_000);
+        bench.insert("a", 1);
+        let hash = bench.generations.hasher().topic("a").hash();
+        bench.cache.entries[0].topic = "b".into();
+        assert_eq!(bench.get("a"), None);
+        bench.insert("a", 2);
+        assert_eq!((bench.get("a"), bench.cache.places.contains_key(&hash)), (Some(2), true));
+    }
+}
