@@ -196,6 +196,8 @@ fn wrong_connects(version: Version) -> Vec<Case> {
     let mut flags = Connect::new("id").wire(version);
     flags[0] = 0x11;
     let unknown = Refused(Code::UnsupportedProtocolVersion);
+    // Levels below 4 are answered in the form of 3.1.1, those above 5 in the form of MQTT 5.
+    let (unknown_level, far_level) = if version.is_v5() { (6, 100) } else { (2, 0) };
     let case = |name, bytes, answer| first(version, name, bytes, answer);
     vec![
         case("CONNECT with the reserved flag", make(0x03, &[&id]), malformed),
@@ -227,9 +229,8 @@ fn wrong_connects(version: Version) -> Vec<Case> {
         case("CONNECT with a user name without its flag", make(0x02, &[&id, &string("n")]), malformed),
         case("CONNECT with nothing in it", packet(0x10, &[]), Silence),
         case("CONNECT that ends in the protocol name", packet(0x10, &[0, 4, b'M', b'Q']), Silence),
-        case("CONNECT with level 0", connect("MQTT", 0, 2, version, &[&id]), unknown),
-        case("CONNECT with level 6", connect("MQTT", 6, 2, version, &[&id]), unknown),
-        case("CONNECT with level 255", connect("MQTT", 255, 2, version, &[&id]), unknown),
+        case("CONNECT with an unknown level", connect("MQTT", unknown_level, 2, version, &[&id]), unknown),
+        case("CONNECT with a level far off", connect("MQTT", far_level, 2, version, &[&id]), unknown),
     ]
 }
 
@@ -292,10 +293,10 @@ fn connect_properties() -> Vec<Case> {
         ("an unknown authentication method", pstr(wire::AUTHENTICATION_METHOD, "m"), Fault(Code::BadAuthenticationMethod)),
         ("a property that does not exist", vec![0x7F, 0], malformed),
         ("property identifier 0", vec![0x00, 0], malformed),
-        ("a topic alias", p16(wire::TOPIC_ALIAS, 1), protocol),
-        ("a server keep-alive", p16(wire::SERVER_KEEP_ALIVE, 1), protocol),
-        ("a reason string", pstr(wire::REASON_STRING, "x"), protocol),
-        ("an assigned client identifier", pstr(wire::ASSIGNED_CLIENT_ID, "x"), protocol),
+        ("a topic alias", p16(wire::TOPIC_ALIAS, 1), malformed),
+        ("a server keep-alive", p16(wire::SERVER_KEEP_ALIVE, 1), malformed),
+        ("a reason string", pstr(wire::REASON_STRING, "x"), malformed),
+        ("an assigned client identifier", pstr(wire::ASSIGNED_CLIENT_ID, "x"), malformed),
         ("a session expiry cut short", vec![wire::SESSION_EXPIRY, 0, 0], malformed),
         ("a user property without its value", [vec![wire::USER_PROPERTY], string("name")].concat(), malformed),
         ("ill-formed UTF-8 in a user property", [vec![wire::USER_PROPERTY], binary(b"\xFF"), string("")].concat(), malformed),
@@ -309,7 +310,7 @@ fn connect_properties() -> Vec<Case> {
     for (name, property, answer) in [
         ("will delay twice", twice(p32(wire::WILL_DELAY, 1)), protocol),
         ("payload format 2 in the will", p8(wire::PAYLOAD_FORMAT, 2), protocol),
-        ("a topic alias in the will", p16(wire::TOPIC_ALIAS, 1), protocol),
+        ("a topic alias in the will", p16(wire::TOPIC_ALIAS, 1), malformed),
         ("wildcards in the will's response topic", pstr(wire::RESPONSE_TOPIC, "a/#"), protocol),
     ] {
         let bytes = Connect::new("id").will(Will::new("w", "p").with(property)).wire(Version::V5);
@@ -414,9 +415,9 @@ fn publish_properties() -> Vec<Case> {
         case("response topic twice", with(twice(pstr(wire::RESPONSE_TOPIC, "a"))), protocol),
         case("correlation data twice", with(twice(pbin(wire::CORRELATION_DATA, b"a"))), protocol),
         case("wildcards in the response topic", with(pstr(wire::RESPONSE_TOPIC, "a/#")), protocol),
-        case("a session expiry", with(p32(wire::SESSION_EXPIRY, 1)), protocol),
-        case("a reason string", with(pstr(wire::REASON_STRING, "a")), protocol),
-        case("a will delay", with(p32(wire::WILL_DELAY, 1)), protocol),
+        case("a session expiry", with(p32(wire::SESSION_EXPIRY, 1)), malformed),
+        case("a reason string", with(pstr(wire::REASON_STRING, "a")), malformed),
+        case("a will delay", with(p32(wire::WILL_DELAY, 1)), malformed),
         case("a property that does not exist", with(vec![0x04, 0]), malformed),
         case("a property identifier of two bytes", with(vec![0x80, 0x01, 0]), malformed),
         case("a message expiry cut short", with(vec![wire::MESSAGE_EXPIRY, 0]), malformed),
@@ -490,14 +491,14 @@ fn subscribe_properties() -> Vec<Case> {
         case("No Local on a shared filter", Subscribe::new(1).filter("$share/g/t", wire::NO_LOCAL), protocol),
         case("subscription identifier 0", with(pvar(wire::SUBSCRIPTION_ID, 0)), protocol),
         case("two subscription identifiers", with([id.clone(), id].concat()), protocol),
-        case("a topic alias", with(p16(wire::TOPIC_ALIAS, 1)), protocol),
+        case("a topic alias", with(p16(wire::TOPIC_ALIAS, 1)), Fault(Code::MalformedPacket)),
         case("an identifier of five bytes", with(vec![wire::SUBSCRIPTION_ID, 0xFF, 0xFF, 0xFF, 0xFF, 1]), Fault(Code::MalformedPacket)),
         case("an identifier cut short", with(vec![wire::SUBSCRIPTION_ID]), Fault(Code::MalformedPacket)),
         after(
             Version::V5,
             "UNSUBSCRIBE with a subscription identifier",
             Unsubscribe::new(1).filter("t").with(pvar(wire::SUBSCRIPTION_ID, 1)).wire(Version::V5),
-            protocol,
+            Fault(Code::MalformedPacket),
         ),
     ]
 }
@@ -532,7 +533,7 @@ fn acknowledgement_tails() -> Vec<Case> {
         cases.push(case("with a reason code that does not exist", &[0x03], protocol));
         cases.push(case("with a reason code of another packet", &[foreign], protocol));
         cases.push(case("with properties longer than itself", &[0, 9], malformed));
-        cases.push(case("with a topic alias", &[0, 3, wire::TOPIC_ALIAS, 0, 1], protocol));
+        cases.push(case("with a topic alias", &[0, 3, wire::TOPIC_ALIAS, 0, 1], malformed));
         let reason = pstr(wire::REASON_STRING, "r");
         let twice = [vec![0, 2 * reason.len() as u8], reason.clone(), reason].concat();
         cases.push(case("with two reason strings", &twice, protocol));
@@ -545,17 +546,17 @@ fn endings() -> Vec<Case> {
     let malformed = Fault(Code::MalformedPacket);
     let case = |name: &str, bytes, answer| after(Version::V5, name, bytes, answer);
     let expiry = wire::disconnect().with(p32(wire::SESSION_EXPIRY, 10)).wire(Version::V5);
-    let reference = wire::disconnect().with(pstr(wire::SERVER_REFERENCE, "x")).wire(Version::V5);
+    let alias = wire::disconnect().with(p16(wire::TOPIC_ALIAS, 1)).wire(Version::V5);
     vec![
         case("DISCONNECT with flags", packet(0xE1, &[]), malformed),
         case("DISCONNECT with a code that does not exist", packet(0xE0, &[0x05]), protocol),
         case("DISCONNECT with a code of a server", packet(0xE0, &[0x8B]), protocol),
         case("DISCONNECT with a code of another packet", packet(0xE0, &[0x10]), protocol),
         case("DISCONNECT with a session expiry where CONNECT had none", expiry, protocol),
-        case("DISCONNECT with a server reference", reference, protocol),
+        case("DISCONNECT with a topic alias", alias, malformed),
         case("DISCONNECT with properties longer than itself", packet(0xE0, &[0, 5]), malformed),
         case("DISCONNECT with bytes after its end", packet(0xE0, &[0, 0, 0]), malformed),
-        case("AUTH without a method", packet(0xF0, &[0x18]), protocol),
+        case("AUTH without a method", packet(0xF0, &[0x18, 0]), protocol),
         case("AUTH of no byte", packet(0xF0, &[]), protocol),
         case("AUTH where CONNECT had no method", auth(0x19, "m", None).wire(Version::V5), protocol),
         case("AUTH with a code that does not exist", auth(0x1A, "m", None).wire(Version::V5), protocol),

@@ -22,14 +22,14 @@ use ferromq::{
 use crate::wire::{self, Publish as Incoming, Wire, auth, p8, p16, p32, packet, pstr, puback, pubcomp, pubrec, pubrel};
 
 /// A client and the bytes between it and a server that a test plays.
-pub struct Client {
+pub(crate) struct Client {
     session: RefCell<ClientSession>,
     now: RefCell<Instant>,
     version: Version,
 }
 
 impl Client {
-    pub fn new(options: SessionOptions) -> Self {
+    pub(crate) fn new(options: SessionOptions) -> Self {
         Self::with_exchange(options, None)
     }
 
@@ -40,7 +40,7 @@ impl Client {
     }
 
     /// Connects; the CONNECT that was sent.
-    pub fn connect(&self) -> Connect {
+    pub(crate) fn connect(&self) -> Connect {
         self.session.borrow_mut().connect(*self.now.borrow()).expect("the options are valid");
         match self.sent().as_slice() {
             [Packet::Connect(connect)] => (**connect).clone(),
@@ -49,25 +49,25 @@ impl Client {
     }
 
     /// Connects and is accepted with these CONNACK properties.
-    pub fn online(&self, session_present: bool, properties: &[Vec<u8>]) {
+    pub(crate) fn online(&self, session_present: bool, properties: &[Vec<u8>]) {
         self.connect();
         self.accept(session_present, properties);
     }
 
-    pub fn accept(&self, session_present: bool, properties: &[Vec<u8>]) {
+    pub(crate) fn accept(&self, session_present: bool, properties: &[Vec<u8>]) {
         let body = [vec![u8::from(session_present), 0], wire::properties(self.version, properties)].concat();
         self.receive(packet(0x20, &body));
     }
 
     /// The server sends.
-    pub fn receive(&self, wire: impl Wire) {
+    pub(crate) fn receive(&self, wire: impl Wire) {
         let bytes = Bytes::from(wire.wire(self.version));
         let used = self.session.borrow_mut().handle_bytes(*self.now.borrow(), &bytes);
         assert_eq!(used, bytes.len(), "the script sends whole packets");
     }
 
     /// What the client has sent since.
-    pub fn sent(&self) -> Vec<Packet> {
+    pub(crate) fn sent(&self) -> Vec<Packet> {
         self.sent_sized().into_iter().map(|(packet, _)| packet).collect()
     }
 
@@ -107,7 +107,7 @@ impl Client {
         self.sent().into_iter().map(ack).collect()
     }
 
-    pub fn publish(&self, topic: &str, payload: &str, qos: QoS) -> Result<(), RequestError> {
+    pub(crate) fn publish(&self, topic: &str, payload: &str, qos: QoS) -> Result<(), RequestError> {
         self.publish_with(topic, payload, qos, false, &Properties::new())
     }
 
@@ -123,12 +123,12 @@ impl Client {
         self.session.borrow_mut().publish(*self.now.borrow(), &message, 0).map(|_| ())
     }
 
-    pub fn subscribe(&self, filter: &str, options: SubscriptionOptions) -> Result<(), RequestError> {
+    pub(crate) fn subscribe(&self, filter: &str, options: SubscriptionOptions) -> Result<(), RequestError> {
         let filter = TopicFilter::new(filter)?;
         self.session.borrow_mut().subscribe(SubscribeRequest::new(filter, options), 0)
     }
 
-    pub fn events(&self) -> Vec<Event> {
+    pub(crate) fn events(&self) -> Vec<Event> {
         let mut session = self.session.borrow_mut();
         std::iter::from_fn(|| session.poll_event()).collect()
     }
@@ -142,9 +142,10 @@ impl Client {
         self.events().into_iter().filter_map(payload).collect()
     }
 
-    pub fn advance(&self, time: Duration) {
+    pub(crate) fn advance(&self, time: Duration) {
         let end = *self.now.borrow() + time;
-        while let Some(at) = self.session.borrow().poll_timeout().filter(|at| *at <= end) {
+        let due = || self.session.borrow().poll_timeout().filter(|at| *at <= end);
+        while let Some(at) = due() {
             let now = at.max(*self.now.borrow());
             self.now.replace(now);
             self.session.borrow_mut().handle_timeout(now);
@@ -155,7 +156,7 @@ impl Client {
         self.now.replace(end);
     }
 
-    pub fn lost(&self) {
+    pub(crate) fn lost(&self) {
         self.session.borrow_mut().connection_lost();
     }
 

@@ -287,8 +287,8 @@ fn mqtt_4_3_3_9_after_a_failing_pubrec_the_identifier_means_a_new_message() {
         publisher.send(Publish::new("allowed", "y").qos2(1));
         assert_eq!(publisher.expect_ack(PacketType::PubRec, 1).reason, ReasonCode::Success);
         assert_eq!(subscriber.payloads(), ["y"]);
-        publisher.send(Publish::new("forbidden", "x").qos1(1));
-        assert_eq!(publisher.expect_ack(PacketType::PubAck, 1).reason, ReasonCode::NotAuthorized);
+        publisher.send(Publish::new("forbidden", "x").qos1(2));
+        assert_eq!(publisher.expect_ack(PacketType::PubAck, 2).reason, ReasonCode::NotAuthorized);
     });
 }
 

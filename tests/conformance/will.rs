@@ -30,7 +30,7 @@ fn mqtt_3_1_2_7_the_will_is_published_when_the_connection_breaks() {
         mortal(bench, version, Will::new("will/a", "closed").qos(2)).hang_up();
         assert_eq!(text(&watcher.message().payload), "closed");
         let offender = mortal(bench, version, Will::new("will/a", "fault"));
-        offender.send(vec![0xFF, 0xFF]);
+        offender.send(vec![0x00, 0x00]);
         assert!(offender.is_closed());
         assert_eq!(text(&watcher.message().payload), "fault");
         watcher.expect_nothing();

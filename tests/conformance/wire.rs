@@ -6,14 +6,14 @@
 use ferromq::codec::Version;
 
 /// Something that can be sent on a connection of some version.
-pub trait Wire {
+pub(crate) trait Wire {
     /// Its bytes.
     fn wire(&self, version: Version) -> Vec<u8>;
 }
 
 /// A CONNECT. Keep-alive is off unless set, so that virtual time may run.
 #[derive(Debug, Clone)]
-pub struct Connect {
+pub(crate) struct Connect {
     id: String,
     clean: bool,
     keep_alive: u16,
@@ -25,7 +25,7 @@ pub struct Connect {
 
 impl Connect {
     /// With clean start.
-    pub fn new(id: &str) -> Self {
+    pub(crate) fn new(id: &str) -> Self {
         Self {
             id: id.into(),
             clean: true,
@@ -39,42 +39,42 @@ impl Connect {
 
     /// A session that is resumed if it exists, and that is kept: clean start 0 with an expiry interval of an hour in
     /// MQTT 5, clean session 0 before.
-    pub fn persistent(id: &str) -> Self {
+    pub(crate) fn persistent(id: &str) -> Self {
         Self::new(id).resume().with(p32(SESSION_EXPIRY, 3600))
     }
 
-    pub fn resume(mut self) -> Self {
+    pub(crate) fn resume(mut self) -> Self {
         self.clean = false;
         self
     }
 
-    pub fn clean(mut self) -> Self {
+    pub(crate) fn clean(mut self) -> Self {
         self.clean = true;
         self
     }
 
-    pub fn keep_alive(mut self, seconds: u16) -> Self {
+    pub(crate) fn keep_alive(mut self, seconds: u16) -> Self {
         self.keep_alive = seconds;
         self
     }
 
-    pub fn will(mut self, will: Will) -> Self {
+    pub(crate) fn will(mut self, will: Will) -> Self {
         self.will = Some(will);
         self
     }
 
-    pub fn username(mut self, name: &str) -> Self {
+    pub(crate) fn username(mut self, name: &str) -> Self {
         self.username = Some(name.into());
         self
     }
 
-    pub fn password(mut self, password: &[u8]) -> Self {
+    pub(crate) fn password(mut self, password: &[u8]) -> Self {
         self.password = Some(password.to_vec());
         self
     }
 
     /// Adds a property; ignored before MQTT 5.
-    pub fn with(mut self, property: Vec<u8>) -> Self {
+    pub(crate) fn with(mut self, property: Vec<u8>) -> Self {
         self.properties.push(property);
         self
     }
@@ -113,7 +113,7 @@ impl Wire for Connect {
 
 /// A will, for [`Connect::will`].
 #[derive(Debug, Clone)]
-pub struct Will {
+pub(crate) struct Will {
     topic: String,
     payload: Vec<u8>,
     qos: u8,
@@ -123,21 +123,21 @@ pub struct Will {
 
 impl Will {
     /// QoS 0, not retained.
-    pub fn new(topic: &str, payload: &str) -> Self {
+    pub(crate) fn new(topic: &str, payload: &str) -> Self {
         Self { topic: topic.into(), payload: payload.into(), qos: 0, retain: false, properties: Vec::new() }
     }
 
-    pub fn qos(mut self, qos: u8) -> Self {
+    pub(crate) fn qos(mut self, qos: u8) -> Self {
         self.qos = qos;
         self
     }
 
-    pub fn retain(mut self) -> Self {
+    pub(crate) fn retain(mut self) -> Self {
         self.retain = true;
         self
     }
 
-    pub fn with(mut self, property: Vec<u8>) -> Self {
+    pub(crate) fn with(mut self, property: Vec<u8>) -> Self {
         self.properties.push(property);
         self
     }
@@ -145,7 +145,7 @@ impl Will {
 
 /// A PUBLISH.
 #[derive(Debug, Clone)]
-pub struct Publish {
+pub(crate) struct Publish {
     topic: String,
     payload: Vec<u8>,
     qos: u8,
@@ -157,7 +157,7 @@ pub struct Publish {
 
 impl Publish {
     /// QoS 0.
-    pub fn new(topic: &str, payload: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn new(topic: &str, payload: impl AsRef<[u8]>) -> Self {
         Self {
             topic: topic.into(),
             payload: payload.as_ref().to_vec(),
@@ -170,32 +170,32 @@ impl Publish {
     }
 
     /// QoS 1 with this identifier.
-    pub fn qos1(self, id: u16) -> Self {
+    pub(crate) fn qos1(self, id: u16) -> Self {
         self.qos(1, id)
     }
 
     /// QoS 2 with this identifier.
-    pub fn qos2(self, id: u16) -> Self {
+    pub(crate) fn qos2(self, id: u16) -> Self {
         self.qos(2, id)
     }
 
-    pub fn qos(mut self, qos: u8, id: u16) -> Self {
+    pub(crate) fn qos(mut self, qos: u8, id: u16) -> Self {
         self.qos = qos;
         self.id = id;
         self
     }
 
-    pub fn dup(mut self) -> Self {
+    pub(crate) fn dup(mut self) -> Self {
         self.dup = true;
         self
     }
 
-    pub fn retain(mut self) -> Self {
+    pub(crate) fn retain(mut self) -> Self {
         self.retain = true;
         self
     }
 
-    pub fn with(mut self, property: Vec<u8>) -> Self {
+    pub(crate) fn with(mut self, property: Vec<u8>) -> Self {
         self.properties.push(property);
         self
     }
@@ -215,7 +215,7 @@ impl Wire for Publish {
 
 /// A SUBSCRIBE.
 #[derive(Debug, Clone)]
-pub struct Subscribe {
+pub(crate) struct Subscribe {
     id: u16,
     filters: Vec<(String, u8)>,
     properties: Vec<Vec<u8>>,
@@ -223,17 +223,17 @@ pub struct Subscribe {
 
 impl Subscribe {
     /// Without filters yet.
-    pub fn new(id: u16) -> Self {
+    pub(crate) fn new(id: u16) -> Self {
         Self { id, filters: Vec::new(), properties: Vec::new() }
     }
 
     /// Adds a filter with its options byte.
-    pub fn filter(mut self, filter: &str, options: u8) -> Self {
+    pub(crate) fn filter(mut self, filter: &str, options: u8) -> Self {
         self.filters.push((filter.into(), options));
         self
     }
 
-    pub fn with(mut self, property: Vec<u8>) -> Self {
+    pub(crate) fn with(mut self, property: Vec<u8>) -> Self {
         self.properties.push(property);
         self
     }
@@ -253,7 +253,7 @@ impl Wire for Subscribe {
 
 /// An UNSUBSCRIBE.
 #[derive(Debug, Clone)]
-pub struct Unsubscribe {
+pub(crate) struct Unsubscribe {
     id: u16,
     filters: Vec<String>,
     properties: Vec<Vec<u8>>,
@@ -261,16 +261,16 @@ pub struct Unsubscribe {
 
 impl Unsubscribe {
     /// Without filters yet.
-    pub fn new(id: u16) -> Self {
+    pub(crate) fn new(id: u16) -> Self {
         Self { id, filters: Vec::new(), properties: Vec::new() }
     }
 
-    pub fn filter(mut self, filter: &str) -> Self {
+    pub(crate) fn filter(mut self, filter: &str) -> Self {
         self.filters.push(filter.into());
         self
     }
 
-    pub fn with(mut self, property: Vec<u8>) -> Self {
+    pub(crate) fn with(mut self, property: Vec<u8>) -> Self {
         self.properties.push(property);
         self
     }
@@ -289,7 +289,7 @@ impl Wire for Unsubscribe {
 
 /// PUBACK, PUBREC, PUBREL, PUBCOMP, DISCONNECT or AUTH: an optional identifier, then reason and properties (MQTT 5).
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub(crate) struct Answer {
     header: u8,
     id: Option<u16>,
     reason: u8,
@@ -297,12 +297,12 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub fn reason(mut self, reason: u8) -> Self {
+    pub(crate) fn reason(mut self, reason: u8) -> Self {
         self.reason = reason;
         self
     }
 
-    pub fn with(mut self, property: Vec<u8>) -> Self {
+    pub(crate) fn with(mut self, property: Vec<u8>) -> Self {
         self.properties.push(property);
         self
     }
@@ -321,34 +321,34 @@ impl Wire for Answer {
     }
 }
 
-pub fn puback(id: u16) -> Answer {
+pub(crate) fn puback(id: u16) -> Answer {
     Answer { header: 0x40, id: Some(id), reason: 0, properties: Vec::new() }
 }
 
-pub fn pubrec(id: u16) -> Answer {
+pub(crate) fn pubrec(id: u16) -> Answer {
     Answer { header: 0x50, id: Some(id), reason: 0, properties: Vec::new() }
 }
 
-pub fn pubrel(id: u16) -> Answer {
+pub(crate) fn pubrel(id: u16) -> Answer {
     Answer { header: 0x62, id: Some(id), reason: 0, properties: Vec::new() }
 }
 
-pub fn pubcomp(id: u16) -> Answer {
+pub(crate) fn pubcomp(id: u16) -> Answer {
     Answer { header: 0x70, id: Some(id), reason: 0, properties: Vec::new() }
 }
 
-pub fn disconnect() -> Answer {
+pub(crate) fn disconnect() -> Answer {
     Answer { header: 0xE0, id: None, reason: 0, properties: Vec::new() }
 }
 
 /// AUTH with a method and, if given, data.
-pub fn auth(reason: u8, method: &str, data: Option<&[u8]>) -> Answer {
+pub(crate) fn auth(reason: u8, method: &str, data: Option<&[u8]>) -> Answer {
     let mut properties = vec![pstr(AUTHENTICATION_METHOD, method)];
     properties.extend(data.map(|data| pbin(AUTHENTICATION_DATA, data)));
     Answer { header: 0xF0, id: None, reason, properties }
 }
 
-pub const PINGREQ: [u8; 2] = [0xC0, 0];
+pub(crate) const PINGREQ: [u8; 2] = [0xC0, 0];
 
 impl Wire for Vec<u8> {
     fn wire(&self, _: Version) -> Vec<u8> {
@@ -369,7 +369,7 @@ impl<const N: usize> Wire for [u8; N] {
 }
 
 /// Header, remaining length and body.
-pub fn packet(header: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn packet(header: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![header];
     bytes.extend(variable(body.len() as u32));
     bytes.extend(body);
@@ -377,7 +377,7 @@ pub fn packet(header: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// A variable byte integer.
-pub fn variable(mut value: u32) -> Vec<u8> {
+pub(crate) fn variable(mut value: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
         let byte = (value % 128) as u8;
@@ -390,19 +390,19 @@ pub fn variable(mut value: u32) -> Vec<u8> {
 }
 
 /// A string with its length.
-pub fn string(text: &str) -> Vec<u8> {
+pub(crate) fn string(text: &str) -> Vec<u8> {
     binary(text.as_bytes())
 }
 
 /// Bytes with their length; also for strings that are none.
-pub fn binary(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn binary(bytes: &[u8]) -> Vec<u8> {
     let mut out = (bytes.len() as u16).to_be_bytes().to_vec();
     out.extend(bytes);
     out
 }
 
 /// Properties with their length; nothing before MQTT 5.
-pub fn properties(version: Version, properties: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn properties(version: Version, properties: &[Vec<u8>]) -> Vec<u8> {
     if !version.is_v5() {
         return Vec::new();
     }
@@ -412,62 +412,60 @@ pub fn properties(version: Version, properties: &[Vec<u8>]) -> Vec<u8> {
     out
 }
 
-pub fn p8(id: u8, value: u8) -> Vec<u8> {
+pub(crate) fn p8(id: u8, value: u8) -> Vec<u8> {
     vec![id, value]
 }
 
-pub fn p16(id: u8, value: u16) -> Vec<u8> {
+pub(crate) fn p16(id: u8, value: u16) -> Vec<u8> {
     [&[id][..], &value.to_be_bytes()].concat()
 }
 
-pub fn p32(id: u8, value: u32) -> Vec<u8> {
+pub(crate) fn p32(id: u8, value: u32) -> Vec<u8> {
     [&[id][..], &value.to_be_bytes()].concat()
 }
 
-pub fn pvar(id: u8, value: u32) -> Vec<u8> {
+pub(crate) fn pvar(id: u8, value: u32) -> Vec<u8> {
     [&[id][..], &variable(value)].concat()
 }
 
-pub fn pstr(id: u8, value: &str) -> Vec<u8> {
+pub(crate) fn pstr(id: u8, value: &str) -> Vec<u8> {
     [&[id][..], &string(value)].concat()
 }
 
-pub fn pbin(id: u8, value: &[u8]) -> Vec<u8> {
+pub(crate) fn pbin(id: u8, value: &[u8]) -> Vec<u8> {
     [&[id][..], &binary(value)].concat()
 }
 
 /// A user property.
-pub fn user(name: &str, value: &str) -> Vec<u8> {
+pub(crate) fn user(name: &str, value: &str) -> Vec<u8> {
     [&[USER_PROPERTY][..], &string(name), &string(value)].concat()
 }
 
-pub const PAYLOAD_FORMAT: u8 = 0x01;
-pub const MESSAGE_EXPIRY: u8 = 0x02;
-pub const CONTENT_TYPE: u8 = 0x03;
-pub const RESPONSE_TOPIC: u8 = 0x08;
-pub const CORRELATION_DATA: u8 = 0x09;
-pub const SUBSCRIPTION_ID: u8 = 0x0B;
-pub const SESSION_EXPIRY: u8 = 0x11;
-pub const ASSIGNED_CLIENT_ID: u8 = 0x12;
-pub const SERVER_KEEP_ALIVE: u8 = 0x13;
-pub const AUTHENTICATION_METHOD: u8 = 0x15;
-pub const AUTHENTICATION_DATA: u8 = 0x16;
-pub const REQUEST_PROBLEM_INFORMATION: u8 = 0x17;
-pub const WILL_DELAY: u8 = 0x18;
-pub const REQUEST_RESPONSE_INFORMATION: u8 = 0x19;
-pub const RESPONSE_INFORMATION: u8 = 0x1A;
-pub const SERVER_REFERENCE: u8 = 0x1C;
-pub const REASON_STRING: u8 = 0x1F;
-pub const RECEIVE_MAXIMUM: u8 = 0x21;
-pub const TOPIC_ALIAS_MAXIMUM: u8 = 0x22;
-pub const TOPIC_ALIAS: u8 = 0x23;
-pub const MAXIMUM_QOS: u8 = 0x24;
-pub const RETAIN_AVAILABLE: u8 = 0x25;
-pub const USER_PROPERTY: u8 = 0x26;
-pub const MAXIMUM_PACKET_SIZE: u8 = 0x27;
+pub(crate) const PAYLOAD_FORMAT: u8 = 0x01;
+pub(crate) const MESSAGE_EXPIRY: u8 = 0x02;
+pub(crate) const CONTENT_TYPE: u8 = 0x03;
+pub(crate) const RESPONSE_TOPIC: u8 = 0x08;
+pub(crate) const CORRELATION_DATA: u8 = 0x09;
+pub(crate) const SUBSCRIPTION_ID: u8 = 0x0B;
+pub(crate) const SESSION_EXPIRY: u8 = 0x11;
+pub(crate) const ASSIGNED_CLIENT_ID: u8 = 0x12;
+pub(crate) const SERVER_KEEP_ALIVE: u8 = 0x13;
+pub(crate) const AUTHENTICATION_METHOD: u8 = 0x15;
+pub(crate) const AUTHENTICATION_DATA: u8 = 0x16;
+pub(crate) const REQUEST_PROBLEM_INFORMATION: u8 = 0x17;
+pub(crate) const WILL_DELAY: u8 = 0x18;
+pub(crate) const REQUEST_RESPONSE_INFORMATION: u8 = 0x19;
+pub(crate) const REASON_STRING: u8 = 0x1F;
+pub(crate) const RECEIVE_MAXIMUM: u8 = 0x21;
+pub(crate) const TOPIC_ALIAS_MAXIMUM: u8 = 0x22;
+pub(crate) const TOPIC_ALIAS: u8 = 0x23;
+pub(crate) const MAXIMUM_QOS: u8 = 0x24;
+pub(crate) const RETAIN_AVAILABLE: u8 = 0x25;
+pub(crate) const USER_PROPERTY: u8 = 0x26;
+pub(crate) const MAXIMUM_PACKET_SIZE: u8 = 0x27;
 
 /// Subscription options of SUBSCRIBE (section 3.8.3.1), to be added to the QoS.
-pub const NO_LOCAL: u8 = 0x04;
-pub const RETAIN_AS_PUBLISHED: u8 = 0x08;
-pub const RETAIN_IF_NEW: u8 = 0x10;
-pub const RETAIN_NEVER: u8 = 0x20;
+pub(crate) const NO_LOCAL: u8 = 0x04;
+pub(crate) const RETAIN_AS_PUBLISHED: u8 = 0x08;
+pub(crate) const RETAIN_IF_NEW: u8 = 0x10;
+pub(crate) const RETAIN_NEVER: u8 = 0x20;
