@@ -109,6 +109,7 @@ impl ClientSession {
         }
         self.finish_exchange(&connack.properties)?;
         self.server = Capabilities::of(&connack, &self.options);
+        self.response_information = connack.properties.response_information().cloned();
         if let Some(assigned) = connack.properties.assigned_client_identifier() {
             self.client_id = assigned.clone();
         }

@@ -31,6 +31,13 @@ pub struct AckHandle {
     pub(super) exactly_once: bool,
 }
 
+impl AckHandle {
+    /// Whether the message is a QoS 2 one, whose handle outlives the connection.
+    pub const fn is_exactly_once(&self) -> bool {
+        self.exactly_once
+    }
+}
+
 impl Message {
     /// The message of a decoded PUBLISH, whose frame lies in `input`.
     pub(super) fn new(frame: Frame<'_>, publish: &PublishRef<'_>, version: Version, input: &Bytes) -> Self {
@@ -126,7 +133,7 @@ impl Message {
         if !self.has_properties() {
             return Properties::new();
         }
-        let frame = Frame { header: self.header, overlong: false, body: &self.body };
+        let frame = Frame { header: self.header, body: &self.body, overlong: false };
         // Judged by the connection's limits when it came in; here only taken apart again.
         let limits = Limits { topic_levels_max: u16::MAX, user_properties_max: u16::MAX, ..Limits::default() };
         PublishRef::decode(frame, self.version, &limits)

@@ -47,6 +47,7 @@ pub struct ClientSession {
     /// The identifier in use: the server's, if it assigned one.
     client_id: Text,
     server: Capabilities,
+    response_information: Option<Text>,
     session: Session<OutMessage>,
     /// QoS 0 publications in the session's queue, which newer ones must not overtake.
     queued_qos0: usize,
@@ -90,6 +91,7 @@ impl ClientSession {
             phase: Phase::Offline,
             established: false,
             server: Capabilities::default(),
+            response_information: None,
             session: Session::new(),
             queued_qos0: 0,
             requests: VecDeque::new(),
@@ -228,6 +230,11 @@ impl ClientSession {
     /// The client identifier in use, the one the server assigned included.
     pub fn client_id(&self) -> &Text {
         &self.client_id
+    }
+
+    /// Prefix for response topics, if the server gave one.
+    pub fn response_information(&self) -> Option<&Text> {
+        self.response_information.as_ref()
     }
 
     /// The settings.
