@@ -253,7 +253,7 @@ impl Rule {
             (Kind::VarAboveZero, Value::Number(number)) => number > 0 && number as usize <= cursor::VARINT_MAX,
             // [MQTT-3.3.2-14], and [MQTT-4.7.3-1]: every topic name has at least one character
             (Kind::Topic, Value::Text(topic)) => {
-                !topic.is_empty() && !topic.contains(['+', '#']) && !text::has_control(topic)
+                !topic.is_empty() && !topic.contains(['+', '#']) && !text::has_disallowed(topic)
             }
             _ => true,
         };

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::{
-    Auth, Capabilities, ConfigError, ConfigFault, Limits, ListenerConfig, ListenerUrl, Log, Queue, Shared, SlowConsumer,
-    Sys, TCP_PORT, listeners, print::Page, reader,
+    Auth, Capabilities, ConfigError, ConfigFault, Limits, ListenerConfig, ListenerUrl, Log, Queue, Shared,
+    SlowConsumer, Sys, TCP_PORT, listeners, print::Page, reader,
 };
 
 /// Everything that a configuration file can say about a broker.

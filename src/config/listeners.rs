@@ -125,7 +125,11 @@ impl<'de> Deserialize<'de> for BoolOrAuto {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<BoolOrAuto, E> {
-                if text == AUTO { Ok(BoolOrAuto(None)) } else { Err(E::invalid_value(de::Unexpected::Str(text), &self)) }
+                if text == AUTO {
+                    Ok(BoolOrAuto(None))
+                } else {
+                    Err(E::invalid_value(de::Unexpected::Str(text), &self))
+                }
             }
         }
 

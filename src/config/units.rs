@@ -213,9 +213,11 @@ impl Scale {
         if whole.is_empty() || fraction.is_empty() || fraction.contains('.') {
             return Err(UnitError::Number { text: text(), example: self.example });
         }
-        let size = self
-            .find(unit.trim_start())
-            .ok_or_else(|| UnitError::Unit { text: text(), units: self.listed, example: self.example })?;
+        let size = self.find(unit.trim_start()).ok_or_else(|| UnitError::Unit {
+            text: text(),
+            units: self.listed,
+            example: self.example,
+        })?;
         let too_much = || UnitError::TooMuch { text: text(), max: self.shown_value(self.max) };
         let whole: u64 = whole.parse().map_err(|_| too_much())?;
         // More digits than any unit can divide are not whole, unless they are zeros.
