@@ -124,7 +124,7 @@ impl<'a> Publication<'a> {
             return self.publish_in_task(py, client, timeout);
         }
         let submitted = match self.qos {
-            QoS::AtMostOnce => client.try_publish(&self.as_outgoing()).map(|_| None),
+            QoS::AtMostOnce => client.try_publish(&self.as_outgoing()).map(|_| None).map_err(Failure::from),
             _ => self.submit(py, core, &client).map(Some),
         };
         match submitted {
@@ -450,6 +450,6 @@ fn pair(item: &Bound<'_, PyAny>, encode: Option<&str>) -> PyResult<(PyBackedStr,
     if pair.len() != 2 {
         return Err(wrong());
     }
-    let topic = pair.get_borrowed_item(0)?.extract().map_err(|_| wrong())?;
-    Ok((topic, Data::extract(&pair.get_borrowed_item(1)?, encode)?))
+    let topic = pair.get_item(0)?.extract().map_err(|_| wrong())?;
+    Ok((topic, Data::extract(&pair.get_item(1)?, encode)?))
 }
