@@ -3,12 +3,15 @@
 use std::{
     io::{self, Write},
     path::PathBuf,
+    sync::Arc,
 };
 
 use clap::Args;
 
 use super::{EXIT_OK, Failure, Outcome, interrupted, log};
 use crate::{
+    auth::{Authenticator, Users},
+    broker::Hooks,
     config::{BrokerConfig, LogFormat, LogLevel},
     net::listener::{ListenerConfig, ListenerUrl},
     server::{Broker, BrokerBuilder},
@@ -29,12 +32,12 @@ pub(super) struct Arguments {
     /// Threads that share the connections; 0 takes one for each core.
     #[arg(long)]
     shards: Option<usize>,
-    /// How much is logged to standard error.
+    /// How much is logged to standard error: off, error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL")]
-    log_level: Option<log::Level>,
-    /// How it is logged.
+    log_level: Option<LogLevel>,
+    /// How it is logged: text or json.
     #[arg(long, value_name = "FORMAT")]
-    log_format: Option<log::Format>,
+    log_format: Option<LogFormat>,
     /// Checks the configuration and prints what is in effect, without starting anything.
     #[arg(long)]
     check: bool,
@@ -46,13 +49,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         io::stdout().write_all(config.to_toml().as_bytes())?;
         return Ok(EXIT_OK);
     }
-    log::start(
-        arguments.log_level.unwrap_or_else(|| level_of(config.log.level)),
-        arguments.log_format.unwrap_or(match config.log.format {
-            LogFormat::Text => log::Format::Text,
-            LogFormat::Json => log::Format::Json,
-        }),
-    );
+    log::start(config.log.level, config.log.format);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // Listening for signals begins before anything can be connected to.
@@ -79,6 +76,8 @@ impl Arguments {
         if !listeners.is_empty() {
             config.listeners = listeners;
         }
+        config.log.level = self.log_level.unwrap_or(config.log.level);
+        config.log.format = self.log_format.unwrap_or(config.log.format);
         if let Some(shards) = self.shards {
             config.shards = std::num::NonZeroUsize::new(shards);
         }
@@ -91,8 +90,17 @@ impl Arguments {
 
 fn builder(config: &BrokerConfig) -> BrokerBuilder {
     let shards = config.shards.map_or(0, std::num::NonZeroUsize::get);
-    let builder = Broker::builder().settings(config.settings()).hooks(config.hooks()).shards(shards);
+    let builder = Broker::builder().settings(config.settings()).hooks(hooks(config)).shards(shards);
     config.listeners.iter().cloned().fold(builder, BrokerBuilder::listen)
+}
+
+/// The hooks that the configuration asks for.
+fn hooks(config: &BrokerConfig) -> Hooks {
+    let users = &config.auth.users;
+    let table = users.iter().map(|(name, password)| (name.clone(), password.expose().to_owned()));
+    let authenticator: Option<Arc<dyn Authenticator>> =
+        if users.is_empty() { None } else { Some(Arc::new(Users::new(table, config.auth.allow_anonymous))) };
+    Hooks { authenticator, ..Hooks::default() }
 }
 
 /// Tells a waiting parent where to connect, and that it may.
@@ -103,15 +111,4 @@ fn announce(broker: &Broker) -> io::Result<()> {
     }
     writeln!(out, "ready")?;
     out.flush()
-}
-
-fn level_of(level: LogLevel) -> log::Level {
-    match level {
-        LogLevel::Off => log::Level::Off,
-        LogLevel::Error => log::Level::Error,
-        LogLevel::Warn => log::Level::Warn,
-        LogLevel::Info => log::Level::Info,
-        LogLevel::Debug => log::Level::Debug,
-        LogLevel::Trace => log::Level::Trace,
-    }
 }

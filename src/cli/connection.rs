@@ -10,6 +10,7 @@ use super::Failure;
 use crate::{
     client::{Client, ClientEvent, ClientOptions, Reconnect, ServerUrl},
     codec::{Properties, Property, QoS, Text, TopicName, Version, Will},
+    config::{LogFormat, LogLevel},
 };
 
 /// Options of a connection.
@@ -70,7 +71,7 @@ pub(super) struct Connection {
     /// An MQTT 5 property: COMMAND NAME VALUE, for instance `publish content-type text/plain` or
     /// `connect user-property name value`; may be repeated.
     #[arg(short = 'D', long = "property", num_args = 3..=4, action = clap::ArgAction::Append, value_names = ["COMMAND", "NAME", "VALUE", "VALUE2"])]
-    properties: Vec<Vec<String>>,
+    properties: Vec<String>,
     /// Tells what happens on standard error.
     #[arg(short = 'd', long = "debug")]
     pub(super) debug: bool,
@@ -89,7 +90,7 @@ impl Connection {
     /// Connects, and goes on reconnecting later.
     pub(super) async fn open(&self) -> Result<Client, Failure> {
         if self.debug {
-            super::log::start(super::log::Level::Debug, super::log::Format::Text);
+            super::log::start(LogLevel::Debug, LogFormat::Text);
         }
         let client = Client::connect(self.options()?).await?;
         if self.debug {
@@ -108,12 +109,14 @@ impl Connection {
     /// The properties given for a packet.
     pub(super) fn properties(&self, command: Command) -> Result<Properties, Failure> {
         let mut properties = Properties::new();
-        for given in &self.properties {
-            if let [to, name, values @ ..] = given.as_slice()
-                && Command::from_str(to)? == command
-            {
+        let mut given = &self.properties[..];
+        while let [to, name, rest @ ..] = given {
+            // All have one value but a user property, which is a pair.
+            let (values, rest) = rest.split_at_checked(1 + usize::from(name == USER_PROPERTY)).unwrap_or((rest, &[]));
+            if Command::from_str(to)? == command {
                 properties.push(property(name, values)?);
             }
+            given = rest;
         }
         if !properties.is_empty() && !self.version.is_v5() {
             return Err(Failure::usage("properties (-D) need MQTT 5: leave out -V or say -V 5"));
@@ -257,7 +260,7 @@ impl FromStr for Command {
 fn property(name: &str, values: &[String]) -> Result<Property, Failure> {
     let value = values.first().map(String::as_str).unwrap_or_default();
     let wrong = || Failure::usage(format!("-D {name}: {value:?} does not fit this property"));
-    let is_pair = name == "user-property";
+    let is_pair = name == USER_PROPERTY;
     if values.len() != 1 + usize::from(is_pair) {
         let wanted = if is_pair { "a name and a value" } else { "one value" };
         return Err(Failure::usage(format!("-D {name} takes {wanted}")));
@@ -284,7 +287,7 @@ fn property(name: &str, values: &[String]) -> Result<Property, Failure> {
         "topic-alias-maximum" => Property::TopicAliasMaximum(short()?),
         "topic-alias" => Property::TopicAlias(short()?),
         "maximum-packet-size" => Property::MaximumPacketSize(number()?),
-        "user-property" => {
+        USER_PROPERTY => {
             Property::UserProperty((text(value)?, text(values.get(1).map(String::as_str).unwrap_or_default())?))
         }
         _ => return Err(Failure::usage(format!("-D {name}: no such property"))),
@@ -295,14 +298,18 @@ fn property(name: &str, values: &[String]) -> Result<Property, Failure> {
 fn tell_events(client: &Client) {
     let mut events = client.events();
     tokio::spawn(async move {
-        while let Some(event) = events.next().await {
+        while let Some(event) = events.recv().await {
             match event {
-                ClientEvent::Connected(connected) => tracing::info!(?connected, "connected"),
-                other => tracing::info!(event = ?other, "connection"),
+                ClientEvent::Connecting { server } => tracing::info!(%server, "connecting"),
+                ClientEvent::Connected { server, connected } => tracing::info!(%server, ?connected, "connected"),
+                ClientEvent::Disconnected { reason, retry_in } => tracing::info!(?reason, ?retry_in, "disconnected"),
+                ClientEvent::Reauthenticated => tracing::info!("authenticated again"),
             }
         }
     });
 }
+
+const USER_PROPERTY: &str = "user-property";
 
 const MQTT_PORT: u16 = 1883;
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     client::{DisconnectOptions, MailboxOptions, PublishRequest, SubscribeRequest},
-    codec::{Properties, Property, QoS, Subscription, SubscriptionOptions, Text, TopicFilter, TopicName},
+    codec::{Property, QoS, Subscription, SubscriptionOptions, Text, TopicFilter, TopicName},
 };
 
 /// Arguments of `ferromq rr`.
@@ -74,7 +74,7 @@ async fn exchange(arguments: &Arguments) -> Outcome {
     };
     let options = SubscriptionOptions { qos: arguments.qos, ..SubscriptionOptions::default() };
     let subscriptions = vec![Subscription { filter: TopicFilter::new(&response_topic)?, options }];
-    let request = SubscribeRequest { subscriptions, properties: Properties::new() };
+    let request = SubscribeRequest { subscriptions, identifier: None, user_properties: Vec::new() };
     let mut mailbox = client.subscribe(request, MailboxOptions::default()).await?;
     let started = tokio::time::Instant::now();
     client.publish(arguments.request(&response_topic, payload)?).await?;

@@ -97,7 +97,9 @@ impl Arguments {
             .map(|filter| Ok(Subscription { filter: filter_of(&filter)?, options }))
             .collect::<Result<Vec<_>, Failure>>()?;
         let properties = self.connection.properties(Command::Subscribe)?;
-        Ok(SubscribeRequest { subscriptions, properties })
+        let identifier = properties.subscription_identifiers().next();
+        let user_properties = properties.user_properties().map(|(name, value)| (name.clone(), value.clone())).collect();
+        Ok(SubscribeRequest { subscriptions, identifier, user_properties })
     }
 
     fn hidden(&self) -> Result<Vec<TopicFilter>, Failure> {

@@ -93,8 +93,8 @@ impl Inbox {
         let bytes: usize = batch.iter().map(envelope_bytes).sum();
         let mut content = self.content.lock();
         // An empty inbox takes any batch, so that one larger than the bound gets through.
-        let is_full = content.envelopes + batch.len() > self.envelopes_max
-            || content.envelope_bytes + bytes > ENVELOPE_BYTES_MAX;
+        let is_full =
+            content.envelopes + batch.len() > self.envelopes_max || content.envelope_bytes + bytes > ENVELOPE_BYTES_MAX;
         if is_full && content.envelopes > 0 {
             if !content.waiting.contains(&from) {
                 content.waiting.push(from);
@@ -161,7 +161,7 @@ mod tests {
     use crate::{broker::Message, codec::TopicName};
 
     fn batch(count: usize) -> Vec<Envelope> {
-        let message = std::sync::Arc::new(Message::new(TopicName::parse("a").unwrap(), Bytes::new()));
+        let message = std::sync::Arc::new(Message::new(TopicName::new("a").unwrap(), Bytes::new()));
         (0..count).map(|_| Envelope::Publish(std::sync::Arc::clone(&message))).collect()
     }
 

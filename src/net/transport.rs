@@ -20,7 +20,7 @@ use crate::{
         duplex::DuplexEnd,
         listener::Permit,
         shard::Shards,
-        ws::{Closed, Handshake, Server, WsCodec, WsEgress, WsServer},
+        ws::{Closed, FRAME_BYTES_MAX, Handshake, Server, WsCodec, WsEgress, WsServer},
     },
 };
 
@@ -137,7 +137,7 @@ impl Transport {
                     if !self.write_now(&response) {
                         return (0..0, Some(TransportEnd::Error));
                     }
-                    self.ws = Some(Box::new(Ws::Open(WsCodec::server(WsCodec::<Server>::FRAME_BYTES_MAX), WsEgress::new())));
+                    self.ws = Some(Box::new(Ws::Open(WsCodec::server(FRAME_BYTES_MAX), WsEgress::new())));
                     rest = consumed;
                 }
             }

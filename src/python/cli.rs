@@ -4,6 +4,6 @@ use pyo3::prelude::*;
 
 /// Runs the command line with `arguments` (the program's name first); its exit code.
 #[pyfunction]
-pub(crate) fn cli_main(py: Python<'_>, arguments: Vec<std::ffi::OsString>) -> i32 {
+pub(crate) fn cli_main(py: Python<'_>, arguments: Vec<std::ffi::OsString>) -> u8 {
     py.detach(|| crate::cli::main(arguments))
 }

@@ -10,7 +10,6 @@ use super::{
     message::Message,
     operation::Operation,
     options::{ClientArguments, ReconnectArgument, Session, VersionArgument, Will, duration, qos},
-    payload::Data,
     properties::Keywords,
     publish::{Publication, Publications},
     subscription::{Items, SubscribeArguments, Subscribed, Subscription},

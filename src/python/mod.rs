@@ -21,6 +21,7 @@ mod broker;
 mod broker_auth;
 mod broker_config;
 mod buffer;
+#[cfg(feature = "cli")]
 mod cli;
 mod client;
 mod core;
@@ -68,6 +69,7 @@ fn _ferromq(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<sync::SyncSubscription>()?;
     module.add("Operation", awaitable::type_object::<operation::Operation>(py)?)?;
     module.add("Stream", awaitable::type_object::<stream::Stream>(py)?)?;
+    #[cfg(feature = "cli")]
     module.add_function(wrap_pyfunction!(cli::cli_main, module)?)?;
     module.add_function(wrap_pyfunction!(topics::parse_pattern, module)?)?;
     module.add_function(wrap_pyfunction!(topics::topic_matches, module)?)?;

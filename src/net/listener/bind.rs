@@ -40,7 +40,8 @@ pub(crate) fn bind(config: &ListenerConfig, shards: usize) -> Result<Bound, Bind
     let fault = |source| BindError::new(&config.url, source);
     let (url, sockets, socket_file) = match &config.url {
         ListenerUrl::Tcp { host, port } | ListenerUrl::Ws { host, port, .. } => {
-            let address = resolve(host, *port).map_err(|source| BindError::Resolve { url: config.url.clone(), source })?;
+            let address =
+                resolve(host, *port).map_err(|source| BindError::Resolve { url: config.url.clone(), source })?;
             let (address, sockets) = bind_tcp(address, config, shards).map_err(fault)?;
             (config.url.at(address.ip(), address.port()), sockets, None)
         }
@@ -68,8 +69,8 @@ pub(crate) struct SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let is_ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|found| found.dev() == self.device && found.ino() == self.inode);
+        let is_ours =
+            fs::symlink_metadata(&self.path).is_ok_and(|found| found.dev() == self.device && found.ino() == self.inode);
         if is_ours && let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "the socket file could not be removed");
         }
@@ -81,13 +82,17 @@ impl Drop for SocketFile {
 #[non_exhaustive]
 pub enum BindError {
     /// Somebody listens there.
-    #[error("cannot listen on {url}: the address is in use; stop what listens there or choose another (port 0 lets the system choose)")]
+    #[error(
+        "cannot listen on {url}: the address is in use; stop what listens there or choose another (port 0 lets the system choose)"
+    )]
     AddressInUse {
         /// The listener.
         url: ListenerUrl,
     },
     /// The process may not.
-    #[error("cannot listen on {url}: permission denied; ports below 1024 need privileges, a socket file a writable directory")]
+    #[error(
+        "cannot listen on {url}: permission denied; ports below 1024 need privileges, a socket file a writable directory"
+    )]
     PermissionDenied {
         /// The listener.
         url: ListenerUrl,

@@ -57,12 +57,8 @@ impl State {
     pub(super) fn adopt(&mut self, shards: &Shards, now: Instant, conn: ConnId, transport: Transport) {
         self.activity += 1;
         let slot = self.conns.insert(conn, transport);
-        let place = Place {
-            registry: &self.registry,
-            token: Token(conn.index()),
-            shards: &self.shards,
-            shard: self.index,
-        };
+        let place =
+            Place { registry: &self.registry, token: Token(conn.index()), shards: &self.shards, shard: self.index };
         if let Err(error) = slot.transport.register(&place, conn) {
             tracing::warn!(%error, "a connection could not be registered and was closed");
             count(&shards.counters.failed);

@@ -143,8 +143,7 @@ impl Lingering {
 
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some((due, index)) = self.queue.front().copied() {
-            let is_current =
-                matches!(self.entries.get(index), Some(Some(lingerer)) if lingerer.deadline == due);
+            let is_current = matches!(self.entries.get(index), Some(Some(lingerer)) if lingerer.deadline == due);
             if is_current && due > now {
                 return;
             }

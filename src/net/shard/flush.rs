@@ -54,17 +54,13 @@ impl State {
                 }
                 return;
             }
-            match slot.transport.write(outbox) {
-                Ok(Wrote { outbox, is_full }) => {
-                    slot.is_full = is_full;
-                    if outbox > 0 || is_full {
-                        self.shard.flushed(now, conn, outbox);
-                    }
-                }
-                Err(_) => {
-                    self.ended(now, conn, TransportEnd::Error);
-                    return;
-                }
+            let Ok(Wrote { outbox, is_full }) = slot.transport.write(outbox) else {
+                self.ended(now, conn, TransportEnd::Error);
+                return;
+            };
+            slot.is_full = is_full;
+            if outbox > 0 || is_full {
+                self.shard.flushed(now, conn, outbox);
             }
         }
         self.flush.push(conn);

@@ -35,7 +35,7 @@ use std::{
 
 use mio::{Poll, Waker};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 pub(crate) use state::Probe;
 pub(crate) use thread::spawn;
@@ -43,12 +43,14 @@ pub(crate) use thread::spawn;
 use self::state::State;
 use super::{
     blocking::BlockingPool,
+    duplex::DuplexEnd,
     inbox::{Command, Inbox, Item},
     listener::{Acceptor, ListenSocket, ListenerInfo},
+    transport::{Stream, Transport},
 };
 use crate::{
     auth::Authenticator,
-    broker::{ConnId, Envelope, Shard, Shared},
+    broker::{ConnId, Envelope, Peer, Shard, Shared},
     router::ShardId,
 };
 
@@ -235,6 +237,19 @@ impl Shards {
     /// A duplex became ready.
     pub(crate) fn notify_duplex(&self, shard: usize, conn: ConnId, writable: bool) {
         self.send(shard, Item::Duplex { conn, writable });
+    }
+
+    /// Gives a shard the end of an in-process connection.
+    pub(crate) fn accept_duplex(&self, to: usize, end: DuplexEnd, peer: Peer) {
+        let transport = Transport::new(Stream::Duplex(end), None, None);
+        self.send(to, Item::Accepted(Box::new((transport, peer))));
+    }
+
+    /// Asks a shard whether there is anything left to do. It looks at its sockets first, so this wakes it.
+    pub(crate) fn probe(&self, shard: usize) -> oneshot::Receiver<Probe> {
+        let (sender, receiver) = oneshot::channel();
+        self.send(shard, Item::Probe(sender));
+        receiver
     }
 
     /// Counters of the edge.

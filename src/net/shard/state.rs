@@ -326,9 +326,9 @@ impl State {
     fn next_deadline(&self) -> Option<Instant> {
         let closing = self.closing.front().map(|(due, _)| *due);
         let accepting = self.acceptors.iter().filter_map(|acceptor| acceptor.retry_at).min();
-        let draining = self.draining.map(|draining| {
-            if self.lingering.is_empty() { draining.deadline } else { draining.linger_deadline }
-        });
+        let draining = self
+            .draining
+            .map(|draining| if self.lingering.is_empty() { draining.deadline } else { draining.linger_deadline });
         [self.shard.poll_timeout(), closing, self.lingering.next_deadline(), accepting, draining]
             .into_iter()
             .flatten()
