@@ -213,7 +213,6 @@ fn kind_of(error: &Error) -> Kind {
         Error::Overflow { .. } => Kind::QueueFull,
         Error::Options(_) => Kind::InvalidArgument,
         Error::Closed => Kind::Closed,
-        _ => Kind::FerroMQError,
     }
 }
 
@@ -280,7 +279,7 @@ fn classes(py: Python<'_>) -> PyResult<&Vec<Py<PyType>>> {
         let mut classes: Vec<Py<PyType>> = Vec::with_capacity(TABLE.len());
         for (_, name, base, builtin, doc) in TABLE {
             let base = base.and_then(|base| classes.get(base as usize)).map(|class| class.bind(py).clone());
-            let bases = PyTuple::new(py, base.into_iter().chain(builtin.class(py)))?;
+            let bases = PyTuple::new(py, base.into_iter().chain(builtin.class(py)).collect::<Vec<_>>())?;
             classes.push(make_class(py, name, &bases, doc)?);
         }
         Ok(classes)
