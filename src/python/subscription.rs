@@ -438,7 +438,7 @@ impl Subscription {
     }
 
     #[getter]
-    fn granted(&self) -> Vec<u8> {
+    fn granted(&self) -> Vec<u16> {
         self.subscribed.granted()
     }
 
@@ -458,8 +458,8 @@ impl Subscription {
 }
 
 impl Subscribed {
-    pub(crate) fn granted(&self) -> Vec<u8> {
-        self.look(|subscription| subscription.reasons().iter().map(|reason| reason.as_u8()).collect())
+    pub(crate) fn granted(&self) -> Vec<u16> {
+        self.look(|subscription| subscription.reasons().iter().map(|reason| reason.as_u8().into()).collect())
     }
 
     pub(crate) fn pending(&self) -> usize {
