@@ -445,7 +445,7 @@ impl Subscription {
     }
 
     #[getter]
-    fn granted(&self) -> Vec<u8> {
+    fn granted(&self) -> Vec<u16> {
         self.subscribed.granted()
     }
 
@@ -465,8 +465,8 @@ impl Subscription {
 }
 
 impl Subscribed {
-    pub(crate) fn granted(&self) -> Vec<u8> {
-        self.look(|subscription| subscription.reasons().iter().map(|reason| reason.as_u8()).collect())
+    pub(crate) fn granted(&self) -> Vec<u16> {
+        self.look(|subscription| subscription.reasons().iter().map(|reason| reason.as_u8().into()).collect())
     }
 
     pub(crate) fn pending(&self) -> usize {

@@ -375,7 +375,7 @@ impl SyncSubscription {
     }
 
     #[getter]
-    fn granted(&self) -> Vec<u8> {
+    fn granted(&self) -> Vec<u16> {
         self.subscribed.granted()
     }
 
