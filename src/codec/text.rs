@@ -119,7 +119,9 @@ fn scan_long(bytes: &[u8], last: &[u8; LANES]) -> (bool, usize) {
     let mut counts = [0; LANES];
     let mut slashes = 0;
     for some in blocks.chunks(BLOCKS_TO_A_SUM) {
-        some.iter().for_each(|block| scan_block(block, &[1; LANES], &mut suspect, &mut counts));
+        for block in some {
+            scan_block(block, &[1; LANES], &mut suspect, &mut counts);
+        }
         slashes += sum(&mem::take(&mut counts));
     }
     // Of the last block only the lanes that are in no other block count.
