@@ -392,10 +392,12 @@ impl Walk<'_> {
         if let Some(known) = self.levels.get(depth as usize) {
             return (*known != NONE).then_some(*known);
         }
-        let text = match self.rest?.split_once('/') {
-            Some((text, rest)) => {
-                self.rest = Some(rest);
-                text
+        let rest = self.rest?;
+        // Levels are short: a plain loop finds their end before a search for many bytes at once has been set up.
+        let text = match rest.bytes().position(|byte| byte == b'/') {
+            Some(end) => {
+                self.rest = Some(&rest[end + 1..]);
+                &rest[..end]
             }
             None => self.rest.take()?,
         };
