@@ -12,7 +12,7 @@ use super::{DecodeError, EncodeError, PacketId, ReasonCode, text};
 pub(super) struct Field {
     pub(super) cut: &'static str,
     pub(super) utf8: &'static str,
-    pub(super) control: &'static str,
+    pub(super) disallowed: &'static str,
     pub(super) varint: &'static str,
     pub(super) zero: &'static str,
     pub(super) trailing: &'static str,
@@ -24,7 +24,7 @@ macro_rules! field {
         const FIELD: $crate::codec::cursor::Field = $crate::codec::cursor::Field {
             cut: concat!($($name)+, " is cut short"),
             utf8: concat!($($name)+, " is not well-formed UTF-8 or holds U+0000"),
-            control: concat!($($name)+, " holds a control character"),
+            disallowed: concat!($($name)+, " holds a control character or a noncharacter"),
             varint: concat!($($name)+, " is a variable byte integer of more bytes than it needs, or than four"),
             zero: concat!($($name)+, " is 0"),
             trailing: concat!($($name)+, " is followed by bytes that belong to nothing"),
@@ -118,11 +118,11 @@ impl<'a> Reader<'a> {
         if text.as_bytes().contains(&0) { Err(DecodeError::malformed(field.utf8)) } else { Ok(text) }
     }
 
-    /// UTF-8 string that names somebody. Control characters, which section 1.5.4 leaves to the receiver, are refused:
-    /// names end up in logs and access rules.
+    /// UTF-8 string that names somebody. The code points that section 1.5.4 leaves to the receiver are refused here, for
+    /// the reasons of section 5.4.9: names end up in logs and access rules.
     pub(super) fn identifier(&mut self, field: &Field) -> Result<&'a str, DecodeError> {
         let text = self.text(field)?;
-        if text::has_control(text) { Err(DecodeError::malformed(field.control)) } else { Ok(text) }
+        if text::has_disallowed(text) { Err(DecodeError::malformed(field.disallowed)) } else { Ok(text) }
     }
 
     /// Packet identifier; zero is a protocol error [MQTT-2.2.1-3], in 3.1.1 [MQTT-2.3.1-1].

@@ -60,11 +60,17 @@ pub(crate) fn is_valid(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok() && !bytes.contains(&0)
 }
 
-/// Whether `text` holds a control character (U+0000 to U+001F, U+007F to U+009F).
+/// Whether `text` holds a code point that section 1.5.4 advises against: control characters (U+0000 to U+001F, U+007F to
+/// U+009F) and noncharacters (U+FDD0 to U+FDEF, and the last two of each plane).
 #[inline]
-pub(crate) fn has_control(text: &str) -> bool {
-    let suspect = |byte: u8| byte < 0x20 || byte == 0x7F || byte == C1_LEAD;
-    text.bytes().any(suspect) && text.chars().any(char::is_control)
+pub(crate) fn has_disallowed(text: &str) -> bool {
+    let suspect = |byte: u8| byte < 0x20 || byte == 0x7F || byte == C1_LEAD || byte >= NONCHARACTER_LEAD;
+    text.bytes().any(suspect) && text.chars().any(is_disallowed)
+}
+
+fn is_disallowed(character: char) -> bool {
+    let code = u32::from(character);
+    character.is_control() || code & 0xFFFE == 0xFFFE || (0xFDD0..=0xFDEF).contains(&code)
 }
 
 /// The length before a string takes two bytes.
@@ -72,6 +78,9 @@ const BYTES_MAX: usize = 65_535;
 
 /// First byte of U+0080 to U+00BF, the C1 control characters among them.
 const C1_LEAD: u8 = 0xC2;
+
+/// Least first byte of a noncharacter, that of U+FDD0.
+const NONCHARACTER_LEAD: u8 = 0xEF;
 
 impl Deref for Text {
     type Target = str;
@@ -167,12 +176,13 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_are_told_from_their_neighbours() {
-        for control in ["\u{1}", "a\u{1F}", "\u{7F}b", "\u{80}", "\u{9F}"] {
-            assert!(has_control(control), "{control:?}");
+    fn control_characters_and_noncharacters_are_told_from_their_neighbours() {
+        let disallowed = ["\0", "\u{1}", "a\u{1F}", "\u{7F}b", "\u{80}", "\u{9F}", "\u{FDD0}", "\u{FDEF}", "\u{FFFE}"];
+        for text in disallowed.into_iter().chain(["a\u{FFFF}", "\u{1FFFE}", "\u{10FFFF}"]) {
+            assert!(has_disallowed(text), "{text:?}");
         }
-        for plain in ["", " ", "~", "\u{A0}", "\u{BF}", "é", "\u{2A6D4}"] {
-            assert!(!has_control(plain), "{plain:?}");
+        for text in ["", " ", "~", "\u{A0}", "\u{BF}", "é", "\u{FDCF}", "\u{FDF0}", "\u{FFFD}", "\u{2A6D4}", "😀"] {
+            assert!(!has_disallowed(text), "{text:?}");
         }
     }
 }

@@ -30,8 +30,8 @@ pub enum InvalidTopic {
     Empty,
     #[error("a topic must not hold U+0000")]
     Null,
-    #[error("a topic must not hold control characters")]
-    Control,
+    #[error("a topic must not hold control characters or noncharacters")]
+    Disallowed,
     #[error("a topic name must not hold the wildcards + and #")]
     Wildcard,
     #[error("# must be the last level of a filter, and alone in it")]
@@ -52,7 +52,7 @@ impl InvalidTopic {
         match self {
             // "It is a Protocol Error if the Topic Name is zero length and there is no Topic Alias", section 3.3.2.1.
             Self::Empty => DecodeError::protocol(what),
-            Self::Null | Self::Control => DecodeError::malformed(what),
+            Self::Null | Self::Disallowed => DecodeError::malformed(what),
             _ => violation(ReasonCode::TopicNameInvalid, what),
         }
     }
@@ -60,7 +60,7 @@ impl InvalidTopic {
     /// The fault of a topic filter that a peer has sent.
     pub(super) const fn in_filter(self, what: &'static str) -> DecodeError {
         match self {
-            Self::Null | Self::Control => DecodeError::malformed(what),
+            Self::Null | Self::Disallowed => DecodeError::malformed(what),
             _ => violation(ReasonCode::TopicFilterInvalid, what),
         }
     }
@@ -253,12 +253,12 @@ fn find_in_name(topic: &str) -> Result<(), InvalidTopic> {
     Ok(())
 }
 
-/// U+0000 [MQTT-4.7.3-2] and control characters, which section 1.5.4 lets a receiver refuse.
+/// U+0000 [MQTT-4.7.3-2] and the code points of section 5.4.9, which a receiver may refuse.
 fn check_characters(topic: &str) -> Result<(), InvalidTopic> {
     if topic.as_bytes().contains(&0) {
         return Err(InvalidTopic::Null);
     }
-    if text::has_control(topic) { Err(InvalidTopic::Control) } else { Ok(()) }
+    if text::has_disallowed(topic) { Err(InvalidTopic::Disallowed) } else { Ok(()) }
 }
 
 /// Wildcards stand alone in their level [MQTT-4.7.1-2], # in the last one [MQTT-4.7.1-1].
@@ -314,7 +314,7 @@ mod tests {
         }
         assert_eq!(name(""), Err(InvalidTopic::Empty));
         assert_eq!(name("a\0b"), Err(InvalidTopic::Null));
-        assert_eq!(name("a\u{1}b"), Err(InvalidTopic::Control));
+        assert_eq!(name("a\u{1}b"), Err(InvalidTopic::Disallowed));
         for wild in ["+", "#", "a/+", "a/b#c", "0123456789abcdef+", "é/#"] {
             assert_eq!(name(wild), Err(InvalidTopic::Wildcard), "{wild}");
         }
