@@ -69,7 +69,8 @@ impl Broker {
             ..Hooks::default()
         };
         let builder = self.settings.builder().hooks(hooks);
-        let broker = py.detach(|| builder.start()).map_err(|error| errors::new(py, Kind::ConnectError, &error.to_string()))?;
+        let broker =
+            py.detach(|| builder.start()).map_err(|error| errors::new(py, Kind::ConnectError, &error.to_string()))?;
         if let Some(place) = self.place.handle.get() {
             *place.lock() = Some(broker.handle());
         }
@@ -123,7 +124,8 @@ impl Broker {
             ("sys", sys),
         ];
         let drain_timeout = duration(py, "drain_timeout", drain_timeout)?;
-        let arguments = BrokerArguments { listeners, config, users, allow_anonymous, shards, seed, drain_timeout, tables };
+        let arguments =
+            BrokerArguments { listeners, config, users, allow_anonymous, shards, seed, drain_timeout, tables };
         Ok(Self {
             settings: arguments.to_settings(py)?,
             hook: Arc::default(),

@@ -111,7 +111,11 @@ impl Gate {
 
     fn judge_by_table(&self, info: &auth::ConnectInfo) -> Verdict {
         let Some(username) = &info.username else {
-            return if self.allow_anonymous { Verdict::Accept } else { refuse(ReasonCode::NotAuthorized, "no user name") };
+            return if self.allow_anonymous {
+                Verdict::Accept
+            } else {
+                refuse(ReasonCode::NotAuthorized, "no user name")
+            };
         };
         let given = info.password.as_deref().unwrap_or_default();
         match self.users.get(username.as_str()) {
@@ -149,7 +153,10 @@ impl Authenticator for Gate {
 
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate").field("users", &self.users.len()).field("hook", &self.hook.is_some()).finish_non_exhaustive()
+        f.debug_struct("Gate")
+            .field("users", &self.users.len())
+            .field("hook", &self.hook.is_some())
+            .finish_non_exhaustive()
     }
 }
 

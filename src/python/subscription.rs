@@ -70,7 +70,10 @@ enum State {
 pub(crate) enum Items {
     Messages,
     /// Requests, to be answered by this client; at once if it is a synchronous one.
-    Requests { core: Arc<Core>, is_blocking: bool },
+    Requests {
+        core: Arc<Core>,
+        is_blocking: bool,
+    },
 }
 
 impl Subscribed {
@@ -142,7 +145,11 @@ impl Subscribed {
     }
 
     /// Ends it; the future waits for UNSUBACK. What is being processed is acknowledged unless it went wrong.
-    pub(crate) fn close(&self, py: Python<'_>, went_wrong: bool) -> PyResult<impl Future<Output = Result<(), Error>> + Send + use<>> {
+    pub(crate) fn close(
+        &self,
+        py: Python<'_>,
+        went_wrong: bool,
+    ) -> PyResult<impl Future<Output = Result<(), Error>> + Send + use<>> {
         let state = std::mem::replace(&mut *self.state.try_get(py)?.lock(), State::Closed);
         self.reader.finish(py, went_wrong)?;
         self.slot.wake();
