@@ -25,7 +25,7 @@ pub mod store;
 
 #[cfg(feature = "net")]
 pub mod client;
-#[cfg(feature = "config")]
+#[cfg(any(feature = "config", feature = "net"))]
 pub mod config;
 #[cfg(feature = "net")]
 pub mod net;

@@ -5,9 +5,13 @@
 //! brings the verdict back. Read access is decided once, at SUBSCRIBE; write access is remembered per connection and
 //! topic, so that authorisation stays off the delivery path.
 
+mod users;
+
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
+
+pub use users::Users;
 
 use crate::codec::{QoS, ReasonCode, Text, Version};
 

@@ -31,8 +31,8 @@ pub use broker::BrokerConfig;
 pub use error::{ConfigError, ConfigFault, Hint};
 #[cfg(feature = "config")]
 pub use sections::{
-    Auth, Capabilities, DropPolicy, Limits, Log, LogFormat, LogLevel, Queue, Secret, Shared, SlowConsumer, Strategy,
-    Sys,
+    Auth, Capabilities, DropPolicy, Limits, Log, LogFormat, LogLevel, MaximumQos, Queue, Secret, Shared, SlowConsumer,
+    Strategy, Sys,
 };
 #[cfg(feature = "config")]
 pub use units::{ByteSize, Period, Seconds, UnitError};

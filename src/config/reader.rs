@@ -132,7 +132,7 @@ fn dotted(path: &[Part]) -> String {
         match part {
             Part::Key(key) if text.is_empty() => text.push_str(key),
             Part::Key(key) => text.extend([".", key]),
-            Part::Index(at) => text.push_str(&format!("[{at}]")),
+            Part::Index(at) => text.extend(["[", &at.to_string(), "]"]),
         }
     }
     text
@@ -196,7 +196,7 @@ impl<'de> de::Deserializer<'de> for Node<'_, '_> {
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _: &'static str,
-        _: &'static [&'static str],
+        words: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, ReadError> {
         match self.value {
@@ -206,7 +206,8 @@ impl<'de> de::Deserializer<'de> for Node<'_, '_> {
             }
             other => {
                 let found = de::Unexpected::Other(other.type_str());
-                Err(<ReadError as de::Error>::invalid_type(found, &"one of some words").at(self.span))
+                Err(<ReadError as de::Error>::invalid_type(found, &format!("one of {}", words.join(", ")).as_str())
+                    .at(self.span))
             }
         }
     }

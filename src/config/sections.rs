@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, num::NonZeroU16};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::units::{ByteSize, Period, Seconds};
-use crate::broker::Settings;
+use crate::{broker::Settings, codec::QoS};
 
 /// Defines one table: a struct with `Default` from the broker's own defaults, strict keys, and its keys' comments.
 macro_rules! section {
@@ -73,8 +73,7 @@ section! {
     /// What CONNACK announces and the broker enforces.
     Capabilities in "capabilities", defaults from settings {
         /// Greatest QoS in PUBLISH, wills and subscriptions: 0, 1 or 2.
-        #[serde(deserialize_with = "qos")]
-        maximum_qos: u8 = settings.capabilities.maximum_qos as u8,
+        maximum_qos: MaximumQos = MaximumQos(settings.capabilities.maximum_qos),
         /// Whether retained messages are kept.
         retain_available: bool = settings.capabilities.retain_available,
         /// Whether wildcard subscriptions are accepted.
@@ -259,6 +258,24 @@ words! {
     }
 }
 
+/// A QoS, written as its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaximumQos(pub QoS);
+
+impl<'de> Deserialize<'de> for MaximumQos {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u8::deserialize(deserializer)?;
+        let qos = QoS::from_bits(number).ok_or_else(|| de::Error::custom(format!("there is no QoS {number}")))?;
+        Ok(Self(qos))
+    }
+}
+
+impl Serialize for MaximumQos {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(self.0 as u8)
+    }
+}
+
 /// A password: neither `Debug` nor `to_toml` shows it.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct Secret(String);
@@ -300,11 +317,6 @@ fn keep_alive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Seconds, D::
     let seconds = Seconds::deserialize(deserializer)?;
     let max = Seconds(u16::MAX.into());
     if seconds > max { Err(de::Error::custom(format!("{seconds} is too much; at most {max}"))) } else { Ok(seconds) }
-}
-
-fn qos<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
-    let qos = u8::deserialize(deserializer)?;
-    if qos > 2 { Err(de::Error::custom(format!("there is no QoS {qos}; write 0, 1 or 2"))) } else { Ok(qos) }
 }
 
 fn topic_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {

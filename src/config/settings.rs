@@ -3,7 +3,7 @@
 use super::{BrokerConfig, DropPolicy, Strategy};
 use crate::{
     broker::{self, Settings},
-    codec::{self, QoS},
+    codec,
     router::SharedStrategy,
 };
 
@@ -51,7 +51,7 @@ impl BrokerConfig {
     fn announced(&self) -> broker::Capabilities {
         let own = &self.capabilities;
         broker::Capabilities {
-            maximum_qos: QoS::from_bits(own.maximum_qos).unwrap_or(QoS::ExactlyOnce),
+            maximum_qos: own.maximum_qos.0,
             retain_available: own.retain_available,
             wildcard_subscription_available: own.wildcard_subscription_available,
             subscription_identifier_available: own.subscription_identifier_available,

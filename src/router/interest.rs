@@ -137,14 +137,11 @@ impl Interest {
     }
 
     fn remove_exact(&self, filter: &str, shard: ShardId) -> bool {
-        let Some(mut shards) = self.exact.get_mut(filter) else { return false };
-        let news = shards.remove(shard);
-        let last = shards.is_empty();
-        drop(shards);
-        if last {
-            // Another shard may have come in between: look again under the lock.
-            self.exact.remove_if(filter, |_, shards| shards.is_empty());
-        }
+        let mut news = false;
+        self.exact.remove_if_mut(filter, |_, shards| {
+            news = shards.remove(shard);
+            shards.is_empty()
+        });
         news
     }
 
@@ -161,6 +158,11 @@ impl Interest {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
     use super::*;
 
     fn interest() -> Interest {
@@ -201,6 +203,36 @@ mod tests {
         assert_eq!(interest.generation_of(topic), added);
         interest.remove("a/b", ShardId(1));
         assert_ne!(interest.generation_of(topic), added);
+    }
+
+    #[test]
+    fn the_generation_moves_only_after_the_change_is_made() {
+        let interest = interest();
+        let topic = interest.hasher().topic("a/b");
+        interest.add("a/b", ShardId(9));
+        for filter in ["a/b", "a/+"] {
+            let start = interest.generation_of(topic);
+            let started = AtomicBool::new(false);
+            // While a reader holds the table, the change cannot be made; a generation that moved by now would be cached
+            // with the route from before the change.
+            let exact = interest.exact.get("a/b").expect("just added");
+            let wildcard = interest.wildcard.read();
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    started.store(true, Ordering::SeqCst);
+                    interest.add(filter, ShardId(1));
+                });
+                while !started.load(Ordering::SeqCst) {
+                    thread::yield_now();
+                }
+                for _ in 0..10_000 {
+                    assert_eq!(interest.generation_of(topic), start, "{filter}");
+                    thread::yield_now();
+                }
+                drop((exact, wildcard));
+            });
+            assert_ne!(interest.generation_of(topic), start, "{filter}");
+        }
     }
 
     #[test]

@@ -17,9 +17,10 @@ pub struct Inflight<M> {
     first_id: u16,
     /// Entries that are not empty places.
     live: u16,
-    /// How many more PUBLISH packets the peer accepts (section 4.9).
-    quota: u16,
-    /// Its greatest value.
+    /// Messages sent on this connection and not finished: PUBREL sent again counts, so that its PUBCOMP never opens
+    /// the window wider than the peer's receive maximum (section 4.9).
+    outstanding: u16,
+    /// How many of them the peer accepts.
     window: u16,
     /// Entries from here on have been sent on this connection; those before it are to be sent again.
     resend_at: u16,
@@ -38,6 +39,8 @@ enum Awaits {
     PubAck,
     PubRec,
     PubComp,
+    /// The identifier is taken by a SUBSCRIBE or UNSUBSCRIBE.
+    Reply,
     Nothing,
 }
 
@@ -64,13 +67,13 @@ pub enum Resend<'a, M> {
 impl<M> Inflight<M> {
     /// Nothing in flight; closed until [`Self::connected`].
     pub const fn new() -> Self {
-        Self { entries: VecDeque::new(), first_id: 1, live: 0, quota: 0, window: 0, resend_at: 0, resend_end: 0 }
+        Self { entries: VecDeque::new(), first_id: 1, live: 0, outstanding: 0, window: 0, resend_at: 0, resend_end: 0 }
     }
 
     /// A connection begins with this send window.
     pub fn connected(&mut self, window: u16) {
         self.window = window;
-        self.quota = window;
+        self.outstanding = 0;
         self.resend_at = 0;
         self.resend_end = self.entries.len() as u16;
     }
@@ -78,7 +81,7 @@ impl<M> Inflight<M> {
     /// Whether a new message may be sent now.
     #[inline]
     pub fn may_send(&self) -> bool {
-        self.quota > 0 && self.resend_at >= self.resend_end && self.entries.len() < IDS as usize
+        self.outstanding < self.window && self.resend_at >= self.resend_end && self.entries.len() < IDS as usize
     }
 
     /// Records a message as sent.
@@ -89,8 +92,30 @@ impl<M> Inflight<M> {
         let awaits = if exactly_once { Awaits::PubRec } else { Awaits::PubAck };
         self.entries.push_back(Entry { message: Some(message), awaits });
         self.live += 1;
-        self.quota = self.quota.saturating_sub(1);
+        self.outstanding += 1;
         id
+    }
+
+    /// Takes an identifier for a SUBSCRIBE or UNSUBSCRIBE: one space serves all three packets [MQTT-2.2.1-3], the
+    /// window only PUBLISH. `None` when all are in use.
+    pub fn reserve(&mut self) -> Option<PacketId> {
+        if self.entries.len() >= IDS as usize {
+            return None;
+        }
+        let id = self.id_at(self.entries.len());
+        self.entries.push_back(Entry { message: None, awaits: Awaits::Reply });
+        Some(id)
+    }
+
+    /// Gives back an identifier of [`Self::reserve`]; whether it was one.
+    pub fn release(&mut self, id: PacketId) -> bool {
+        let Some(entry) = self.index(id).and_then(|at| self.entries.get_mut(at)) else { return false };
+        if entry.awaits != Awaits::Reply {
+            return false;
+        }
+        entry.awaits = Awaits::Nothing;
+        self.trim();
+        true
     }
 
     /// The message in flight with this identifier.
@@ -109,15 +134,16 @@ impl<M> Inflight<M> {
         while self.resend_at < self.resend_end {
             let at = usize::from(self.resend_at);
             match self.entries.get(at)?.awaits {
-                Awaits::Nothing => self.resend_at += 1,
+                Awaits::Nothing | Awaits::Reply => self.resend_at += 1,
                 Awaits::PubComp => {
                     self.resend_at += 1;
+                    self.outstanding += 1;
                     return Some(Resend::PubRel(self.id_at(at)));
                 }
-                Awaits::PubAck | Awaits::PubRec if self.quota == 0 => return None,
+                Awaits::PubAck | Awaits::PubRec if self.outstanding >= self.window => return None,
                 Awaits::PubAck | Awaits::PubRec => {
                     self.resend_at += 1;
-                    self.quota -= 1;
+                    self.outstanding += 1;
                     let id = self.id_at(at);
                     let message = self.entries.get(at)?.message.as_ref()?;
                     return Some(Resend::Publish(id, message));
@@ -143,7 +169,7 @@ impl<M> Inflight<M> {
             Awaits::PubRec => entry.awaits = Awaits::PubComp,
             Awaits::PubComp => {}
             Awaits::Nothing => return Err(AckError::Unknown),
-            Awaits::PubAck => return Err(AckError::Unexpected),
+            Awaits::PubAck | Awaits::Reply => return Err(AckError::Unexpected),
         }
         Ok(None)
     }
@@ -206,7 +232,10 @@ impl<M> Inflight<M> {
         entry.awaits = Awaits::Nothing;
         let message = entry.message.take().ok_or(AckError::Unknown)?;
         self.live -= 1;
-        self.quota = self.quota.saturating_add(1).min(self.window);
+        let sent_on_this_connection = at < usize::from(self.resend_at) || at >= usize::from(self.resend_end);
+        if sent_on_this_connection {
+            self.outstanding = self.outstanding.saturating_sub(1);
+        }
         self.trim();
         Ok(message)
     }
@@ -321,6 +350,36 @@ mod tests {
         inflight.handle_puback(id(1)).unwrap();
         assert!(!inflight.may_send());
         assert!(matches!(inflight.next_resend(), Some(Resend::Publish(_, 1))));
+    }
+
+    #[test]
+    fn a_pubrel_sent_again_keeps_its_place_in_the_window_until_pubcomp() {
+        let mut inflight = open(2);
+        let first = inflight.push(1, true);
+        inflight.handle_pubrec(first, false).unwrap();
+        inflight.connected(2);
+        assert_eq!(inflight.next_resend(), Some(Resend::PubRel(first)));
+        inflight.push(2, false);
+        assert!(!inflight.may_send());
+        inflight.handle_pubcomp(first).unwrap();
+        inflight.push(3, false);
+        assert!(!inflight.may_send());
+    }
+
+    #[test]
+    fn reserved_identifiers_take_no_room_in_the_window_and_are_not_sent_again() {
+        let mut inflight = open(2);
+        assert_eq!(inflight.reserve(), Some(id(1)));
+        assert_eq!(inflight.push(7, false), id(2));
+        assert!(inflight.may_send());
+        assert_eq!(inflight.handle_puback(id(1)), Err(AckError::Unexpected));
+        assert!(inflight.release(id(1)));
+        assert!(!inflight.release(id(1)));
+        assert!(!inflight.release(id(2)));
+        assert_eq!(inflight.reserve(), Some(id(3)));
+        inflight.connected(2);
+        assert_eq!(inflight.next_resend(), Some(Resend::Publish(id(2), &7)));
+        assert_eq!(inflight.next_resend(), None);
     }
 
     #[test]

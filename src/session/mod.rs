@@ -5,6 +5,7 @@
 //! and sends. `M` is what the role stores for a message.
 
 pub mod alias;
+pub mod client;
 pub mod inflight;
 pub mod keepalive;
 pub mod queue;
@@ -126,6 +127,21 @@ impl<M: Stored> Session<M> {
     /// PUBCOMP: the message is done. The window opens by one.
     pub fn handle_pubcomp(&mut self, packet_id: PacketId) -> Result<M, AckError> {
         self.inflight.handle_pubcomp(packet_id)
+    }
+
+    /// A message in flight, by its identifier.
+    pub fn message(&self, packet_id: PacketId) -> Option<&M> {
+        self.inflight.get(packet_id)
+    }
+
+    /// An identifier for a SUBSCRIBE or UNSUBSCRIBE, until [`Self::release`].
+    pub fn reserve(&mut self) -> Option<PacketId> {
+        self.inflight.reserve()
+    }
+
+    /// The SUBSCRIBE or UNSUBSCRIBE is answered or given up; whether the identifier was taken by one.
+    pub fn release(&mut self, packet_id: PacketId) -> bool {
+        self.inflight.release(packet_id)
     }
 
     /// A QoS 1 or 2 PUBLISH came in: is it new, and is it allowed? For `New` at QoS 1 and refused QoS 2 messages

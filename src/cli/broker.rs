@@ -1,0 +1,114 @@
+//! `ferromq broker`: configuration, start, and a graceful end.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use clap::Args;
+
+use super::{EXIT_OK, Failure, Outcome, interrupted, log};
+use crate::{
+    auth::{Authenticator, Users},
+    broker::Hooks,
+    config::{BrokerConfig, LogFormat, LogLevel},
+    net::listener::{ListenerConfig, ListenerUrl},
+    server::{Broker, BrokerBuilder},
+};
+
+/// Arguments of `ferromq broker`; they win over the configuration file.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Where to listen: tcp://host:port, ws://host:port/path or unix:///path; may be repeated. Port 0 takes a free one.
+    #[arg(long, value_name = "URL")]
+    listen: Vec<ListenerUrl>,
+    /// The same as --listen tcp://127.0.0.1:PORT.
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// Configuration file (TOML).
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Threads that share the connections; 0 takes one for each core.
+    #[arg(long)]
+    shards: Option<usize>,
+    /// How much is logged to standard error: off, error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
+    /// How it is logged: text or json.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+    /// Checks the configuration and prints what is in effect, without starting anything.
+    #[arg(long)]
+    check: bool,
+}
+
+pub(super) fn run(arguments: Arguments) -> Outcome {
+    let config = arguments.effective()?;
+    if arguments.check {
+        io::stdout().write_all(config.to_toml().as_bytes())?;
+        return Ok(EXIT_OK);
+    }
+    log::start(config.log.level, config.log.format);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // Listening for signals begins before anything can be connected to.
+        let ended = interrupted();
+        let broker = builder(&config).start()?;
+        announce(&broker)?;
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), "broker is ready");
+        ended.await?;
+        tracing::info!("shutting down");
+        broker.shutdown();
+        Ok(EXIT_OK)
+    })
+}
+
+impl Arguments {
+    /// The file's configuration, or the default one, with the arguments over it.
+    fn effective(&self) -> Result<BrokerConfig, Failure> {
+        let mut config = match &self.config {
+            Some(path) => BrokerConfig::load(path)?,
+            None => BrokerConfig::default(),
+        };
+        let port = self.port.map(ListenerUrl::local);
+        let listeners: Vec<_> = self.listen.iter().cloned().chain(port).map(ListenerConfig::from).collect();
+        if !listeners.is_empty() {
+            config.listeners = listeners;
+        }
+        config.log.level = self.log_level.unwrap_or(config.log.level);
+        config.log.format = self.log_format.unwrap_or(config.log.format);
+        if let Some(shards) = self.shards {
+            config.shards = std::num::NonZeroUsize::new(shards);
+        }
+        if config.listeners.is_empty() {
+            return Err(Failure::usage("nothing to listen on: name a listener with --listen or in the file"));
+        }
+        Ok(config)
+    }
+}
+
+fn builder(config: &BrokerConfig) -> BrokerBuilder {
+    let shards = config.shards.map_or(0, std::num::NonZeroUsize::get);
+    let builder = Broker::builder().settings(config.settings()).hooks(hooks(config)).shards(shards);
+    config.listeners.iter().cloned().fold(builder, BrokerBuilder::listen)
+}
+
+/// The hooks that the configuration asks for.
+fn hooks(config: &BrokerConfig) -> Hooks {
+    let users = &config.auth.users;
+    let table = users.iter().map(|(name, password)| (name.clone(), password.expose().to_owned()));
+    let authenticator: Option<Arc<dyn Authenticator>> =
+        if users.is_empty() { None } else { Some(Arc::new(Users::new(table, config.auth.allow_anonymous))) };
+    Hooks { authenticator, ..Hooks::default() }
+}
+
+/// Tells a waiting parent where to connect, and that it may.
+fn announce(broker: &Broker) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for listener in broker.listeners() {
+        writeln!(out, "listening {listener}")?;
+    }
+    writeln!(out, "ready")?;
+    out.flush()
+}

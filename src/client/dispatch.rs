@@ -1,0 +1,256 @@
+//! Which mailboxes a received message goes to.
+//!
+//! Filters are matched here, by topic. In front of the matching there is a bounded cache from topic to mailboxes, and
+//! in front of that the topic of the last message: devices send many messages to few topics.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use smallvec::SmallVec;
+
+use super::{AckPolicy, Error, Message, mailbox::Mailbox};
+use crate::{
+    codec::{Text, TopicFilter},
+    router::FilterTrie,
+    session::client::AckHandle,
+};
+
+/// The mailboxes of a client and their filters.
+#[derive(Debug)]
+pub(super) struct Dispatch {
+    slots: Vec<Option<Slot>>,
+    /// Filters, shared ones by the filter their group shares.
+    trie: FilterTrie<Targets>,
+    /// How many mailboxes have a filter, shared ones by their whole name.
+    users: HashMap<Text, usize>,
+    /// Where messages go that match nothing.
+    unmatched: Option<MailboxId>,
+    cache: HashMap<Text, Targets, foldhash::fast::RandomState>,
+    last_topic: Vec<u8>,
+    last: Targets,
+    /// Mailboxes something is staged for.
+    dirty: Vec<MailboxId>,
+    /// Messages that several consumers have to acknowledge, and how many still do.
+    shared_acks: HashMap<AckHandle, usize>,
+    dropped: u64,
+}
+
+/// Names a mailbox of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MailboxId(u32);
+
+/// What one read brought for one mailbox.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) messages: VecDeque<Message>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    mailbox: Arc<Mailbox>,
+    filters: Vec<TopicFilter>,
+    staged: VecDeque<Message>,
+}
+
+type Targets = SmallVec<[MailboxId; 2]>;
+
+impl Dispatch {
+    /// No mailboxes. `seed` keeps a server from choosing topics that collide.
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            slots: Vec::new(),
+            trie: FilterTrie::new(seed),
+            users: HashMap::new(),
+            unmatched: None,
+            cache: HashMap::default(),
+            last_topic: Vec::new(),
+            last: Targets::new(),
+            dirty: Vec::new(),
+            shared_acks: HashMap::new(),
+            dropped: 0,
+        }
+    }
+
+    /// The mailbox for what no filter matches.
+    pub(super) fn add_unmatched(&mut self, mailbox: Arc<Mailbox>) -> MailboxId {
+        let id = self.add(mailbox, &[]);
+        self.unmatched = Some(id);
+        id
+    }
+
+    /// A mailbox for what `filters` match.
+    pub(super) fn add(&mut self, mailbox: Arc<Mailbox>, filters: &[TopicFilter]) -> MailboxId {
+        let slot = Some(Slot { mailbox, filters: filters.to_vec(), staged: VecDeque::new() });
+        let free = self.slots.iter().position(Option::is_none);
+        let at = free.unwrap_or(self.slots.len());
+        match self.slots.get_mut(at) {
+            Some(place) => *place = slot,
+            None => self.slots.push(slot),
+        }
+        let id = MailboxId(at as u32);
+        for filter in filters {
+            *self.users.entry(filter.as_text().clone()).or_default() += 1;
+            self.trie.entry_or_default(plain(filter)).push(id);
+        }
+        self.forget();
+        id
+    }
+
+    /// Removes a mailbox; gives the filters that no other mailbox has.
+    pub(super) fn remove(&mut self, id: MailboxId) -> Vec<TopicFilter> {
+        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::take) else { return Vec::new() };
+        self.unmatched = self.unmatched.filter(|unmatched| *unmatched != id);
+        self.dirty.retain(|dirty| *dirty != id);
+        self.forget();
+        for filter in &slot.filters {
+            let Some(targets) = self.trie.get_mut(plain(filter)) else { continue };
+            targets.retain(|target| *target != id);
+            if targets.is_empty() {
+                self.trie.remove(plain(filter));
+            }
+        }
+        slot.filters.into_iter().filter(|filter| self.is_last_user(filter)).collect()
+    }
+
+    /// Stages a message for each mailbox it is for. Returns its handle if it is to be acknowledged at once: no
+    /// consumer wants to do it, or none is there.
+    #[inline]
+    pub(super) fn route(&mut self, message: Message) -> Option<AckHandle> {
+        if message.topic_bytes() != self.last_topic {
+            self.look_up(&message);
+        }
+        let (first, others) = match self.last.as_slice() {
+            [] => return self.drop_unmatched(&message),
+            [only] => (*only, Targets::new()),
+            [first, others @ ..] => (*first, Targets::from_slice(others)),
+        };
+        let ack = message.ack_handle();
+        let mut waiting = 0;
+        for other in others {
+            waiting += usize::from(self.stage(other, message.clone()));
+        }
+        waiting += usize::from(self.stage(first, message));
+        if waiting > 1 {
+            self.shared_acks.extend(ack.map(|ack| (ack, waiting)));
+        }
+        ack.filter(|_| waiting == 0)
+    }
+
+    /// One consumer is done with a message: whether all are.
+    pub(super) fn acknowledge(&mut self, handle: AckHandle) -> bool {
+        let Some(waiting) = self.shared_acks.get_mut(&handle) else { return true };
+        *waiting -= 1;
+        if *waiting > 0 {
+            return false;
+        }
+        self.shared_acks.remove(&handle);
+        true
+    }
+
+    /// The connection is gone: handles of it that several consumers share need not be counted any further.
+    pub(super) fn connection_lost(&mut self) {
+        self.shared_acks.retain(|handle, _| handle.is_exactly_once());
+    }
+
+    /// Takes what is staged, one delivery a mailbox. `spare` gives and takes back queues.
+    pub(super) fn take_staged(&mut self, into: &mut Vec<Delivery>, spare: &mut Vec<VecDeque<Message>>) {
+        for id in self.dirty.drain(..) {
+            let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else { continue };
+            let messages = std::mem::replace(&mut slot.staged, spare.pop().unwrap_or_default());
+            into.push(Delivery { mailbox: Arc::clone(&slot.mailbox), messages });
+        }
+    }
+
+    /// Closes the mailboxes of `filter`: the server no longer grants it.
+    pub(super) fn fail(&mut self, filter: &TopicFilter, error: &Error) {
+        for slot in self.slots.iter().flatten().filter(|slot| slot.filters.contains(filter)) {
+            slot.mailbox.close(Some(error.clone()));
+        }
+    }
+
+    /// Closes every mailbox.
+    pub(super) fn close_all(&mut self, failure: Option<&Error>) {
+        for slot in self.slots.iter().flatten() {
+            slot.mailbox.close(failure.cloned());
+        }
+    }
+
+    /// Messages that matched nothing and were dropped.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Whether the consumer of the mailbox acknowledges by itself.
+    fn stage(&mut self, id: MailboxId, message: Message) -> bool {
+        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else { return false };
+        if slot.staged.is_empty() {
+            self.dirty.push(id);
+        }
+        let acknowledges = slot.mailbox.options().ack != AckPolicy::Auto && message.ack_handle().is_some();
+        slot.staged.push_back(message);
+        acknowledges
+    }
+
+    fn look_up(&mut self, message: &Message) {
+        let topic = message.topic();
+        self.last = match self.cache.get(topic) {
+            Some(targets) => targets.clone(),
+            None => self.match_filters(topic),
+        };
+        self.last_topic.clear();
+        self.last_topic.extend_from_slice(topic.as_bytes());
+    }
+
+    fn match_filters(&mut self, topic: &str) -> Targets {
+        let mut targets = Targets::new();
+        self.trie.for_each_match(topic, |found| {
+            for id in found {
+                if !targets.contains(id) {
+                    targets.push(*id);
+                }
+            }
+        });
+        if targets.is_empty() {
+            targets.extend(self.unmatched);
+        }
+        if self.cache.len() >= CACHED_TOPICS_MAX {
+            self.cache.clear();
+        }
+        if let Ok(topic) = Text::try_from(topic) {
+            self.cache.insert(topic, targets.clone());
+        }
+        targets
+    }
+
+    fn is_last_user(&mut self, filter: &TopicFilter) -> bool {
+        let Some(users) = self.users.get_mut(filter.as_str()) else { return true };
+        *users -= 1;
+        if *users > 0 {
+            return false;
+        }
+        self.users.remove(filter.as_str());
+        true
+    }
+
+    fn forget(&mut self) {
+        self.cache.clear();
+        self.last_topic.clear();
+        self.last.clear();
+    }
+
+    fn drop_unmatched(&mut self, message: &Message) -> Option<AckHandle> {
+        self.dropped += 1;
+        message.ack_handle()
+    }
+}
+
+/// The filter that topics are matched with.
+fn plain(filter: &TopicFilter) -> &str {
+    filter.shared().map_or(filter.as_str(), |shared| shared.filter)
+}
+
+/// Topics remembered; a client that sees more of them matches filters again.
+const CACHED_TOPICS_MAX: usize = 16_384;

@@ -1,0 +1,395 @@
+//! What the handles and the client's task share: the session and all that waits on it, behind one short mutex.
+//!
+//! Nothing is called back under the lock. What has to be told to others is collected in [`Effects`] and told after it.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::{broadcast, oneshot, watch};
+
+use super::{
+    ClientEvent, ClientOptions, Completion, ConnectionState, Error, Outgoing,
+    dispatch::{Dispatch, MailboxId},
+    mailbox::Mailbox,
+    reconnect::random,
+    request::Responses,
+    ticket::{Recipient, Tickets},
+};
+use crate::{
+    codec::{PacketType, Properties, QoS, ReasonCode},
+    session::client::{
+        AckHandle, AckMode, ClientSession, CloseReason, Connected, Event, PublishAck, Published, Reply, RequestError,
+        Token,
+    },
+};
+
+/// One client.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) state: Mutex<State>,
+    pub(super) options: ClientOptions,
+    pub(super) events: broadcast::Sender<ClientEvent>,
+    pub(super) progress: watch::Sender<Progress>,
+    /// The mailbox for messages that match nothing, until somebody takes it.
+    pub(super) unmatched: Mutex<Option<(MailboxId, Arc<Mailbox>)>>,
+    pub(super) responses: tokio::sync::Mutex<Option<Arc<Responses>>>,
+}
+
+/// How far a client has come.
+#[derive(Debug, Clone)]
+pub(super) enum Progress {
+    /// No CONNACK yet.
+    Starting,
+    /// It was connected once.
+    Ready,
+    /// It has ended, for this reason if it was not asked to.
+    Ended(Option<Error>),
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) session: ClientSession,
+    pub(super) dispatch: Dispatch,
+    pub(super) tickets: Tickets,
+    pub(super) life: Life,
+    pub(super) connection: ConnectionState,
+    /// The client's task, while it sleeps. Who takes it wakes it.
+    pub(super) driver: Option<Waker>,
+    /// The task waits for the socket to take more: new output need not wake it.
+    pub(super) is_flushing: bool,
+    /// Why the present connection is over.
+    pub(super) closed: Option<CloseReason>,
+    pub(super) connected_at: Option<Instant>,
+    pub(super) stats: Stats,
+    /// Some instant not long ago, where the exact one does not matter.
+    pub(super) recently: Instant,
+    replies: HashMap<Token, oneshot::Sender<Result<Reply, RequestError>>>,
+    next_reply: Token,
+    /// Publishers that wait for room.
+    room: Vec<Waker>,
+    sink_wants_room: bool,
+}
+
+/// Whether the client is meant to be connected.
+#[derive(Debug, Clone)]
+pub(super) enum Life {
+    Running,
+    /// Asked to end: at once when nothing is unfinished, at the latest at the deadline.
+    Closing {
+        deadline: Instant,
+        reason: ReasonCode,
+        session_expiry: Option<u32>,
+    },
+    Ended(Option<Error>),
+}
+
+/// Counters of a client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Messages received.
+    pub received: u64,
+    /// Messages received that matched no subscription and were dropped.
+    pub unmatched: u64,
+    /// Publications accepted.
+    pub published: u64,
+    /// Connections made.
+    pub connections: u64,
+    /// Bytes read.
+    pub bytes_in: u64,
+    /// Bytes written.
+    pub bytes_out: u64,
+    /// Publications queued or unacknowledged now.
+    pub unfinished: usize,
+}
+
+/// What is to be told after the lock is released.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    pub(super) wakers: Vec<Waker>,
+    pub(super) completions: Vec<Completion>,
+    pub(super) events: Vec<ClientEvent>,
+    pub(super) sink_room: bool,
+    /// The connection has just been made.
+    pub(super) connected: Option<Arc<Connected>>,
+}
+
+impl Inner {
+    pub(super) fn new(mut options: ClientOptions) -> Arc<Self> {
+        // Subscriptions differ in who acknowledges; the session leaves it to us, message by message.
+        options.session.ack_mode = AckMode::Application;
+        options.session.connack_timeout = options.session.connack_timeout.min(options.connect_timeout);
+        let now = now();
+        let exchange = options.auth.as_ref().map(super::AuthFactory::make);
+        let mut dispatch = Dispatch::new(random());
+        let unmatched = options.unmatched.map(Mailbox::new).map(|mailbox| {
+            let id = dispatch.add_unmatched(Arc::clone(&mailbox));
+            (id, mailbox)
+        });
+        let state = State {
+            session: ClientSession::new(options.session.clone(), exchange, now),
+            dispatch,
+            tickets: Tickets::default(),
+            life: Life::Running,
+            connection: ConnectionState::Connecting,
+            driver: None,
+            is_flushing: false,
+            closed: None,
+            connected_at: None,
+            stats: Stats::default(),
+            recently: now,
+            replies: HashMap::new(),
+            next_reply: 1,
+            room: Vec::new(),
+            sink_wants_room: false,
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            events: broadcast::channel(options.events_max.max(1)).0,
+            progress: watch::channel(Progress::Starting).0,
+            responses: tokio::sync::Mutex::new(None),
+            unmatched: Mutex::new(unmatched),
+            options,
+        })
+    }
+
+    /// Locks, does `work`, unlocks, and tells whoever is concerned; the client's task looks for new output.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        let result = work(&mut state);
+        state.process(&mut effects);
+        let driver = state.driver_for_output();
+        drop(state);
+        effects.run(self);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        result
+    }
+
+    /// Publishes without waiting. The path of every message: one lock, and a wake only if the task sleeps.
+    pub(super) fn publish(&self, message: &Outgoing<'_>, to: Recipient) -> Result<Published, Error> {
+        self.with(|state| state.publish(message, to, &self.options))
+    }
+
+    /// Asks the client to end.
+    pub(super) fn close(&self, deadline: Instant, reason: ReasonCode, session_expiry: Option<u32>) {
+        let driver = {
+            let mut state = self.state.lock();
+            if matches!(state.life, Life::Ended(_)) {
+                return;
+            }
+            state.life = Life::Closing { deadline, reason, session_expiry };
+            state.driver.take()
+        };
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+
+    /// The task ends: everybody who waits is told.
+    pub(super) fn end(&self, failure: Option<Error>) {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        state.life = Life::Ended(failure.clone());
+        state.connection = ConnectionState::Disconnected;
+        state.session.abandon();
+        state.process(&mut effects);
+        state.dispatch.close_all(failure.as_ref());
+        state.replies.clear();
+        effects.wakers.append(&mut state.room);
+        drop(state);
+        effects.run(self);
+        self.progress.send_replace(Progress::Ended(failure));
+    }
+
+    /// Ready when a publication of about this many bytes would not be refused for want of room.
+    pub(super) fn poll_room(&self, cx: &mut Context<'_>, message_bytes: usize) -> Poll<()> {
+        let mut state = self.state.lock();
+        let is_running = matches!(state.life, Life::Running);
+        if !is_running || state.has_room(message_bytes, &self.options) {
+            return Poll::Ready(());
+        }
+        state.room.push(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Acknowledges messages that consumers are done with.
+    pub(super) fn acknowledge(&self, handles: impl IntoIterator<Item = AckHandle>, reason: ReasonCode) {
+        self.with(|state| {
+            for handle in handles {
+                if state.dispatch.acknowledge(handle) {
+                    state.session.acknowledge(handle, reason);
+                }
+            }
+        });
+    }
+}
+
+impl State {
+    pub(super) fn publish(
+        &mut self,
+        message: &Outgoing<'_>,
+        to: Recipient,
+        options: &ClientOptions,
+    ) -> Result<Published, Error> {
+        self.check_alive()?;
+        if message.qos == QoS::AtMostOnce
+            && self.session.is_online()
+            && self.session.output_bytes() >= options.output_bytes_max
+        {
+            self.sink_wants_room = true;
+            let (messages, bytes) = (self.session.unfinished(), self.session.output_bytes());
+            return Err(RequestError::QueueFull { messages, bytes }.into());
+        }
+        // Only an expiry interval needs the exact time, and reading the clock costs as much as a small publication.
+        let now = if message.properties.is_empty() { self.recently } else { now() };
+        match self.session.publish(now, message, to.token()) {
+            Ok(published) => {
+                self.stats.published += 1;
+                Ok(published)
+            }
+            Err(RequestError::Topic(source)) => Err(Error::Topic { topic: message.topic.to_owned(), source }),
+            Err(error) => {
+                self.sink_wants_room |= matches!(error, RequestError::QueueFull { .. });
+                Err(error.into())
+            }
+        }
+    }
+
+    /// A token whose answer comes through the channel.
+    pub(super) fn expect_reply(&mut self) -> (Token, oneshot::Receiver<Result<Reply, RequestError>>) {
+        let (sender, receiver) = oneshot::channel();
+        let token = self.next_reply;
+        self.next_reply += 1;
+        // Those whose caller has gone are swept out with the next ones.
+        self.replies.retain(|_, sender| !sender.is_closed());
+        self.replies.insert(token, sender);
+        (token, receiver)
+    }
+
+    pub(super) fn check_alive(&self) -> Result<(), Error> {
+        match &self.life {
+            Life::Running => Ok(()),
+            Life::Ended(Some(failure)) => Err(failure.clone()),
+            Life::Closing { .. } | Life::Ended(None) => Err(Error::Closed),
+        }
+    }
+
+    /// Takes all events of the session: messages are staged, the rest is told later.
+    pub(super) fn process(&mut self, effects: &mut Effects) {
+        while let Some(event) = self.session.poll_event() {
+            match event {
+                Event::Message(message) => {
+                    self.stats.received += 1;
+                    if let Some(handle) = self.dispatch.route(message) {
+                        self.session.acknowledge(handle, ReasonCode::Success);
+                    }
+                }
+                Event::Published(token, result) => self.published(token, result, effects),
+                Event::Subscribed(token, result) | Event::Unsubscribed(token, result) => {
+                    if let Some(reply) = self.replies.remove(&token) {
+                        // Nobody waits if the caller was cancelled.
+                        let _ = reply.send(result);
+                    }
+                }
+                Event::SubscriptionLost(filter, reason) => {
+                    let what = format!("the subscription {:?} when it was made again", filter.as_str());
+                    let properties = Properties::new();
+                    let error = Error::Refused { packet: PacketType::Subscribe, what, reason, properties };
+                    self.dispatch.fail(&filter, &error);
+                }
+                Event::Connected(connected) => {
+                    effects.connected = Some(Arc::from(connected));
+                }
+                Event::Reauthenticated => effects.events.push(ClientEvent::Reauthenticated),
+                Event::Closed(reason) => self.closed = Some(*reason),
+            }
+        }
+        if !self.room.is_empty() || self.sink_wants_room {
+            self.tell_room(effects);
+        }
+    }
+
+    fn published(&mut self, token: Token, result: Result<PublishAck, RequestError>, effects: &mut Effects) {
+        match Recipient::of(token) {
+            Recipient::Nobody => {}
+            Recipient::Ticket(id) => effects.wakers.extend(self.tickets.complete(id, result)),
+            Recipient::Sink(number) => {
+                let result = result.map_err(Error::from).and_then(refused);
+                effects.completions.push(Completion { number, result });
+            }
+        }
+    }
+
+    /// Wakes the publishers that wait, once there is room for at least small messages.
+    fn tell_room(&mut self, effects: &mut Effects) {
+        // With the output half empty the next ones find room for many.
+        let has_room = self.session.output_bytes() == 0 && self.session.has_queue_room(0);
+        if !has_room {
+            return;
+        }
+        effects.wakers.append(&mut self.room);
+        effects.sink_room |= std::mem::take(&mut self.sink_wants_room);
+    }
+
+    fn has_room(&self, message_bytes: usize, options: &ClientOptions) -> bool {
+        let fits_queue = self.session.has_queue_room(message_bytes) || self.session.queued_bytes() == 0;
+        fits_queue && (!self.session.is_online() || self.session.output_bytes() < options.output_bytes_max)
+    }
+
+    fn driver_for_output(&mut self) -> Option<Waker> {
+        if self.is_flushing || self.session.output_bytes() == 0 {
+            return None;
+        }
+        self.driver.take()
+    }
+}
+
+impl Effects {
+    /// Tells everybody; no lock may be held.
+    pub(super) fn run(mut self, inner: &Inner) {
+        if self.is_empty() {
+            return;
+        }
+        for waker in self.wakers {
+            waker.wake();
+        }
+        if let Some(sink) = &inner.options.completions {
+            if !self.completions.is_empty() {
+                sink.complete(&mut self.completions);
+            }
+            if self.sink_room {
+                sink.room();
+            }
+        }
+        for event in self.events {
+            // Without a reader there is nobody to tell.
+            let _ = inner.events.send(event);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.wakers.is_empty() && self.completions.is_empty() && self.events.is_empty() && !self.sink_room
+    }
+}
+
+/// An acknowledgement with a failure code is an error for who waits.
+pub(super) fn refused(ack: PublishAck) -> Result<PublishAck, Error> {
+    if !ack.reason.is_error() {
+        return Ok(ack);
+    }
+    let what = "a publication".to_owned();
+    Err(Error::Refused { packet: PacketType::Publish, what, reason: ack.reason, properties: ack.properties })
+}
+
+/// Now, by the runtime's clock, which tests can stop.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,90 @@
+//! How connections enter a shard: accepted, dealt out by another shard's listener, in-process, or handed over.
+
+use std::{sync::atomic::Ordering, time::Instant};
+
+use mio::Token;
+
+use super::{Shards, count, state::State};
+use crate::{
+    broker::{ConnId, Peer, TransportEnd},
+    net::{
+        inbox::Item,
+        listener::Admission,
+        transport::{Place, Transport},
+    },
+};
+
+impl State {
+    /// Accepts a bounded number of connections.
+    pub(super) fn accept(&mut self, shards: &Shards, now: Instant, index: usize) {
+        for _ in 0..ACCEPTS_PER_TICK_MAX {
+            let Some(acceptor) = self.acceptors.get_mut(index) else { return };
+            acceptor.retry_at = None;
+            match acceptor.accept(now) {
+                Admission::Connection(transport, peer) => {
+                    let is_dealt = acceptor.deals_out();
+                    self.place(shards, now, transport, peer, is_dealt);
+                }
+                Admission::Refused => count(&shards.counters.refused),
+                Admission::Failed => count(&shards.counters.failed),
+                Admission::Empty => return,
+                Admission::Exhausted { warn } => {
+                    let total = shards.counters.postponed.fetch_add(1, Ordering::Relaxed) + 1;
+                    if warn {
+                        tracing::warn!(
+                            listener = %acceptor.info().name, times = total,
+                            "no file descriptor or memory left for another connection; clients wait in the backlog. \
+                             Raise the limit on open files (ulimit -n, LimitNOFILE) or set max_connections below it"
+                        );
+                    }
+                    return;
+                }
+            }
+        }
+        // More may wait, and no edge will say so.
+        if let Some(acceptor) = self.acceptors.get_mut(index) {
+            acceptor.retry_at = Some(now);
+        }
+    }
+
+    /// Takes in a new connection, whose CONNECT is awaited.
+    pub(super) fn open(&mut self, shards: &Shards, now: Instant, transport: Transport, peer: Peer) {
+        let conn = self.shard.open(now, peer);
+        self.adopt(shards, now, conn, transport);
+    }
+
+    /// Registers the transport of a connection that the shard knows already.
+    pub(super) fn adopt(&mut self, shards: &Shards, now: Instant, conn: ConnId, transport: Transport) {
+        self.activity += 1;
+        let slot = self.conns.insert(conn, transport);
+        let place =
+            Place { registry: &self.registry, token: Token(conn.index()), shards: &self.shards, shard: self.index };
+        if let Err(error) = slot.transport.register(&place, conn) {
+            tracing::warn!(%error, "a connection could not be registered and was closed");
+            count(&shards.counters.failed);
+            self.ended(now, conn, TransportEnd::Error);
+            return;
+        }
+        // What came before, for those that have no edge for it.
+        self.make_ready(conn);
+        if self.is_draining() {
+            self.shard.shutdown(now);
+        }
+    }
+
+    /// Keeps a connection, or gives it to the next shard in turn.
+    fn place(&mut self, shards: &Shards, now: Instant, transport: Transport, peer: Peer, is_dealt: bool) {
+        let to = if is_dealt { self.next_deal } else { self.index };
+        if is_dealt {
+            self.next_deal = (self.next_deal + 1) % shards.len();
+        }
+        if to == self.index {
+            self.open(shards, now, transport, peer);
+        } else {
+            shards.send(to, Item::Accepted(Box::new((transport, peer))));
+        }
+    }
+}
+
+/// Connections taken from a backlog before those that exist are looked after again.
+const ACCEPTS_PER_TICK_MAX: usize = 64;

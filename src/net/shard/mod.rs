@@ -1,0 +1,359 @@
+//! The shards of one broker on their threads, and how they reach one another.
+//!
+//! Each shard's state sits in a mutex that its thread holds except while it is *parked* in the poll. So there are two
+//! ways to give a shard work. Usually it goes into the inbox, and the thread is woken if it is parked. But a thread that
+//! has a few envelopes for a parked shard may *enter* it: take the mutex, run the shard to completion and flush its
+//! connections. Then a lone message between two shards costs no wake-up.
+//!
+//! **Nothing is lost.** A thread parks by setting `parked`, then looking into the inbox, then polling. A sender pushes,
+//! then looks at `parked`. Both look inside or after the inbox's mutex: if the thread's look came first, its store of
+//! `parked` is visible to the sender, who wakes it; else the thread sees the item and does not park. Whoever turns
+//! `parked` from true to false does the one wake-up.
+//!
+//! **Nothing is overtaken.** Who enters a shard first does what is in its inbox, so the batches of one sender are
+//! handled in the order they were sent, whichever way each of them took.
+//!
+//! **Nothing deadlocks.** Entering only tries the mutex, and a shard that was entered does not enter others.
+
+mod accept;
+mod close;
+mod conns;
+mod flush;
+mod outputs;
+mod read;
+mod state;
+mod thread;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use mio::{Poll, Waker};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+pub(crate) use state::Probe;
+pub(crate) use thread::spawn;
+
+use self::state::State;
+use super::{
+    blocking::BlockingPool,
+    duplex::DuplexEnd,
+    inbox::{Command, Inbox, Item},
+    listener::{Acceptor, ListenSocket, ListenerInfo},
+    transport::{Stream, Transport},
+};
+use crate::{
+    auth::Authenticator,
+    broker::{ConnId, Envelope, Peer, Shard, Shared},
+    router::ShardId,
+};
+
+/// All shards of one broker.
+#[derive(Debug)]
+pub(crate) struct Shards {
+    cells: Box<[ShardCell]>,
+    pool: BlockingPool,
+    authenticator: Option<Arc<dyn Authenticator>>,
+    counters: Counters,
+    /// Shards that have nothing left to do before the end.
+    drained: AtomicUsize,
+    /// Those who wait for the broker to settle.
+    settle_waiters: AtomicUsize,
+    settle: Notify,
+}
+
+/// One shard as other threads see it.
+#[derive(Debug)]
+struct ShardCell {
+    state: Mutex<State>,
+    parked: AtomicBool,
+    inbox: Inbox,
+    waker: Waker,
+    /// Nobody will look into the inbox any more.
+    is_stopped: AtomicBool,
+    has_drained: AtomicBool,
+}
+
+/// What happened at the edge of the broker, outside any session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NetStats {
+    /// Connections closed at once because their listener was at its limit.
+    pub connections_refused: u64,
+    /// Times that accepting had to wait because descriptors or memory ran out.
+    pub accepts_postponed: u64,
+    /// Connections that failed while they were accepted or registered.
+    pub accepts_failed: u64,
+    /// Envelope batches that had to wait because another shard's inbox was full.
+    pub inboxes_full: u64,
+    /// Times that one shard's thread ran another, parked shard instead of waking it.
+    pub shards_entered: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    refused: AtomicU64,
+    postponed: AtomicU64,
+    failed: AtomicU64,
+    inboxes_full: AtomicU64,
+    entered: AtomicU64,
+}
+
+impl Shards {
+    /// The shards, without threads yet, and each one's readiness source for [`spawn`].
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        authenticator: Option<Arc<dyn Authenticator>>,
+        seed: u64,
+        now: Instant,
+    ) -> std::io::Result<(Arc<Self>, Vec<Poll>)> {
+        let polls = (0..shared.shards()).map(|_| Poll::new()).collect::<std::io::Result<Vec<_>>>()?;
+        let wakers = polls.iter().map(|poll| Waker::new(poll.registry(), state::WAKER));
+        let wakers = wakers.collect::<std::io::Result<Vec<_>>>()?;
+        let registries = polls.iter().map(|poll| poll.registry().try_clone()).collect::<std::io::Result<Vec<_>>>()?;
+        let envelopes_max = shared.settings().slow_consumer.staged_envelopes_max;
+        let shards = Arc::new_cyclic(|shards: &Weak<Self>| {
+            let parts = registries.into_iter().zip(wakers).enumerate();
+            let cells = parts.map(|(index, (registry, waker))| {
+                let id = ShardId(u8::try_from(index).expect("there are at most 64 shards"));
+                let shard = Shard::new(id, Arc::clone(shared), now, seed);
+                ShardCell {
+                    state: Mutex::new(State::new(shard, index, shared.shards(), Weak::clone(shards), registry)),
+                    parked: AtomicBool::new(false),
+                    inbox: Inbox::new(envelopes_max),
+                    waker,
+                    is_stopped: AtomicBool::new(false),
+                    has_drained: AtomicBool::new(false),
+                }
+            });
+            Self {
+                cells: cells.collect(),
+                pool: BlockingPool::new(),
+                authenticator,
+                counters: Counters::default(),
+                drained: AtomicUsize::new(0),
+                settle_waiters: AtomicUsize::new(0),
+                settle: Notify::new(),
+            }
+        });
+        Ok((shards, polls))
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Gives the shards a listener's sockets; before their threads run.
+    pub(crate) fn listen(&self, sockets: Vec<ListenSocket>, info: &Arc<ListenerInfo>) -> std::io::Result<()> {
+        let deals_out = sockets.len() < self.len();
+        for (cell, socket) in self.cells.iter().zip(sockets) {
+            let mut state = cell.state.lock();
+            let token = state.next_acceptor_token();
+            let acceptor = Acceptor::new(socket, Arc::clone(info), deals_out, state.registry(), token)?;
+            state.add_acceptor(acceptor);
+        }
+        Ok(())
+    }
+
+    /// Adds to a shard's inbox, and wakes it if need be.
+    pub(crate) fn send(&self, to: usize, item: Item) {
+        let cell = &self.cells[to];
+        cell.inbox.push(item);
+        if cell.is_stopped() {
+            // Looked at after the push: either the thread that ended clears it, or we do.
+            cell.inbox.clear();
+        } else {
+            cell.wake_if_parked();
+        }
+    }
+
+    /// Runs `command` on a shard: here and now if it is parked, else there and soon. Given back if too many wait.
+    pub(crate) fn command(&self, to: usize, command: Command) -> Result<(), Command> {
+        let cell = &self.cells[to];
+        if cell.is_stopped() {
+            return Err(command);
+        }
+        let mut command = Some(command);
+        self.enter(to, |state, now| {
+            if let Some(command) = command.take() {
+                state.command(now, command);
+            }
+        });
+        let Some(command) = command else { return Ok(()) };
+        cell.inbox.push_command(command)?;
+        cell.wake_if_parked();
+        Ok(())
+    }
+
+    /// Sends envelopes of shard `from`, or gives them back when the inbox is full; then [`Item::Room`] will follow.
+    fn deliver(&self, from: usize, to: usize, batch: Vec<Envelope>, may_enter: bool) -> Result<(), Vec<Envelope>> {
+        let cell = &self.cells[to];
+        if cell.is_stopped() {
+            return Ok(());
+        }
+        let mut batch = Some(batch);
+        if may_enter && batch.as_ref().is_some_and(|batch| batch.len() <= ENTER_ENVELOPES_MAX) {
+            self.enter(to, |state, now| {
+                if let Some(batch) = batch.take() {
+                    state.handle_envelopes(now, batch);
+                }
+            });
+        }
+        let Some(batch) = batch else { return Ok(()) };
+        cell.inbox.push_envelopes(batch, from).inspect_err(|_| count(&self.counters.inboxes_full))?;
+        cell.wake_if_parked();
+        Ok(())
+    }
+
+    /// Runs `work` on a parked shard, then the shard to completion. Does nothing if the shard is not parked.
+    fn enter(&self, index: usize, work: impl FnOnce(&mut State, Instant)) {
+        let cell = &self.cells[index];
+        if !cell.parked.load(Ordering::Acquire) {
+            return;
+        }
+        let Some(mut state) = cell.state.try_lock() else { return };
+        if cell.is_stopped() {
+            return;
+        }
+        count(&self.counters.entered);
+        let run = catch_unwind(AssertUnwindSafe(|| state.run_entered(self, work)));
+        let needs_thread = run.unwrap_or_else(|_| {
+            state.fail();
+            true
+        });
+        drop(state);
+        if needs_thread {
+            cell.wake_if_parked();
+        }
+    }
+
+    /// A duplex became ready.
+    pub(crate) fn notify_duplex(&self, shard: usize, conn: ConnId, writable: bool) {
+        self.send(shard, Item::Duplex { conn, writable });
+    }
+
+    /// Gives a shard the end of an in-process connection.
+    pub(crate) fn accept_duplex(&self, to: usize, end: DuplexEnd, peer: Peer) {
+        let transport = Transport::new(Stream::Duplex(end), None, None);
+        self.send(to, Item::Accepted(Box::new((transport, peer))));
+    }
+
+    /// Asks a shard whether there is anything left to do. It looks at its sockets first, so this wakes it.
+    pub(crate) fn probe(&self, shard: usize) -> oneshot::Receiver<Probe> {
+        let (sender, receiver) = oneshot::channel();
+        self.send(shard, Item::Probe(sender));
+        receiver
+    }
+
+    /// Counters of the edge.
+    pub(crate) fn net_stats(&self) -> NetStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        NetStats {
+            connections_refused: get(&self.counters.refused),
+            accepts_postponed: get(&self.counters.postponed),
+            accepts_failed: get(&self.counters.failed),
+            inboxes_full: get(&self.counters.inboxes_full),
+            shards_entered: get(&self.counters.entered),
+        }
+    }
+
+    /// Whether the shards have ended.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.cells.iter().any(ShardCell::is_stopped)
+    }
+
+    /// Begins the end: every shard says goodbye and drains until `deadline`.
+    pub(crate) fn begin_shutdown(&self, deadline: Instant) {
+        self.pool.close();
+        for index in 0..self.cells.len() {
+            self.send(index, Item::Shutdown(deadline));
+        }
+    }
+
+    /// The counters of a shard that has stopped; its state stays for this.
+    pub(crate) fn with_stopped<R>(&self, index: usize, look: impl FnOnce(&Shard) -> R) -> R {
+        look(self.cells[index].state.lock().shard())
+    }
+
+    /// Resolves when some shard comes to rest after having done something, from the moment this is polled first.
+    pub(crate) fn settle_event(&self) -> SettleEvent<'_> {
+        self.settle_waiters.fetch_add(1, Ordering::AcqRel);
+        SettleEvent(self)
+    }
+
+    fn settle_waiters(&self) -> usize {
+        self.settle_waiters.load(Ordering::Acquire)
+    }
+
+    /// A shard comes to rest after having done something.
+    fn notify_settle(&self) {
+        if self.settle_waiters() > 0 {
+            self.settle.notify_waiters();
+        }
+    }
+
+    /// One shard has nothing left to do before the end. When it is the last, all of them may go.
+    fn note_drained(&self, index: usize) {
+        if self.cells[index].has_drained.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if self.drained.fetch_add(1, Ordering::AcqRel) + 1 == self.cells.len() {
+            self.cells.iter().for_each(ShardCell::wake);
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Acquire) >= self.cells.len()
+    }
+}
+
+/// Somebody's interest in [`Shards::settle_event`]; ends on drop.
+#[derive(Debug)]
+pub(crate) struct SettleEvent<'a>(&'a Shards);
+
+impl SettleEvent<'_> {
+    /// The notification; to be enabled before the state is looked at.
+    pub(crate) fn notified(&self) -> tokio::sync::futures::Notified<'_> {
+        self.0.settle.notified()
+    }
+}
+
+impl Drop for SettleEvent<'_> {
+    fn drop(&mut self) {
+        self.0.settle_waiters.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl ShardCell {
+    fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Acquire)
+    }
+
+    /// Wakes the thread if it is parked and nobody else has.
+    fn wake_if_parked(&self) {
+        if self.parked.load(Ordering::Acquire) && self.parked.swap(false, Ordering::AcqRel) {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        // Fails only if the descriptor is gone, and with it the thread.
+        if let Err(error) = self.waker.wake() {
+            tracing::error!(%error, "a shard could not be woken");
+        }
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A sender enters a parked shard for this many envelopes at most; more are work for another core.
+const ENTER_ENVELOPES_MAX: usize = 8;

@@ -1,0 +1,115 @@
+//! Reading: one buffer for all connections of a shard, one read for each turn of a connection.
+
+use std::{io, ops::Range, time::Instant};
+
+use super::state::State;
+use crate::broker::{ConnId, TransportEnd};
+
+impl State {
+    /// Puts a connection on the list of those to read.
+    pub(super) fn make_ready(&mut self, conn: ConnId) {
+        if let Some(slot) = self.conns.get_mut(conn)
+            && !slot.is_ready
+        {
+            slot.is_ready = true;
+            self.ready.push_back(conn);
+        }
+    }
+
+    /// Gives each ready connection one turn, until it has been enough for one tick.
+    pub(super) fn read_ready(&mut self, now: Instant) {
+        let mut bytes = 0;
+        for _ in 0..self.ready.len() {
+            if bytes >= TICK_READ_BYTES_MAX || self.is_backlogged() {
+                return;
+            }
+            let Some(conn) = self.ready.pop_front() else { return };
+            bytes += self.read_turn(now, conn);
+        }
+    }
+
+    /// Reads once; returns how many bytes.
+    fn read_turn(&mut self, now: Instant, conn: ConnId) -> usize {
+        let Some(slot) = self.conns.get_mut(conn) else { return 0 };
+        slot.is_ready = false;
+        // What has been refused comes back with `Output::Resume`.
+        if !slot.is_closing && !self.shard.wants_read(conn) {
+            return 0;
+        }
+        let got = match slot.transport.read(&mut self.scratch) {
+            Ok(got) => got,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
+            Err(_) => {
+                self.ended(now, conn, TransportEnd::Error);
+                return 0;
+            }
+        };
+        if got.len == 0 {
+            self.end_of_stream(now, conn);
+            return 0;
+        }
+        let comes_again = got.more || slot.is_ending;
+        if !slot.is_closing {
+            let (payload, end) = slot.transport.unwrap(&mut self.scratch[..got.len]);
+            let replies = slot.transport.has_reply();
+            self.feed(now, conn, payload);
+            if let Some(end) = end {
+                // What is due to the peer, the close frame with it, goes as far as it can go at once.
+                self.flush_conn(now, conn);
+                self.ended(now, conn, end);
+                return got.len;
+            }
+            if replies {
+                self.flush.push(conn);
+            }
+        }
+        if comes_again {
+            self.make_ready(conn);
+        }
+        got.len
+    }
+
+    /// The peer has finished: it sends nothing more, and by MQTT's rules that ends the connection.
+    fn end_of_stream(&mut self, now: Instant, conn: ConnId) {
+        let Some(slot) = self.conns.get_mut(conn) else { return };
+        // One that is being closed may still read what is on its way to it.
+        if !slot.is_closing {
+            self.ended(now, conn, TransportEnd::Closed);
+        }
+    }
+
+    /// Gives the core what was read, in pieces after each of which the flush budget is looked at.
+    fn feed(&mut self, now: Instant, conn: ConnId, range: Range<usize>) {
+        if range.is_empty() {
+            return;
+        }
+        self.activity += 1;
+        let Range { mut start, end } = range;
+        while start < end {
+            let stop = end.min(start + self.feed_bytes);
+            let before = self.shard.staged_bytes();
+            self.shard.receive(now, conn, &self.scratch[start..stop]);
+            let made = self.shard.staged_bytes().saturating_sub(before);
+            self.adapt_feed(stop - start, made);
+            self.flush_if_over_budget(now);
+            start = stop;
+        }
+    }
+
+    /// A read that fans out to many would stage far more than the budget before it is looked at. So the pieces shrink
+    /// while each byte read makes many to send, and grow again when it does not.
+    fn adapt_feed(&mut self, fed: usize, made: usize) {
+        let amplification = made / fed.max(1);
+        let fitting = FEED_STAGED_BYTES / amplification.max(1);
+        self.feed_bytes = fitting.clamp(FEED_BYTES_MIN, self.scratch.len());
+    }
+}
+
+/// Bytes read in one tick before other sources of work have their turn.
+const TICK_READ_BYTES_MAX: usize = 1 << 20;
+
+/// What one piece fed to the core should stage at most: a fraction of the largest flush budget.
+const FEED_STAGED_BYTES: usize = 1 << 20;
+
+/// The smallest piece: dozens of small packets, so that the few that are cut in two do not matter.
+const FEED_BYTES_MIN: usize = 4 << 10;

@@ -1,0 +1,376 @@
+//! What a shard's mutex protects, and one tick of it.
+
+use std::{
+    collections::VecDeque,
+    sync::Weak,
+    time::{Duration, Instant},
+};
+
+use mio::{Events, Registry, Token, event::Event};
+use tokio::sync::oneshot;
+
+use super::{Shards, close::Lingering, conns::Conns};
+use crate::{
+    broker::{ConnId, Envelope, Shard},
+    net::{
+        inbox::{Command, Item},
+        listener::Acceptor,
+    },
+};
+
+/// One shard with its transports.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) shard: Shard,
+    pub(super) index: usize,
+    /// What a duplex tells; not for anything else, since the caller passes the shards along.
+    pub(super) shards: Weak<Shards>,
+    pub(super) registry: Registry,
+    pub(super) conns: Conns,
+    pub(super) acceptors: Vec<Acceptor>,
+    /// Where the next connection goes, if this shard accepts for others.
+    pub(super) next_deal: usize,
+    pub(super) lingering: Lingering,
+    /// Connections whose last bytes are not flushed yet, and until when that is waited for.
+    pub(super) closing: VecDeque<(Instant, ConnId)>,
+    /// Connections to read.
+    pub(super) ready: VecDeque<ConnId>,
+    /// Connections to flush that the shard does not know to be dirty.
+    pub(super) flush: Vec<ConnId>,
+    pub(super) flush_scratch: Vec<ConnId>,
+    /// How many connections the last round flushed.
+    pub(super) last_dirty: usize,
+    pub(super) scratch: Box<[u8]>,
+    /// Bytes given to the shard in one piece; fewer while each of them makes many for others.
+    pub(super) feed_bytes: usize,
+    /// Batches that did not fit into another shard's inbox, by shard.
+    pub(super) backlog: Vec<VecDeque<Vec<Envelope>>>,
+    pub(super) backlog_batches: usize,
+    pub(super) probes: Vec<oneshot::Sender<Probe>>,
+    items: VecDeque<Item>,
+    waiting: Vec<usize>,
+    /// Outputs or dirty connections are left over.
+    pub(super) is_unfinished: bool,
+    /// Counts what was done, so that a probe can tell whether anything was.
+    pub(super) activity: u64,
+    activity_seen: u64,
+    /// Until when the thread sleeps, while it is parked.
+    sleeps_until: Option<Instant>,
+    draining: Option<Draining>,
+    has_failed: bool,
+}
+
+/// The end of a shard.
+#[derive(Debug, Clone, Copy)]
+struct Draining {
+    deadline: Instant,
+    /// Until when connections that are closed already may hold it up.
+    linger_deadline: Instant,
+}
+
+/// One look at a shard, for [`crate::server::BrokerHandle::is_settled`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Probe {
+    /// Nothing is left to do.
+    pub(crate) is_settled: bool,
+    /// Grows with everything that is done.
+    pub(crate) activity: u64,
+}
+
+impl State {
+    pub(super) fn new(shard: Shard, index: usize, shards: usize, weak: Weak<Shards>, registry: Registry) -> Self {
+        Self {
+            shard,
+            index,
+            shards: weak,
+            registry,
+            conns: Conns::default(),
+            acceptors: Vec::new(),
+            next_deal: 0,
+            lingering: Lingering::default(),
+            closing: VecDeque::new(),
+            ready: VecDeque::new(),
+            flush: Vec::new(),
+            flush_scratch: Vec::new(),
+            last_dirty: 0,
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            feed_bytes: SCRATCH_BYTES,
+            backlog: (0..shards).map(|_| VecDeque::new()).collect(),
+            backlog_batches: 0,
+            probes: Vec::new(),
+            items: VecDeque::new(),
+            waiting: Vec::new(),
+            is_unfinished: false,
+            activity: 0,
+            activity_seen: 0,
+            sleeps_until: None,
+            draining: None,
+            has_failed: false,
+        }
+    }
+
+    pub(super) fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    pub(super) fn next_acceptor_token(&self) -> Token {
+        Token(ACCEPTORS + self.acceptors.len())
+    }
+
+    pub(super) fn add_acceptor(&mut self, acceptor: Acceptor) {
+        self.acceptors.push(acceptor);
+    }
+
+    /// One turn of the shard's own thread, after a poll.
+    pub(super) fn tick(&mut self, shards: &Shards, events: &Events) {
+        let now = Instant::now();
+        for event in events {
+            self.dispatch(shards, now, event);
+        }
+        self.take_inbox(shards, now);
+        self.handle_timeouts(shards, now);
+        self.read_ready(now);
+        self.complete(shards, now, true);
+        self.answer_probes(shards);
+    }
+
+    /// One turn on another thread while this shard's is parked; whether the thread has to be woken.
+    pub(super) fn run_entered(&mut self, shards: &Shards, work: impl FnOnce(&mut Self, Instant)) -> bool {
+        let now = Instant::now();
+        self.take_inbox(shards, now);
+        work(self, now);
+        if self.shard.staged_bytes() > ENTERED_FLUSH_BYTES_MAX {
+            return true;
+        }
+        self.complete(shards, now, false);
+        // Whoever waits for the broker to settle is told when the thread parks again.
+        let is_awaited = self.activity != self.activity_seen && shards.settle_waiters() > 0;
+        let is_due_earlier = match (self.next_deadline(), self.sleeps_until) {
+            (Some(due), Some(until)) => due < until,
+            (due, None) => due.is_some(),
+            (None, _) => false,
+        };
+        self.has_more() || is_due_earlier || is_awaited || self.draining.is_some()
+    }
+
+    /// Whether there is work that no event will announce.
+    pub(super) fn has_more(&self) -> bool {
+        self.is_unfinished || !self.flush.is_empty() || (!self.ready.is_empty() && !self.is_backlogged())
+    }
+
+    /// Notes that the thread is about to sleep; returns until when.
+    pub(super) fn park(&mut self) -> Option<Instant> {
+        self.sleeps_until = self.next_deadline();
+        self.sleeps_until
+    }
+
+    /// Whether anything was done since this was asked last.
+    pub(super) fn take_activity(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.activity_seen, self.activity);
+        before != self.activity
+    }
+
+    /// Reading waits until other shards have taken what this one has for them. They do not wait for us: a full inbox is
+    /// emptied whatever its shard's clients do.
+    pub(super) fn is_backlogged(&self) -> bool {
+        self.backlog_batches > 0
+    }
+
+    /// Runs a handle's command.
+    pub(super) fn command(&mut self, now: Instant, command: Command) {
+        self.activity += 1;
+        command(&mut self.shard, now);
+    }
+
+    /// Whether the thread may end, once it was told to.
+    pub(super) fn is_finished(&mut self, shards: &Shards, now: Instant) -> bool {
+        if self.has_failed {
+            return true;
+        }
+        let Some(draining) = self.draining else { return false };
+        let lingers = !self.lingering.is_empty() && now < draining.linger_deadline;
+        if self.conns.is_empty() && !self.is_backlogged() && !self.has_more() && !lingers {
+            shards.note_drained(self.index);
+        }
+        shards.is_drained() || now >= draining.deadline
+    }
+
+    /// Whether the broker is shutting down.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.is_some()
+    }
+
+    /// Work on this shard panicked on another thread; its own thread is to end.
+    pub(super) fn fail(&mut self) {
+        self.has_failed = true;
+    }
+
+    /// Closes everything; the counters stay.
+    pub(super) fn release(&mut self) {
+        self.conns.clear();
+        self.acceptors.clear();
+        self.lingering.clear();
+        self.items.clear();
+        self.backlog.iter_mut().for_each(VecDeque::clear);
+        self.backlog_batches = 0;
+        self.probes.clear();
+    }
+
+    /// Notes what an event says.
+    fn dispatch(&mut self, shards: &Shards, now: Instant, event: &Event) {
+        match event.token() {
+            WAKER => {}
+            Token(token) if token >= ACCEPTORS => self.accept(shards, now, token - ACCEPTORS),
+            Token(token) if token >= LINGERERS => self.lingering.discard(token - LINGERERS, &mut self.scratch),
+            Token(index) => {
+                let Some(slot) = self.conns.at_mut(index) else { return };
+                let conn = slot.conn;
+                if event.is_writable() && slot.is_full {
+                    slot.is_full = false;
+                    self.flush.push(conn);
+                }
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    slot.is_ending |= event.is_read_closed() || event.is_error();
+                    self.make_ready(conn);
+                }
+            }
+        }
+    }
+
+    /// Does what other threads have asked for.
+    fn take_inbox(&mut self, shards: &Shards, now: Instant) {
+        let mut items = std::mem::take(&mut self.items);
+        shards.cells[self.index].inbox.take(&mut items, &mut self.waiting);
+        for item in items.drain(..) {
+            self.handle_item(shards, now, item);
+        }
+        self.items = items;
+        for index in self.waiting.drain(..) {
+            shards.send(index, Item::Room);
+        }
+        self.retry_backlog(shards);
+    }
+
+    fn handle_item(&mut self, shards: &Shards, now: Instant, item: Item) {
+        match item {
+            Item::Envelopes(batch) => self.handle_envelopes(now, batch),
+            Item::Handoff(moved) => {
+                let (transport, handoff) = *moved;
+                let conn = self.shard.handle_handoff(now, handoff);
+                self.adopt(shards, now, conn, transport);
+            }
+            Item::Accepted(accepted) => {
+                let (transport, peer) = *accepted;
+                self.open(shards, now, transport, peer);
+            }
+            Item::Duplex { conn, writable: false } => self.make_ready(conn),
+            Item::Duplex { conn, writable: true } => {
+                if let Some(slot) = self.conns.get_mut(conn) {
+                    slot.is_full = false;
+                    self.flush.push(conn);
+                }
+            }
+            Item::Verdict(ticket, verdict) => {
+                self.activity += 1;
+                self.shard.handle_verdict(now, ticket, verdict);
+            }
+            Item::Command(command) => self.command(now, command),
+            Item::Probe(answer) => self.probes.push(answer),
+            // Looked after whenever the inbox is taken.
+            Item::Room => {}
+            Item::Shutdown(deadline) => {
+                self.activity += 1;
+                self.acceptors.clear();
+                let linger = SHUTDOWN_LINGER.min(deadline.saturating_duration_since(now) / 10);
+                self.draining.get_or_insert(Draining { deadline, linger_deadline: now + linger });
+                self.shard.shutdown(now);
+            }
+        }
+    }
+
+    /// Takes envelopes in bites, so that outboxes are flushed before they reach their limits.
+    pub(super) fn handle_envelopes(&mut self, now: Instant, mut batch: Vec<Envelope>) {
+        self.activity += 1;
+        while batch.len() > ENVELOPES_PER_BITE {
+            let rest = batch.split_off(ENVELOPES_PER_BITE);
+            self.shard.handle_envelopes(now, batch);
+            self.flush_if_over_budget(now);
+            batch = rest;
+        }
+        self.shard.handle_envelopes(now, batch);
+        self.flush_if_over_budget(now);
+    }
+
+    fn handle_timeouts(&mut self, shards: &Shards, now: Instant) {
+        if self.shard.poll_timeout().is_some_and(|due| due <= now) {
+            self.activity += 1;
+            self.shard.handle_timeout(now);
+        }
+        self.close_overdue(now);
+        self.lingering.expire(now);
+        if self.draining.is_some_and(|draining| draining.linger_deadline <= now) {
+            self.lingering.clear();
+        }
+        for index in 0..self.acceptors.len() {
+            if self.acceptors[index].retry_at.is_some_and(|due| due <= now) {
+                self.accept(shards, now, index);
+            }
+        }
+    }
+
+    /// When something is due that no event announces.
+    fn next_deadline(&self) -> Option<Instant> {
+        let closing = self.closing.front().map(|(due, _)| *due);
+        let accepting = self.acceptors.iter().filter_map(|acceptor| acceptor.retry_at).min();
+        let draining = self
+            .draining
+            .map(|draining| if self.lingering.is_empty() { draining.deadline } else { draining.linger_deadline });
+        [self.shard.poll_timeout(), closing, self.lingering.next_deadline(), accepting, draining]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn answer_probes(&mut self, shards: &Shards) {
+        if self.probes.is_empty() {
+            return;
+        }
+        let is_settled = self.shard.is_settled()
+            && self.ready.is_empty()
+            && !self.has_more()
+            && !self.is_backlogged()
+            && shards.cells[self.index].inbox.is_empty()
+            && !self.conns.iter().any(|slot| slot.transport.has_unread());
+        let probe = Probe { is_settled, activity: self.activity };
+        for answer in self.probes.drain(..) {
+            // Who asked may have lost interest.
+            let _ = answer.send(probe);
+        }
+    }
+}
+
+/// The waker's token.
+pub(super) const WAKER: Token = Token(usize::MAX);
+
+/// Tokens from here are listeners. Below [`LINGERERS`] a token is a connection's index.
+const ACCEPTORS: usize = usize::MAX / 4 * 3;
+
+/// Tokens from here are connections that are closed but for the peer's end.
+pub(super) const LINGERERS: usize = usize::MAX / 4 * 2;
+
+/// Read in one call: many packets, and still in the second-level cache.
+const SCRATCH_BYTES: usize = 64 << 10;
+
+/// Envelopes between two looks at the flush budget.
+const ENVELOPES_PER_BITE: usize = 64;
+
+/// More than this is left for the shard's own thread to write: by then the wake-up is the smaller part.
+const ENTERED_FLUSH_BYTES_MAX: usize = 64 << 10;
+
+/// At shutdown, how long a peer that was told may take to close before the process ends under it; a tenth of the drain
+/// timeout at most.
+const SHUTDOWN_LINGER: Duration = Duration::from_millis(200);

@@ -1,0 +1,310 @@
+//! Values that describe a client: will, session, reconnecting; and the keyword arguments as the Rust client wants them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use pyo3::{Borrowed, prelude::*};
+
+use super::{
+    errors, payload,
+    properties::{Keywords, user_properties, whole_seconds},
+    topics::{text, validate_topic},
+};
+use crate::{
+    client,
+    codec::{self, Limits, Property, QoS, TopicName, Version},
+    session::QueueLimits,
+};
+
+/// The message that the server publishes should the client vanish.
+#[pyclass(frozen, module = "ferromq")]
+pub(crate) struct Will(codec::Will);
+
+#[pymethods]
+impl Will {
+    #[new]
+    #[pyo3(signature = (topic, payload = None, *, qos = 0, retain = false, delay = 0.0, encode = None, message_expiry = None,
+        content_type = None, response_topic = None, correlation_data = None, user_properties = None,
+        payload_format = None))]
+    #[allow(clippy::too_many_arguments)] // keyword arguments
+    fn new(
+        py: Python<'_>,
+        topic: &str,
+        payload: Option<Bound<'_, PyAny>>,
+        qos: u8,
+        retain: bool,
+        delay: f64,
+        encode: Option<&str>,
+        message_expiry: Option<f64>,
+        content_type: Option<&str>,
+        response_topic: Option<&str>,
+        correlation_data: Option<Bound<'_, PyAny>>,
+        user_properties: Option<Bound<'_, PyAny>>,
+        payload_format: Option<u8>,
+    ) -> PyResult<Self> {
+        validate_topic(py, topic)?;
+        let keywords = Keywords {
+            message_expiry,
+            content_type,
+            response_topic,
+            correlation_data: correlation_data.as_ref(),
+            user_properties: user_properties.as_ref(),
+            payload_format,
+        };
+        let mut properties = keywords.to_properties(py)?;
+        let delay = whole_seconds(py, "delay", delay)?;
+        if delay > 0 {
+            properties.push(Property::WillDelayInterval(delay));
+        }
+        let payload = match payload {
+            Some(payload) => payload::Data::extract(&payload, encode)?.to_bytes(),
+            None => Bytes::new(),
+        };
+        let topic = TopicName::parse(text(py, topic)?, &Limits::default())
+            .map_err(|fault| errors::invalid(py, &fault.to_string()))?;
+        Ok(Self(codec::Will { topic, payload, qos: self::qos(py, qos)?, retain, properties }))
+    }
+
+    #[getter]
+    fn topic(&self) -> &str {
+        self.0.topic.as_str()
+    }
+
+    #[getter]
+    fn payload(&self) -> &[u8] {
+        &self.0.payload
+    }
+
+    #[getter]
+    fn qos(&self) -> u8 {
+        self.0.qos as u8
+    }
+
+    #[getter]
+    fn retain(&self) -> bool {
+        self.0.retain
+    }
+
+    #[getter]
+    fn delay(&self) -> u32 {
+        self.0.properties.will_delay_interval().unwrap_or(0)
+    }
+
+    fn __repr__(&self) -> String {
+        let Self(will) = self;
+        format!("Will({:?}, {} bytes, qos={}, retain={})", self.topic(), will.payload.len(), self.qos(), will.retain)
+    }
+}
+
+/// How to reconnect.
+#[pyclass(frozen, module = "ferromq", eq)]
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Reconnect(client::Reconnect);
+
+#[pymethods]
+impl Reconnect {
+    #[new]
+    #[pyo3(signature = (*, min = 0.1, max = 30.0, factor = 2.0, attempts = None, stable_after = 10.0, first = false))]
+    fn new(
+        py: Python<'_>,
+        min: f64,
+        max: f64,
+        factor: f64,
+        attempts: Option<u32>,
+        stable_after: f64,
+        first: bool,
+    ) -> PyResult<Self> {
+        if min > max || factor < 1.0 {
+            return Err(errors::invalid(py, "min must not exceed max, and factor must be at least 1"));
+        }
+        Ok(Self(client::Reconnect {
+            min: duration(py, "min", min)?,
+            max: duration(py, "max", max)?,
+            factor,
+            attempts_max: attempts,
+            stable_after: duration(py, "stable_after", stable_after)?,
+            seed: None,
+            retry_first: first,
+        }))
+    }
+
+    #[getter]
+    fn min(&self) -> f64 {
+        self.0.min.as_secs_f64()
+    }
+
+    #[getter]
+    fn max(&self) -> f64 {
+        self.0.max.as_secs_f64()
+    }
+
+    #[getter]
+    fn factor(&self) -> f64 {
+        self.0.factor
+    }
+
+    #[getter]
+    fn attempts(&self) -> Option<u32> {
+        self.0.attempts_max
+    }
+
+    #[getter]
+    fn stable_after(&self) -> f64 {
+        self.0.stable_after.as_secs_f64()
+    }
+
+    #[getter]
+    fn first(&self) -> bool {
+        self.0.retry_first
+    }
+
+    fn __repr__(&self) -> String {
+        let attempts = self.attempts().map_or("None".to_owned(), |attempts| attempts.to_string());
+        format!("Reconnect(min={}, max={}, factor={}, attempts={attempts})", self.min(), self.max(), self.factor())
+    }
+}
+
+/// A session that outlives its connection.
+#[pyclass(frozen, module = "ferromq", eq)]
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Session {
+    expiry: u32,
+    clean_start: bool,
+}
+
+#[pymethods]
+impl Session {
+    #[new]
+    #[pyo3(signature = (expiry = f64::INFINITY, *, clean_start = false))]
+    fn new(py: Python<'_>, expiry: f64, clean_start: bool) -> PyResult<Self> {
+        let expiry = if expiry == f64::INFINITY { u32::MAX } else { whole_seconds(py, "expiry", expiry)? };
+        Ok(Self { expiry, clean_start })
+    }
+
+    #[getter]
+    fn expiry(&self) -> f64 {
+        if self.expiry == u32::MAX { f64::INFINITY } else { f64::from(self.expiry) }
+    }
+
+    #[getter]
+    fn clean_start(&self) -> bool {
+        self.clean_start
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Session(expiry={}, clean_start={})", self.expiry(), if self.clean_start { "True" } else { "False" })
+    }
+}
+
+/// The keyword arguments of `Client` and `SyncClient`.
+pub(crate) struct ClientArguments<'a, 'py> {
+    pub(crate) client_id: &'a str,
+    pub(crate) version: Version,
+    pub(crate) username: Option<&'a str>,
+    pub(crate) password: Option<&'a Bound<'py, PyAny>>,
+    pub(crate) keep_alive: u16,
+    pub(crate) session: Option<&'a Bound<'py, Session>>,
+    pub(crate) will: Option<&'a Bound<'py, Will>>,
+    pub(crate) reconnect: Option<client::Reconnect>,
+    pub(crate) timeout: f64,
+    pub(crate) receive_maximum: u16,
+    pub(crate) max_packet_size: Option<u32>,
+    pub(crate) max_queued: usize,
+    pub(crate) max_queued_bytes: usize,
+    pub(crate) queue_qos0: bool,
+    pub(crate) user_properties: Option<&'a Bound<'py, PyAny>>,
+}
+
+impl ClientArguments<'_, '_> {
+    /// As the Rust client wants them, without servers and completions.
+    pub(crate) fn to_options(&self, py: Python<'_>) -> PyResult<client::ClientOptions> {
+        if self.receive_maximum == 0 {
+            return Err(errors::invalid(py, "receive_maximum is at least 1"));
+        }
+        let timeout = duration(py, "timeout", self.timeout)?;
+        let mut options = client::ClientOptions {
+            connect_timeout: timeout,
+            request_timeout: timeout,
+            ..client::ClientOptions::default()
+        };
+        options.reconnect = self.reconnect;
+        let session = &mut options.session;
+        session.version = self.version;
+        session.client_id = text(py, self.client_id)?;
+        session.username = self.username.map(|name| text(py, name)).transpose()?;
+        session.password = self
+            .password
+            .map(|password| payload::Data::extract(password, None))
+            .transpose()?
+            .map(|data| data.to_bytes());
+        session.keep_alive = self.keep_alive;
+        session.connack_timeout = timeout;
+        session.receive_maximum = self.receive_maximum;
+        session.will = self.will.map(|will| will.get().0.clone());
+        if let Some(kept) = self.session.map(Bound::get) {
+            session.clean_start = kept.clean_start;
+            session.session_expiry = kept.expiry;
+        }
+        if let Some(bytes) = self.max_packet_size {
+            session.limits.packet_bytes_max = bytes;
+        }
+        session.queue =
+            QueueLimits { messages_max: self.max_queued, bytes_max: self.max_queued_bytes, drop_oldest: false };
+        session.queue_qos0 = self.queue_qos0;
+        if let Some(pairs) = self.user_properties {
+            session.user_properties = user_properties(pairs)?;
+        }
+        Ok(options)
+    }
+}
+
+/// The argument `version`: 5, 4 or 3 as on the wire, or "5.0", "3.1.1" or "3.1" as people say.
+pub(crate) struct VersionArgument(pub(crate) Version);
+
+impl<'py> FromPyObject<'_, 'py> for VersionArgument {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        match value.str()?.to_str()? {
+            "5" | "5.0" => Ok(Self(Version::V5)),
+            "4" | "3.1.1" => Ok(Self(Version::V3_1_1)),
+            "3" | "3.1" => Ok(Self(Version::V3_1)),
+            other => Err(errors::invalid(value.py(), &format!("version is 5, 4 (3.1.1) or 3 (3.1), not {other}"))),
+        }
+    }
+}
+
+/// The argument `reconnect`: how, or whether with the defaults.
+pub(crate) struct ReconnectArgument(pub(crate) Option<client::Reconnect>);
+
+impl Default for ReconnectArgument {
+    fn default() -> Self {
+        Self(Some(client::Reconnect::default()))
+    }
+}
+
+impl<'py> FromPyObject<'_, 'py> for ReconnectArgument {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if let Ok(reconnect) = value.cast::<Reconnect>() {
+            return Ok(Self(Some(reconnect.get().0)));
+        }
+        Ok(if value.is_truthy()? { Self::default() } else { Self(None) })
+    }
+}
+
+/// A quality of service.
+pub(crate) fn qos(py: Python<'_>, qos: u8) -> PyResult<QoS> {
+    QoS::from_bits(qos).ok_or_else(|| errors::invalid(py, &format!("qos is 0, 1 or 2, not {qos}")))
+}
+
+/// A number of seconds.
+pub(crate) fn duration(py: Python<'_>, name: &str, seconds: f64) -> PyResult<Duration> {
+    // A century: far beyond any use, and within what clocks can add.
+    const SECONDS_MAX: f64 = 100.0 * 365.0 * 86_400.0;
+    if seconds.is_nan() || seconds < 0.0 {
+        return Err(errors::invalid(py, &format!("{name} is a number of seconds, not {seconds}")));
+    }
+    Ok(Duration::from_secs_f64(seconds.min(SECONDS_MAX)))
+}

@@ -1,0 +1,455 @@
+//! Publishing from Python: the fast path is one call into the client and an awaitable that exists already.
+//!
+//! A QoS 0 message that finds room is done when the call returns. A QoS 1 or 2 message gets a future of the loop, and
+//! its end comes back by number through [`Sink`], many at a time. Only a message that finds no room costs a tokio task.
+
+use std::{collections::HashMap, fmt, future::Future, time::Duration};
+
+use foldhash::fast::RandomState;
+use parking_lot::Mutex;
+use pyo3::{
+    exceptions::PyTypeError,
+    prelude::*,
+    pybacked::PyBackedStr,
+    sync::PyOnceLock,
+    types::{PyList, PyString, PyTuple},
+};
+use tokio::sync::oneshot;
+
+use super::{
+    bridge::{Bridge, Outcome, Promise, running_loop},
+    core::Core,
+    errors,
+    operation::Operation,
+    options,
+    payload::Data,
+    properties::{Keywords, user_properties_tuple},
+};
+use crate::{
+    client::{Client, Completion, CompletionSink, Error, Outgoing, Payload, PublishAck, PublishRequest, RequestError},
+    codec::{Properties, QoS, Text},
+};
+
+/// The end of a publication.
+#[pyclass(frozen, module = "ferromq", name = "PublishAck")]
+pub(crate) struct Ack(PublishAck);
+
+#[pymethods]
+impl Ack {
+    #[getter]
+    fn reason_code(&self) -> u8 {
+        self.0.reason.as_u8()
+    }
+
+    #[getter]
+    fn reason_string(&self) -> Option<&str> {
+        self.0.properties.reason_string().map(Text::as_str)
+    }
+
+    #[getter]
+    fn user_properties<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        user_properties_tuple(py, &self.0.properties)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("PublishAck({})", self.0.reason)
+    }
+}
+
+/// A publication on its way in from Python.
+pub(crate) struct Publication<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) payload: Data,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) properties: Properties,
+}
+
+impl<'a> Publication<'a> {
+    /// What a verb was called with.
+    pub(crate) fn extract(
+        py: Python<'_>,
+        topic: &'a str,
+        payload: Option<&Bound<'_, PyAny>>,
+        qos: u8,
+        retain: bool,
+        encode: Option<&str>,
+        keywords: &Keywords<'_, '_>,
+    ) -> PyResult<Self> {
+        let payload = match payload {
+            Some(payload) => Data::extract(payload, encode)?,
+            // `None` is a value to be encoded, too.
+            None if encode == Some("json") => Data::extract(&py.None().into_bound(py), encode)?,
+            None => Data::Empty,
+        };
+        Ok(Self { topic, payload, qos: options::qos(py, qos)?, retain, properties: keywords.to_properties(py)? })
+    }
+
+    fn as_outgoing(&self) -> Outgoing<'_> {
+        Outgoing {
+            topic: self.topic,
+            payload: Payload::Borrowed(self.payload.as_slice()),
+            qos: self.qos,
+            retain: self.retain,
+            properties: &self.properties,
+        }
+    }
+
+    /// The same, owned.
+    pub(crate) fn to_request(&self) -> PublishRequest {
+        PublishRequest {
+            topic: self.topic.to_owned(),
+            payload: self.payload.to_bytes(),
+            qos: self.qos,
+            retain: self.retain,
+            properties: self.properties.clone(),
+        }
+    }
+
+    /// Publishes without ever waiting; nobody hears of the end.
+    pub(crate) fn publish_nowait(&self, py: Python<'_>, core: &Core) -> PyResult<()> {
+        let client = core.client(py)?;
+        client.try_publish(&self.as_outgoing()).map(drop).map_err(|error| errors::from_client(py, &error))
+    }
+
+    /// Publishes; an awaitable for the end.
+    pub(crate) fn publish<'py>(
+        &self,
+        py: Python<'py>,
+        core: &Core,
+        timeout: Option<Duration>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let client = core.client(py)?;
+        if timeout.is_some() {
+            return self.publish_in_task(py, client, timeout);
+        }
+        let submitted = match self.qos {
+            QoS::AtMostOnce => client.try_publish(&self.as_outgoing()).map(|_| None).map_err(Failure::from),
+            _ => self.submit(py, core, &client).map(Some),
+        };
+        match submitted {
+            Ok(None) => finished_operation(py),
+            Ok(Some(future)) => Operation::waiting(future),
+            Err(Failure::Client(error)) if waits_for_room(&error) => self.publish_in_task(py, client, None),
+            Err(Failure::Client(error)) => Err(errors::from_client(py, &error)),
+            Err(Failure::Python(error)) => Err(error),
+        }
+    }
+
+    /// Publishes and waits for the end on this thread.
+    pub(crate) fn publish_blocking(
+        &self,
+        py: Python<'_>,
+        core: &Core,
+        timeout: Option<Duration>,
+    ) -> PyResult<Py<PyAny>> {
+        let client = core.client(py)?;
+        match (self.qos, client.try_publish(&self.as_outgoing())) {
+            (_, Ok(None)) => return finished(py, Ok(PublishAck::success())),
+            (_, Ok(Some(ticket))) => {
+                let result = core.process(py)?.block_on(py, within(timeout, "publishing", ticket))?;
+                return finished(py, result);
+            }
+            (_, Err(error)) if waits_for_room(&error) => {}
+            (_, Err(error)) => return Err(errors::from_client(py, &error)),
+        }
+        let request = self.to_request();
+        let result = core.process(py)?.block_on(py, within(timeout, "publishing", client.publish(request)))?;
+        finished(py, result)
+    }
+
+    fn submit<'py>(&self, py: Python<'py>, core: &Core, client: &Client) -> Result<Bound<'py, PyAny>, Failure> {
+        let event_loop = running_loop(py)?;
+        let (promise, future) = Bridge::running(py)?.promise(&event_loop)?;
+        let number = core.sink().expect(Waiting::One(promise));
+        match client.submit(&self.as_outgoing(), number) {
+            Ok(_) => Ok(future),
+            Err(error) => {
+                if let Some(Waiting::One(promise)) = core.sink().forget(number) {
+                    promise.forget(py);
+                }
+                Err(Failure::Client(error))
+            }
+        }
+    }
+
+    fn publish_in_task<'py>(
+        &self,
+        py: Python<'py>,
+        client: Client,
+        timeout: Option<Duration>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let request = self.to_request();
+        let work = async move { within(timeout, "publishing", client.publish(request)).await };
+        Operation::spawn(py, work, |py, ack| finished(py, Ok(ack)))
+    }
+}
+
+/// Many publications of one QoS, snapshot from Python before any lock is taken.
+pub(crate) struct Publications {
+    items: Vec<(PyBackedStr, Data)>,
+    qos: QoS,
+    retain: bool,
+    properties: Properties,
+}
+
+impl Publications {
+    /// Takes `(topic, payload)` pairs, or payloads for one topic, out of any iterable.
+    pub(crate) fn extract(
+        messages: &Bound<'_, PyAny>,
+        topic: Option<&str>,
+        encode: Option<&str>,
+        qos: QoS,
+        retain: bool,
+    ) -> PyResult<Self> {
+        let py = messages.py();
+        let topic: Option<PyBackedStr> = topic.map(|topic| PyString::new(py, topic).try_into()).transpose()?;
+        let item = |item: Bound<'_, PyAny>| match &topic {
+            Some(topic) => Ok((topic.clone_ref(item.py()), Data::extract(&item, encode)?)),
+            None => pair(&item, encode),
+        };
+        let items = match messages.cast::<PyList>() {
+            Ok(list) => list.iter().map(item).collect::<PyResult<Vec<_>>>()?,
+            Err(_) => messages.try_iter()?.map(|message| item(message?)).collect::<PyResult<Vec<_>>>()?,
+        };
+        Ok(Self { items, qos, retain, properties: Properties::new() })
+    }
+
+    /// Publishes all; an awaitable for how many there were.
+    pub(crate) fn publish<'py>(
+        self,
+        py: Python<'py>,
+        core: &Core,
+        timeout: Option<Duration>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let count = self.items.len();
+        match self.submit(py, core)? {
+            Submitted { done: None, rest, .. } if rest.is_empty() => {
+                Operation::ready(count.into_pyobject(py)?.into_any())
+            }
+            submitted => {
+                let work = async move { within(timeout, "publishing", submitted.finish()).await };
+                Operation::spawn(py, work, move |py, ()| Ok(count.into_pyobject(py)?.into_any().unbind()))
+            }
+        }
+    }
+
+    /// Publishes all and waits on this thread; how many there were.
+    pub(crate) fn publish_blocking(self, py: Python<'_>, core: &Core, timeout: Option<Duration>) -> PyResult<usize> {
+        let count = self.items.len();
+        let submitted = self.submit(py, core)?;
+        if submitted.done.is_some() || !submitted.rest.is_empty() {
+            let result = core.process(py)?.block_on(py, within(timeout, "publishing", submitted.finish()))?;
+            result.map_err(|error| errors::from_client(py, &error))?;
+        }
+        Ok(count)
+    }
+
+    fn submit(self, py: Python<'_>, core: &Core) -> PyResult<Submitted> {
+        let client = core.client(py)?;
+        let (sender, receiver) = oneshot::channel();
+        let number = core.sink().expect(Waiting::Many { sender, left: 0, failure: None });
+        let (taken, open, stopped) = client.submit_many(self.items.iter().map(|item| self.outgoing(item)), number);
+        let is_done = core.sink().seal(number, open);
+        if let Some(error) = stopped.filter(|error| !waits_for_room(error)) {
+            return Err(errors::from_client(py, &error));
+        }
+        let rest = self.items.iter().skip(taken).map(|item| self.request(item)).collect();
+        Ok(Submitted { client, done: (!is_done).then_some(receiver), rest })
+    }
+
+    fn outgoing<'a>(&'a self, (topic, payload): &'a (PyBackedStr, Data)) -> Outgoing<'a> {
+        Outgoing {
+            topic,
+            payload: Payload::Borrowed(payload.as_slice()),
+            qos: self.qos,
+            retain: self.retain,
+            properties: &self.properties,
+        }
+    }
+
+    fn request(&self, (topic, payload): &(PyBackedStr, Data)) -> PublishRequest {
+        PublishRequest {
+            topic: topic.to_string(),
+            payload: payload.to_bytes(),
+            qos: self.qos,
+            retain: self.retain,
+            properties: self.properties.clone(),
+        }
+    }
+}
+
+/// Publications of which some are under way and the rest found no room.
+struct Submitted {
+    client: Client,
+    done: Option<oneshot::Receiver<Result<(), Error>>>,
+    rest: Vec<PublishRequest>,
+}
+
+impl Submitted {
+    async fn finish(self) -> Result<(), Error> {
+        if !self.rest.is_empty() {
+            self.client.publish_many(self.rest.iter().map(PublishRequest::as_outgoing)).await?;
+        }
+        match self.done {
+            Some(done) => done.await.unwrap_or(Err(Error::Closed)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Takes the ends of publications from the client's task, and gives them to who waits.
+#[derive(Default)]
+pub(crate) struct Sink(Mutex<Entries>);
+
+#[derive(Default)]
+struct Entries {
+    next: u64,
+    waiting: HashMap<u64, Waiting, RandomState>,
+}
+
+enum Waiting {
+    One(Promise),
+    Many {
+        sender: oneshot::Sender<Result<(), Error>>,
+        /// Publications that are not finished; negative while more of them have ended than are known to be open.
+        left: isize,
+        failure: Option<Error>,
+    },
+}
+
+impl Sink {
+    fn expect(&self, waiting: Waiting) -> u64 {
+        let mut entries = self.0.lock();
+        entries.next += 1;
+        let number = entries.next;
+        entries.waiting.insert(number, waiting);
+        number
+    }
+
+    fn forget(&self, number: u64) -> Option<Waiting> {
+        self.0.lock().waiting.remove(&number)
+    }
+
+    /// `open` publications carry this number; whether there is nothing to wait for.
+    fn seal(&self, number: u64, open: usize) -> bool {
+        let mut entries = self.0.lock();
+        let Some(Waiting::Many { left, .. }) = entries.waiting.get_mut(&number) else { return true };
+        *left += open.cast_signed();
+        let (is_over, is_untouched) = (*left == 0, open == 0);
+        if is_over {
+            entries.finish_many(number);
+        }
+        is_untouched
+    }
+}
+
+impl Entries {
+    fn finish_many(&mut self, number: u64) {
+        if let Some(Waiting::Many { sender, failure, .. }) = self.waiting.remove(&number) {
+            // Who waited may have given up.
+            let _ = sender.send(failure.map_or(Ok(()), Err));
+        }
+    }
+
+    fn end_of_many(&mut self, number: u64, result: Result<PublishAck, Error>) {
+        let Some(Waiting::Many { left, failure, .. }) = self.waiting.get_mut(&number) else { return };
+        *left -= 1;
+        if let Err(error) = result {
+            failure.get_or_insert(error);
+        }
+        if *left == 0 {
+            self.finish_many(number);
+        }
+    }
+}
+
+impl CompletionSink for Sink {
+    fn complete(&self, batch: &mut Vec<Completion>) {
+        let mut entries = self.0.lock();
+        let mut ended = Vec::with_capacity(batch.len());
+        for Completion { number, result } in batch.drain(..) {
+            if matches!(entries.waiting.get(&number), Some(Waiting::Many { .. })) {
+                entries.end_of_many(number, result);
+            } else if let Some(Waiting::One(promise)) = entries.waiting.remove(&number) {
+                ended.push((promise, result));
+            }
+        }
+        drop(entries);
+        for (promise, result) in ended {
+            promise.complete(Outcome::Published(result));
+        }
+    }
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sink").field("waiting", &self.0.lock().waiting.len()).finish_non_exhaustive()
+    }
+}
+
+/// The end of a publication as Python sees it: an object, or an exception.
+pub(crate) fn finished(py: Python<'_>, result: Result<PublishAck, Error>) -> PyResult<Py<PyAny>> {
+    static SUCCESS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let ack = result.map_err(|error| errors::from_client(py, &error))?;
+    if ack.reason.is_error() {
+        return Err(errors::refused(py, ack.reason, &ack.properties));
+    }
+    if ack.reason.as_u8() == 0 && ack.properties.is_empty() {
+        let success = SUCCESS.get_or_try_init(py, || Py::new(py, Ack(ack)).map(Py::into_any))?;
+        return Ok(success.clone_ref(py));
+    }
+    Ok(Py::new(py, Ack(ack))?.into_any())
+}
+
+/// `future`, but no longer than `timeout`.
+pub(crate) async fn within<T>(
+    timeout: Option<Duration>,
+    doing: &str,
+    future: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let Some(after) = timeout else { return future.await };
+    match tokio::time::timeout(after, future).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::Timeout { doing: doing.to_owned(), after }),
+    }
+}
+
+/// The awaitable of a publication that is done: always the same.
+fn finished_operation(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static DONE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let make = || Operation::ready(finished(py, Ok(PublishAck::success()))?.into_bound(py)).map(Bound::unbind);
+    DONE.get_or_try_init(py, make).map(|done| done.bind(py).clone())
+}
+
+enum Failure {
+    Client(Error),
+    Python(PyErr),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl From<PyErr> for Failure {
+    fn from(error: PyErr) -> Self {
+        Self::Python(error)
+    }
+}
+
+/// Whether the publication was refused only because there is no room now; an empty queue it will never fit.
+fn waits_for_room(error: &Error) -> bool {
+    matches!(error, Error::Request(RequestError::QueueFull { bytes, .. }) if *bytes > 0)
+}
+
+fn pair(item: &Bound<'_, PyAny>, encode: Option<&str>) -> PyResult<(PyBackedStr, Data)> {
+    let wrong = || PyTypeError::new_err("publish_many takes (topic, payload) pairs, or payloads together with topic=");
+    let pair = item.cast::<PyTuple>().map_err(|_| wrong())?;
+    if pair.len() != 2 {
+        return Err(wrong());
+    }
+    let topic = pair.get_item(0)?.extract().map_err(|_| wrong())?;
+    Ok((topic, Data::extract(&pair.get_item(1)?, encode)?))
+}

@@ -1,0 +1,483 @@
+//! `SyncClient`: the blocking face of a [`Core`]. It needs no event loop and works inside one (Jupyter), because all
+//! input and output is on FerroMQ's own runtime. Every wait lets go of the GIL and sees Ctrl-C.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use pyo3::{
+    prelude::*,
+    types::{PyDict, PyTuple},
+};
+
+use super::{
+    core::Core,
+    errors, events,
+    message::Message,
+    options::{ClientArguments, ReconnectArgument, Session, VersionArgument, Will, duration, qos},
+    properties::Keywords,
+    publish::{Publication, Publications},
+    stream::Reader,
+    subscription::{Items, SubscribeArguments, Subscribed},
+};
+use crate::{
+    client::Error,
+    codec::{ReasonCode, Version},
+};
+
+/// The blocking client.
+#[pyclass(frozen, module = "ferromq", subclass)]
+pub(crate) struct SyncClient {
+    core: Arc<Core>,
+}
+
+impl SyncClient {
+    fn block_on<T: Send>(&self, py: Python<'_>, future: impl Future<Output = Result<T, Error>> + Send) -> PyResult<T> {
+        block_on(py, &self.core, future)
+    }
+}
+
+#[pymethods]
+#[allow(clippy::too_many_arguments)] // keyword arguments
+impl SyncClient {
+    #[new]
+    #[pyo3(signature = (server = None, *, client_id = "", version = VersionArgument(Version::V5), username = None, password = None,
+        keep_alive = 60, session = None, will = None, reconnect = ReconnectArgument::default(), timeout = 10.0, receive_maximum = 1024,
+        max_packet_size = None, max_queued = 100_000, max_queued_bytes = 67_108_864, queue_qos0 = true,
+        user_properties = None))]
+    fn new(
+        py: Python<'_>,
+        server: Option<Bound<'_, PyAny>>,
+        client_id: &str,
+        version: VersionArgument,
+        username: Option<&str>,
+        password: Option<Bound<'_, PyAny>>,
+        keep_alive: u16,
+        session: Option<Bound<'_, Session>>,
+        will: Option<Bound<'_, Will>>,
+        reconnect: ReconnectArgument,
+        timeout: f64,
+        receive_maximum: u16,
+        max_packet_size: Option<u32>,
+        max_queued: usize,
+        max_queued_bytes: usize,
+        queue_qos0: bool,
+        user_properties: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let arguments = ClientArguments {
+            client_id,
+            version: version.0,
+            username,
+            password: password.as_ref(),
+            keep_alive,
+            session: session.as_ref(),
+            will: will.as_ref(),
+            reconnect: reconnect.0,
+            timeout,
+            receive_maximum,
+            max_packet_size,
+            max_queued,
+            max_queued_bytes,
+            queue_qos0,
+            user_properties: user_properties.as_ref(),
+        };
+        Ok(Self { core: Core::new(py, server.as_ref(), &arguments)? })
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        let this = slf.get();
+        let client = this.block_on(slf.py(), this.core.connect(slf.py())?)?;
+        this.core.connected(client);
+        Ok(slf)
+    }
+
+    #[pyo3(signature = (exc_type = None, exc_value = None, traceback = None))]
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        exc_type: Option<Bound<'_, PyAny>>,
+        exc_value: Option<Bound<'_, PyAny>>,
+        traceback: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let _ = (exc_value, traceback);
+        self.block_on(py, self.core.disconnect(py, ReasonCode::Success, exc_type.is_some())?)
+    }
+
+    fn connect(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        Self::__enter__(slf)
+    }
+
+    #[pyo3(signature = (*, with_will = false))]
+    fn disconnect(&self, py: Python<'_>, with_will: bool) -> PyResult<()> {
+        let reason = if with_will { ReasonCode::DisconnectWithWill } else { ReasonCode::Success };
+        self.block_on(py, self.core.disconnect(py, reason, false)?)
+    }
+
+    #[pyo3(signature = (topic, payload = None, *, qos = 0, retain = false, encode = None, timeout = None,
+        message_expiry = None, content_type = None, response_topic = None, correlation_data = None,
+        user_properties = None, payload_format = None))]
+    fn publish(
+        &self,
+        py: Python<'_>,
+        topic: &str,
+        payload: Option<Bound<'_, PyAny>>,
+        qos: u8,
+        retain: bool,
+        encode: Option<&str>,
+        timeout: Option<f64>,
+        message_expiry: Option<f64>,
+        content_type: Option<&str>,
+        response_topic: Option<&str>,
+        correlation_data: Option<Bound<'_, PyAny>>,
+        user_properties: Option<Bound<'_, PyAny>>,
+        payload_format: Option<u8>,
+    ) -> PyResult<Py<PyAny>> {
+        let keywords = Keywords {
+            message_expiry,
+            content_type,
+            response_topic,
+            correlation_data: correlation_data.as_ref(),
+            user_properties: user_properties.as_ref(),
+            payload_format,
+        };
+        let timeout = timeout.map(|timeout| duration(py, "timeout", timeout)).transpose()?;
+        let publication = Publication::extract(py, topic, payload.as_ref(), qos, retain, encode, &keywords)?;
+        publication.publish_blocking(py, &self.core, timeout)
+    }
+
+    #[pyo3(signature = (topic, payload = None, *, qos = 0, retain = false, encode = None, message_expiry = None,
+        content_type = None, response_topic = None, correlation_data = None, user_properties = None,
+        payload_format = None))]
+    fn publish_nowait(
+        &self,
+        py: Python<'_>,
+        topic: &str,
+        payload: Option<Bound<'_, PyAny>>,
+        qos: u8,
+        retain: bool,
+        encode: Option<&str>,
+        message_expiry: Option<f64>,
+        content_type: Option<&str>,
+        response_topic: Option<&str>,
+        correlation_data: Option<Bound<'_, PyAny>>,
+        user_properties: Option<Bound<'_, PyAny>>,
+        payload_format: Option<u8>,
+    ) -> PyResult<()> {
+        let keywords = Keywords {
+            message_expiry,
+            content_type,
+            response_topic,
+            correlation_data: correlation_data.as_ref(),
+            user_properties: user_properties.as_ref(),
+            payload_format,
+        };
+        let publication = Publication::extract(py, topic, payload.as_ref(), qos, retain, encode, &keywords)?;
+        publication.publish_nowait(py, &self.core)
+    }
+
+    #[pyo3(signature = (messages, *, topic = None, qos = 0, retain = false, encode = None, timeout = None))]
+    fn publish_many(
+        &self,
+        py: Python<'_>,
+        messages: Bound<'_, PyAny>,
+        topic: Option<&str>,
+        qos: u8,
+        retain: bool,
+        encode: Option<&str>,
+        timeout: Option<f64>,
+    ) -> PyResult<usize> {
+        let timeout = timeout.map(|timeout| duration(py, "timeout", timeout)).transpose()?;
+        let publications = Publications::extract(&messages, topic, encode, self::qos(py, qos)?, retain)?;
+        publications.publish_blocking(py, &self.core, timeout)
+    }
+
+    #[pyo3(signature = (*filters, qos = 0, maxsize = 65_536, max_bytes = 67_108_864, overflow = "block", ack = "auto",
+        no_local = false, retain_as_published = false, retain_handling = "send", user_properties = None))]
+    fn subscribe(
+        &self,
+        py: Python<'_>,
+        filters: Bound<'_, PyTuple>,
+        qos: u8,
+        maxsize: usize,
+        max_bytes: usize,
+        overflow: &str,
+        ack: &str,
+        no_local: bool,
+        retain_as_published: bool,
+        retain_handling: &str,
+        user_properties: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<SyncSubscription> {
+        let arguments = SubscribeArguments {
+            filters: &filters,
+            qos,
+            maxsize,
+            max_bytes,
+            overflow,
+            ack,
+            no_local,
+            retain_as_published,
+            retain_handling,
+            user_properties: user_properties.as_ref(),
+        };
+        SyncSubscription::open(py, &self.core, &arguments, Items::Messages)
+    }
+
+    #[pyo3(signature = (*filters))]
+    fn unsubscribe(&self, py: Python<'_>, filters: Bound<'_, PyTuple>) -> PyResult<()> {
+        self.block_on(py, self.core.unsubscribe(py, &filters)?)
+    }
+
+    #[pyo3(signature = (topic, payload = None, *, qos = 0, encode = None, timeout = 10.0, content_type = None,
+        message_expiry = None, user_properties = None, payload_format = None))]
+    fn request(
+        &self,
+        py: Python<'_>,
+        topic: &str,
+        payload: Option<Bound<'_, PyAny>>,
+        qos: u8,
+        encode: Option<&str>,
+        timeout: f64,
+        content_type: Option<&str>,
+        message_expiry: Option<f64>,
+        user_properties: Option<Bound<'_, PyAny>>,
+        payload_format: Option<u8>,
+    ) -> PyResult<Message> {
+        let keywords = Keywords {
+            message_expiry,
+            content_type,
+            user_properties: user_properties.as_ref(),
+            payload_format,
+            ..Keywords::default()
+        };
+        let client = self.core.client(py)?;
+        let publication = Publication::extract(py, topic, payload.as_ref(), qos, false, encode, &keywords)?;
+        let (request, timeout) = (publication.to_request(), duration(py, "timeout", timeout)?);
+        let response = self.block_on(py, client.request(request, timeout))?;
+        Ok(Message::new(response, None))
+    }
+
+    #[pyo3(signature = (*filters, qos = 1, maxsize = 65_536, max_bytes = 67_108_864))]
+    fn serve(
+        &self,
+        py: Python<'_>,
+        filters: Bound<'_, PyTuple>,
+        qos: u8,
+        maxsize: usize,
+        max_bytes: usize,
+    ) -> PyResult<SyncSubscription> {
+        let arguments = SubscribeArguments::requests(&filters, qos, maxsize, max_bytes);
+        let items = Items::Requests { core: Arc::clone(&self.core), is_blocking: true };
+        SyncSubscription::open(py, &self.core, &arguments, items)
+    }
+
+    fn events(&self, py: Python<'_>) -> PyResult<SyncStream> {
+        Ok(SyncStream(events::reader(py, &self.core)?))
+    }
+
+    #[getter]
+    fn client_id(&self) -> String {
+        self.core.client_id()
+    }
+
+    #[getter]
+    fn connected(&self) -> bool {
+        self.core.is_connected()
+    }
+
+    #[getter]
+    fn state(&self) -> &'static str {
+        self.core.state()
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.core.stats(py)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("SyncClient({}, {})", self.core.server(), self.core.state())
+    }
+}
+
+/// A subscription that was granted, for one thread.
+#[pyclass(frozen, module = "ferromq")]
+pub(crate) struct SyncSubscription {
+    core: Arc<Core>,
+    subscribed: Arc<Subscribed>,
+}
+
+impl SyncSubscription {
+    fn open(py: Python<'_>, core: &Arc<Core>, arguments: &SubscribeArguments<'_, '_>, items: Items) -> PyResult<Self> {
+        let subscribed = Subscribed::new(py, core, arguments, items)?;
+        subscribed.start(py)?;
+        block_on(py, core, subscribed.opened())?;
+        Ok(Self { core: Arc::clone(core), subscribed })
+    }
+}
+
+#[pymethods]
+impl SyncSubscription {
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (exc_type = None, exc_value = None, traceback = None))]
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        exc_type: Option<Bound<'_, PyAny>>,
+        exc_value: Option<Bound<'_, PyAny>>,
+        traceback: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let _ = (exc_value, traceback);
+        block_on(py, &self.core, self.subscribed.close(py, exc_type.is_some())?)
+    }
+
+    fn unsubscribe(&self, py: Python<'_>) -> PyResult<()> {
+        self.__exit__(py, None, None, None)
+    }
+
+    #[pyo3(signature = (timeout = None))]
+    fn get<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        get(py, self.subscribed.reader(), timeout)
+    }
+
+    #[pyo3(signature = (count, seconds = None))]
+    fn take(&self, py: Python<'_>, count: usize, seconds: Option<f64>) -> PyResult<Take> {
+        Take::new(py, self.subscribed.reader(), count, seconds)
+    }
+
+    #[pyo3(signature = (max = 1000, within = 0.1))]
+    fn batch<'py>(&self, py: Python<'py>, max: usize, within: f64) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let deadline = Instant::now() + duration(py, "within", within)?;
+        let mut batch = Vec::new();
+        while batch.len() < max {
+            match self.subscribed.reader().take_blocking(py, max - batch.len(), Some(deadline))? {
+                Some(more) if !more.is_empty() => batch.extend(more),
+                _ => break,
+            }
+        }
+        Ok(batch)
+    }
+
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        next(py, self.subscribed.reader(), None)
+    }
+
+    #[getter]
+    fn filters(&self) -> Vec<String> {
+        self.subscribed.filters()
+    }
+
+    #[getter]
+    fn granted(&self) -> Vec<u16> {
+        self.subscribed.granted()
+    }
+
+    #[getter]
+    fn pending(&self) -> usize {
+        self.subscribed.pending()
+    }
+
+    #[getter]
+    fn dropped(&self) -> u64 {
+        self.subscribed.dropped()
+    }
+
+    fn __repr__(&self) -> String {
+        self.subscribed.describe("SyncSubscription")
+    }
+}
+
+/// A blocking iterator over a stream.
+#[pyclass(frozen, module = "ferromq")]
+pub(crate) struct SyncStream(Arc<Reader>);
+
+#[pymethods]
+impl SyncStream {
+    #[pyo3(signature = (timeout = None))]
+    fn get<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        get(py, &self.0, timeout)
+    }
+
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        next(py, &self.0, None)
+    }
+}
+
+/// A blocking iterator over so many messages, or over so much time.
+#[pyclass(frozen, module = "ferromq", name = "_Take")]
+pub(crate) struct Take {
+    reader: Arc<Reader>,
+    left: Mutex<usize>,
+    /// The time begins with the first call, not with the making.
+    seconds: Option<Duration>,
+    deadline: Mutex<Option<Instant>>,
+}
+
+impl Take {
+    fn new(py: Python<'_>, reader: &Arc<Reader>, count: usize, seconds: Option<f64>) -> PyResult<Self> {
+        let seconds = seconds.map(|seconds| duration(py, "seconds", seconds)).transpose()?;
+        Ok(Self { reader: Arc::clone(reader), left: Mutex::new(count), seconds, deadline: Mutex::new(None) })
+    }
+}
+
+#[pymethods]
+impl Take {
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if *self.left.lock() == 0 {
+            return Ok(None);
+        }
+        let deadline =
+            self.seconds.map(|seconds| *self.deadline.lock().get_or_insert_with(|| Instant::now() + seconds));
+        let item = next(py, &self.reader, deadline)?;
+        let mut left = self.left.lock();
+        *left = if item.is_some() { left.saturating_sub(1) } else { 0 };
+        Ok(item)
+    }
+}
+
+fn get<'py>(py: Python<'py>, reader: &Reader, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+    if let Some(item) = reader.try_next(py)? {
+        return Ok(item);
+    }
+    let deadline = match timeout {
+        Some(seconds) => Some(Instant::now() + duration(py, "timeout", seconds)?),
+        None => None,
+    };
+    match reader.take_blocking(py, 1, deadline)? {
+        Some(mut items) => {
+            items.pop().ok_or_else(|| errors::timeout(py, "waiting for a message", timeout.unwrap_or_default()))
+        }
+        None => Err(errors::closed(py, "the subscription has ended")),
+    }
+}
+
+/// The next item; `None` at the deadline, and when there will be no more.
+fn next<'py>(py: Python<'py>, reader: &Reader, deadline: Option<Instant>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    if let Some(item) = reader.try_next(py)? {
+        return Ok(Some(item));
+    }
+    Ok(reader.take_blocking(py, 1, deadline)?.and_then(|mut items| items.pop()))
+}
+
+fn block_on<T: Send>(
+    py: Python<'_>,
+    core: &Core,
+    future: impl Future<Output = Result<T, Error>> + Send,
+) -> PyResult<T> {
+    core.process(py)?.block_on(py, future)?.map_err(|error| errors::from_client(py, &error))
+}

@@ -1,0 +1,143 @@
+//! Setting up a broker.
+
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    io,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{Broker, BrokerHandle};
+use crate::{
+    broker::{Hooks, Settings, Shared},
+    net::{
+        listener::{BindError, ListenerConfig, bind},
+        shard::{Shards, spawn},
+    },
+    router::SHARDS_MAX,
+};
+
+/// What a broker is made from. Without listeners it is reached by [`Broker::connect_memory`] only.
+#[derive(Debug)]
+pub struct BrokerBuilder {
+    settings: Settings,
+    hooks: Hooks,
+    listeners: Vec<ListenerConfig>,
+    shards: usize,
+    seed: Option<u64>,
+    drain_timeout: Duration,
+}
+
+impl Default for BrokerBuilder {
+    fn default() -> Self {
+        Self {
+            settings: Settings::default(),
+            hooks: Hooks::default(),
+            listeners: Vec::new(),
+            shards: 1,
+            seed: None,
+            drain_timeout: DRAIN_TIMEOUT,
+        }
+    }
+}
+
+impl BrokerBuilder {
+    /// Capabilities and bounds; the defaults are made for the open network.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Authentication, authorisation, events.
+    #[must_use]
+    pub fn hooks(mut self, hooks: Hooks) -> Self {
+        self.hooks = hooks;
+        self
+    }
+
+    /// Adds a listener: a [`ListenerConfig`], or a [`ListenerUrl`](crate::net::listener::ListenerUrl) for the defaults.
+    #[must_use]
+    pub fn listen(mut self, listener: impl Into<ListenerConfig>) -> Self {
+        self.listeners.push(listener.into());
+        self
+    }
+
+    /// How many threads share the clients, 64 at most; 0 takes as many as there are cores. Default 1.
+    #[must_use]
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.shards = shards;
+        self
+    }
+
+    /// Seeds what is random, hashes included; without it, the seed is. A known seed is for tests.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// How long [`Broker::shutdown`] waits for what is unsent. Default 5 s.
+    #[must_use]
+    pub fn drain_timeout(mut self, drain_timeout: Duration) -> Self {
+        self.drain_timeout = drain_timeout;
+        self
+    }
+
+    /// Starts it. When this returns, all listeners accept connections.
+    pub fn start(self) -> Result<Broker, StartError> {
+        let count = match self.shards {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        };
+        let count = count.min(SHARDS_MAX);
+        let seed = self.seed.unwrap_or_else(random_seed);
+        let now = Instant::now();
+        let bound = self.listeners.iter().map(|listener| bind(listener, count)).collect::<Result<Vec<_>, _>>()?;
+        let authenticator = self.hooks.authenticator.clone();
+        let shared = Shared::new(self.settings, self.hooks, count, seed, now);
+        let (shards, polls) = Shards::new(&shared, authenticator, seed, now).map_err(StartError::Poll)?;
+        let mut broker = Broker {
+            handle: BrokerHandle::new(Arc::clone(&shards), shared),
+            listeners: Vec::new(),
+            threads: Vec::new(),
+            socket_files: Vec::new(),
+            drain_timeout: self.drain_timeout,
+        };
+        for listener in bound {
+            shards.listen(listener.sockets, &listener.info).map_err(StartError::Poll)?;
+            broker.listeners.push(listener.url);
+            broker.socket_files.extend(listener.socket_file);
+        }
+        for (index, poll) in polls.into_iter().enumerate() {
+            // If one cannot be had, dropping the broker ends those before it.
+            let thread = spawn(Arc::clone(&shards), index, poll).map_err(StartError::Thread)?;
+            broker.threads.push(thread);
+        }
+        Ok(broker)
+    }
+}
+
+/// Why a broker could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A listener could not be set up.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A readiness source could not be had.
+    #[error("no readiness source for a shard: {0}; raise the limit on open files, or use fewer shards")]
+    Poll(io::Error),
+    /// A thread could not be had.
+    #[error("no thread for a shard: {0}; raise the limit on processes, or use fewer shards")]
+    Thread(io::Error),
+}
+
+/// The standard library seeds its hash tables from the system's random source.
+fn random_seed() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// A client on a slow link takes a few seconds for what is on its way to it.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);

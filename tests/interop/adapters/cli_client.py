@@ -1,0 +1,127 @@
+"""Command-line clients: mosquitto_pub and mosquitto_sub, `ferromq pub` and `ferromq sub`, which take the same flags.
+
+A connection is one `sub` process, started by subscribe; every publish is a `pub` process of its own. A last will rides
+on the subscriber.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import lines
+
+SEPARATOR = "\x1f"
+# Fields of the -F format of mosquitto_sub, in this order.
+FORMAT = SEPARATOR.join(["message", "%t", "%q", "%r", "%x", "%P", "%R", "%D", "%C", "%E"])
+STREAM_BYTES_MAX = 64 * 1024 * 1024
+FERROMQ = os.environ.get("FERROMQ") or str(Path(sys.executable).with_name("ferromq"))
+PROGRAMS = {
+    "mosquitto": (["mosquitto_pub"], ["mosquitto_sub"]),
+    "ferromq": ([FERROMQ, "pub"], [FERROMQ, "sub"]),
+}
+
+
+class Cli:
+    """At most one `sub` process at a time."""
+
+    def __init__(self, flavour):
+        self._pub, self._sub = PROGRAMS[flavour]
+        # Without it the C library holds lines back when its output is a pipe.
+        self._unbuffered = [shutil.which("stdbuf"), "-oL"] if shutil.which("stdbuf") else []
+        self._process = None
+
+    def connect(self, *, host, port, transport, path, version, client_id, clean, expiry, will):
+        del transport, path  # TCP only
+        self._version = version
+        self._client_id = client_id
+        self._server = ["-h", host, "-p", str(port), "-V", {4: "311", 5: "5"}[version]]
+        self._session = [] if clean else ["-c"]
+        if version == 5:
+            self._session += ["-x", str(expiry)]
+        if will:
+            self._session += ["--will-topic", will["topic"], "--will-payload", will["payload"].decode()]
+            self._session += ["--will-qos", str(will["qos"])] + (["--will-retain"] if will["retain"] else [])
+
+    async def subscribe(self, *, filters, qos, options):
+        if options:
+            raise NotImplementedError(f"options {options}")
+        arguments = [*self._server, *self._session, "-i", self._client_id, "-q", str(qos), "-d", "-F", FORMAT]
+        for name in filters:
+            arguments += ["-t", name]
+        self._process = await asyncio.create_subprocess_exec(
+            *self._unbuffered,
+            *self._sub,
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            limit=STREAM_BYTES_MAX,
+        )
+        granted = asyncio.get_running_loop().create_future()
+        self._reader = asyncio.create_task(self._read(self._process, granted))
+        return {"granted": await granted}
+
+    async def _read(self, process, granted):
+        async for raw in process.stdout:
+            line = raw.decode(errors="surrogateescape").rstrip("\n")
+            if line.startswith("Subscribed (mid: "):
+                # A resumed session delivers before it subscribes again; a line of a message never starts like this.
+                granted.set_result([int(code) for code in line.partition(": ")[2].partition(": ")[2].split(", ")])
+            elif line.startswith("message" + SEPARATOR):
+                _received(line.split(SEPARATOR))
+        if not granted.done():
+            granted.set_exception(RuntimeError(f"the subscriber ended with status {await process.wait()}"))
+
+    async def publish(self, *, topic, payload, qos, retain, properties):
+        arguments = [*self._server, "-i", f"{self._client_id}-pub", "-t", topic, "-q", str(qos)]
+        arguments += ["-r"] if retain else []
+        arguments += ["-s"] if payload else ["-n"]
+        for name, value in properties.items():
+            arguments += _property(name, value)
+        process = await asyncio.create_subprocess_exec(
+            *self._pub, *arguments, stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        _, errors = await process.communicate(payload)
+        if process.returncode != 0:
+            raise RuntimeError(f"status {process.returncode}: {errors.decode(errors='replace').strip()}")
+
+    async def disconnect(self):
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            await self._process.wait()
+            await self._reader
+            self._process = None
+
+
+def _property(name, value):
+    if name == "user":
+        return [word for pair in value for word in ("-D", "publish", "user-property", *pair)]
+    names = {
+        "response_topic": "response-topic",
+        "correlation": "correlation-data",
+        "expiry": "message-expiry-interval",
+        "content_type": "content-type",
+    }
+    text = value.decode() if isinstance(value, bytes) else str(value)
+    return ["-D", "publish", names[name], text]
+
+
+def _received(fields):
+    _, topic, qos, retain, payload, user, response_topic, correlation, content_type, expiry = fields
+    found = {
+        "user": [pair.split(":", 1) for pair in user.split(" ")] if user else None,
+        "response_topic": response_topic,
+        "correlation": lines.encode(correlation.encode()) if correlation else None,
+        "content_type": content_type,
+        "expiry": int(expiry) if expiry else None,
+    }
+    properties = {name: value for name, value in found.items() if value}
+    lines.emit_message(topic, bytes.fromhex(payload), int(qos), retain == "1", properties)
+
+
+if __name__ == "__main__":
+    lines.run(Cli(sys.argv[1]))
