@@ -315,7 +315,12 @@ impl Shard {
             }
         }
         let hash = self.shared.client_hash(&connect.client_id);
-        let key = self.sessions.insert(ClientSession::new(connect.client_id.clone(), hash, connect.version));
+        let key = self.sessions.insert(ClientSession::new(
+            connect.client_id.clone(),
+            hash,
+            connect.version,
+            self.by_client.hasher().clone(),
+        ));
         self.by_client.insert(connect.client_id.clone(), key);
         (key, false)
     }

@@ -128,7 +128,8 @@ fn make_type<T: Awaitable>(py: Python<'_>) -> PyResult<Py<PyType>> {
         .map_err(Into::into)
 }
 
-type SendFunction = unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject, *mut *mut ffi::PyObject) -> ffi::PySendResult;
+type SendFunction =
+    unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject, *mut *mut ffi::PyObject) -> ffi::PySendResult;
 
 fn slot(id: c_int, value: *mut c_void) -> ffi::PyType_Slot {
     ffi::PyType_Slot { slot: id, pfunc: value }
@@ -296,11 +297,7 @@ unsafe extern "C" fn dealloc<T: Awaitable>(slf: *mut ffi::PyObject) {
     }
 }
 
-unsafe extern "C" fn traverse<T: Awaitable>(
-    slf: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
+unsafe extern "C" fn traverse<T: Awaitable>(slf: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
     // SAFETY: the collector passes a live object and a visitor to be called with `arg`.
     unsafe {
         let status = visit(ffi::Py_TYPE(slf).cast(), arg);
@@ -323,4 +320,3 @@ unsafe extern "C" fn clear<T: Awaitable>(slf: *mut ffi::PyObject) -> c_int {
         Ok(0)
     })
 }
-

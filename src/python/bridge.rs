@@ -23,7 +23,7 @@ use pyo3::{
     exceptions::{PyNotImplementedError, PyRuntimeError},
     prelude::*,
     sync::PyOnceLock,
-    types::{PyWeakref, PyWeakrefMethods, PyWeakrefReference},
+    types::{PyWeakrefMethods, PyWeakrefReference},
 };
 
 use super::{

@@ -9,13 +9,15 @@ use super::{
     events,
     message::Message,
     operation::Operation,
-    options::{ClientArguments, Session, Will, duration, qos},
-    payload::Data,
+    options::{ClientArguments, ReconnectArgument, Session, VersionArgument, Will, duration, qos},
     properties::Keywords,
     publish::{Publication, Publications},
-    subscription::{BYTES_MAX, Items, MESSAGES_MAX, REQUEST_QOS, SubscribeArguments, Subscribed, Subscription},
+    subscription::{Items, SubscribeArguments, Subscribed, Subscription},
 };
-use crate::{client::PublishRequest, codec::ReasonCode};
+use crate::{
+    client::PublishRequest,
+    codec::{ReasonCode, Version},
+};
 
 /// The asynchronous client.
 #[pyclass(frozen, module = "ferromq", subclass)]
@@ -27,21 +29,21 @@ pub(crate) struct Client {
 #[allow(clippy::too_many_arguments)] // keyword arguments
 impl Client {
     #[new]
-    #[pyo3(signature = (server = None, *, client_id = "", version = None, username = None, password = None,
-        keep_alive = 60, session = None, will = None, reconnect = None, timeout = 10.0, receive_maximum = 1024,
+    #[pyo3(signature = (server = None, *, client_id = "", version = VersionArgument(Version::V5), username = None, password = None,
+        keep_alive = 60, session = None, will = None, reconnect = ReconnectArgument::default(), timeout = 10.0, receive_maximum = 1024,
         max_packet_size = None, max_queued = 100_000, max_queued_bytes = 67_108_864, queue_qos0 = true,
         user_properties = None))]
     fn new(
         py: Python<'_>,
         server: Option<Bound<'_, PyAny>>,
         client_id: &str,
-        version: Option<Bound<'_, PyAny>>,
+        version: VersionArgument,
         username: Option<&str>,
         password: Option<Bound<'_, PyAny>>,
         keep_alive: u16,
         session: Option<Bound<'_, Session>>,
         will: Option<Bound<'_, Will>>,
-        reconnect: Option<Bound<'_, PyAny>>,
+        reconnect: ReconnectArgument,
         timeout: f64,
         receive_maximum: u16,
         max_packet_size: Option<u32>,
@@ -52,13 +54,13 @@ impl Client {
     ) -> PyResult<Self> {
         let arguments = ClientArguments {
             client_id,
-            version: version.as_ref(),
+            version: version.0,
             username,
             password: password.as_ref(),
             keep_alive,
             session: session.as_ref(),
             will: will.as_ref(),
-            reconnect: reconnect.as_ref(),
+            reconnect: reconnect.0,
             timeout,
             receive_maximum,
             max_packet_size,
@@ -131,7 +133,8 @@ impl Client {
             payload_format,
         };
         let timeout = timeout.map(|timeout| duration(py, "timeout", timeout)).transpose()?;
-        Publication::extract(py, topic, payload.as_ref(), qos, retain, encode, &keywords)?.publish(py, &self.core, timeout)
+        Publication::extract(py, topic, payload.as_ref(), qos, retain, encode, &keywords)?
+            .publish(py, &self.core, timeout)
     }
 
     #[pyo3(signature = (topic, payload = None, *, qos = 0, retain = false, encode = None, message_expiry = None,
@@ -180,7 +183,7 @@ impl Client {
         publications.publish(py, &self.core, timeout)
     }
 
-    #[pyo3(signature = (*filters, qos = 0, maxsize = MESSAGES_MAX, max_bytes = BYTES_MAX, overflow = "block", ack = "auto",
+    #[pyo3(signature = (*filters, qos = 0, maxsize = 65_536, max_bytes = 67_108_864, overflow = "block", ack = "auto",
         no_local = false, retain_as_published = false, retain_handling = "send", user_properties = None))]
     fn subscribe(
         &self,
@@ -247,7 +250,7 @@ impl Client {
         Operation::spawn(py, work, |py, response| Ok(Py::new(py, Message::new(response, None))?.into_any()))
     }
 
-    #[pyo3(signature = (*filters, qos = REQUEST_QOS, maxsize = MESSAGES_MAX, max_bytes = BYTES_MAX))]
+    #[pyo3(signature = (*filters, qos = 1, maxsize = 65_536, max_bytes = 67_108_864))]
     fn serve(
         &self,
         py: Python<'_>,
@@ -287,5 +290,4 @@ impl Client {
     fn __repr__(&self) -> String {
         format!("Client({}, {})", self.core.server(), self.core.state())
     }
-
 }

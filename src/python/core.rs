@@ -6,7 +6,8 @@ use parking_lot::Mutex;
 use pyo3::{
     exceptions::PyTypeError,
     prelude::*,
-    types::PyString,
+    pybacked::PyBackedStr,
+    types::{PyDict, PyString, PyTuple},
 };
 
 use super::{
@@ -15,6 +16,7 @@ use super::{
     options::ClientArguments,
     publish::Sink,
     runtime::{Local, Process},
+    topics::parse_filter,
 };
 use crate::{
     client::{Client, ClientOptions, ConnectionState, DisconnectOptions, Error, ServerUrl},
@@ -38,13 +40,20 @@ enum Target {
 
 impl Core {
     /// A client that is not connected.
-    pub(crate) fn new(server: &Bound<'_, PyAny>, arguments: &ClientArguments<'_, '_>) -> PyResult<Arc<Self>> {
-        let py = server.py();
+    pub(crate) fn new(
+        py: Python<'_>,
+        server: Option<&Bound<'_, PyAny>>,
+        arguments: &ClientArguments<'_, '_>,
+    ) -> PyResult<Arc<Self>> {
         let mut options = arguments.to_options(py)?;
-        let target = match server.cast::<Broker>() {
-            Ok(broker) => Target::Memory(broker.get().connector()),
-            Err(_) => {
+        let target = match server.map(|server| (server, server.cast::<Broker>())) {
+            Some((_, Ok(broker))) => Target::Memory(broker.get().connector()),
+            Some((server, Err(_))) => {
                 options.servers = servers(server)?;
+                Target::Servers
+            }
+            None => {
+                options.servers = vec![ServerUrl::Tcp { host: "localhost".to_owned(), port: 1883 }];
                 Target::Servers
             }
         };
@@ -80,20 +89,33 @@ impl Core {
     }
 
     /// Connects; the result is to be given to [`Self::connected`].
-    pub(crate) fn connect(self: &Arc<Self>, py: Python<'_>) -> PyResult<impl Future<Output = Result<Client, Error>> + use<>> {
+    pub(crate) fn connect(
+        self: &Arc<Self>,
+        py: Python<'_>,
+    ) -> PyResult<impl Future<Output = Result<Client, Error>> + use<>> {
         if self.client.try_get(py)?.lock().is_some() {
             return Err(errors::closed(py, "the client is connected already; one `with` block at a time"));
         }
         let core = Arc::clone(self);
         Ok(async move {
-            let options = core.options.clone();
-            let client = match &core.target {
-                Target::Servers => Client::start(options)?,
-                Target::Memory(connector) => Client::start_with(options, connector.clone())?,
-            };
+            let client = core.begin()?;
             client.ready().await?;
             Ok(client)
         })
+    }
+
+    /// Begins to connect, without waiting.
+    pub(crate) fn start(&self, py: Python<'_>) -> PyResult<()> {
+        let _guard = self.process(py)?.runtime().enter();
+        self.connected(self.begin().map_err(|error| errors::from_client(py, &error))?);
+        Ok(())
+    }
+
+    fn begin(&self) -> Result<Client, Error> {
+        match &self.target {
+            Target::Servers => Client::start(self.options.clone()),
+            Target::Memory(connector) => Client::start_with(self.options.clone(), connector.clone()),
+        }
     }
 
     pub(crate) fn connected(&self, client: Client) {
@@ -116,10 +138,46 @@ impl Core {
             let options = DisconnectOptions { reason, timeout, ..DisconnectOptions::default() };
             match client.disconnect(options).await {
                 // The end was asked for; that the connection had ended before is no news here.
-                Err(Error::Closed | Error::ConnectionLost { .. } | Error::Connection { .. } | Error::Io { .. }) => Ok(()),
+                Err(Error::Closed | Error::ConnectionLost { .. } | Error::Connection { .. } | Error::Io { .. }) => {
+                    Ok(())
+                }
                 result => result,
             }
         })
+    }
+
+    /// Unsubscribes from filters that no subscription object stands for.
+    pub(crate) fn unsubscribe(
+        &self,
+        py: Python<'_>,
+        filters: &Bound<'_, PyTuple>,
+    ) -> PyResult<impl Future<Output = Result<(), Error>> + Send + use<>> {
+        let client = self.client(py)?;
+        let parse = |filter: Bound<'_, PyAny>| parse_filter(py, &filter.extract::<PyBackedStr>()?);
+        let filters = filters.iter().map(parse).collect::<PyResult<Vec<_>>>()?;
+        Ok(async move { client.unsubscribe(filters).await })
+    }
+
+    /// Counters.
+    pub(crate) fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = self.client(py)?.stats();
+        let dict = PyDict::new(py);
+        dict.set_item("received", stats.received)?;
+        dict.set_item("unmatched", stats.unmatched)?;
+        dict.set_item("published", stats.published)?;
+        dict.set_item("connections", stats.connections)?;
+        dict.set_item("bytes_in", stats.bytes_in)?;
+        dict.set_item("bytes_out", stats.bytes_out)?;
+        dict.set_item("unfinished", stats.unfinished)?;
+        Ok(dict)
+    }
+
+    /// Where it connects to.
+    pub(crate) fn server(&self) -> String {
+        match &self.target {
+            Target::Servers => self.options.servers.iter().map(ServerUrl::to_string).collect::<Vec<_>>().join(", "),
+            Target::Memory(_) => "memory".to_owned(),
+        }
     }
 
     pub(crate) fn client_id(&self) -> String {

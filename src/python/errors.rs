@@ -63,13 +63,7 @@ const TABLE: &[(Kind, &str, Option<Kind>, Builtin, &str)] = &[
         Builtin::None,
         "The server refused it for lack of credentials or permission.",
     ),
-    (
-        Kind::ProtocolError,
-        "ProtocolError",
-        Some(Kind::FerroMQError),
-        Builtin::None,
-        "The peer violated the protocol.",
-    ),
+    (Kind::ProtocolError, "ProtocolError", Some(Kind::FerroMQError), Builtin::None, "The peer violated the protocol."),
     (
         Kind::QueueFull,
         "QueueFull",
@@ -77,13 +71,7 @@ const TABLE: &[(Kind, &str, Option<Kind>, Builtin, &str)] = &[
         Builtin::None,
         "A bounded queue is full and its policy is not to wait.",
     ),
-    (
-        Kind::Timeout,
-        "Timeout",
-        Some(Kind::FerroMQError),
-        Builtin::Timeout,
-        "It took longer than allowed.",
-    ),
+    (Kind::Timeout, "Timeout", Some(Kind::FerroMQError), Builtin::Timeout, "It took longer than allowed."),
     (
         Kind::Closed,
         "Closed",
@@ -213,7 +201,6 @@ fn kind_of(error: &Error) -> Kind {
         Error::Overflow { .. } => Kind::QueueFull,
         Error::Options(_) => Kind::InvalidArgument,
         Error::Closed => Kind::Closed,
-        _ => Kind::FerroMQError,
     }
 }
 
@@ -261,7 +248,8 @@ impl Fault<'_> {
         }
         if let Some(properties) = self.properties {
             exception.setattr("reason_string", properties.reason_string().map(Text::as_str))?;
-            let pairs: Vec<_> = properties.user_properties().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let pairs: Vec<_> =
+                properties.user_properties().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             exception.setattr("user_properties", PyTuple::new(py, pairs)?)?;
         }
         if let Some(packet) = self.packet {
@@ -280,7 +268,7 @@ fn classes(py: Python<'_>) -> PyResult<&Vec<Py<PyType>>> {
         let mut classes: Vec<Py<PyType>> = Vec::with_capacity(TABLE.len());
         for (_, name, base, builtin, doc) in TABLE {
             let base = base.and_then(|base| classes.get(base as usize)).map(|class| class.bind(py).clone());
-            let bases = PyTuple::new(py, base.into_iter().chain(builtin.class(py)))?;
+            let bases = PyTuple::new(py, base.into_iter().chain(builtin.class(py)).collect::<Vec<_>>())?;
             classes.push(make_class(py, name, &bases, doc)?);
         }
         Ok(classes)

@@ -3,7 +3,10 @@
 //! The work begins with the call and not with the `await`, so publications keep the order of their calls. A finished
 //! operation never visits the event loop.
 
-use std::{ffi::{CStr, c_int}, future::Future};
+use std::{
+    ffi::{CStr, c_int},
+    future::Future,
+};
 
 use pyo3::{prelude::*, sync::PyOnceLock, types::PyType};
 use tokio::task::AbortHandle;

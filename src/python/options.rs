@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use pyo3::{prelude::*, types::PyString};
+use pyo3::{Borrowed, prelude::*};
 
 use super::{
     errors, payload,
@@ -199,13 +199,13 @@ impl Session {
 /// The keyword arguments of `Client` and `SyncClient`.
 pub(crate) struct ClientArguments<'a, 'py> {
     pub(crate) client_id: &'a str,
-    pub(crate) version: &'a Bound<'py, PyAny>,
+    pub(crate) version: Version,
     pub(crate) username: Option<&'a str>,
     pub(crate) password: Option<&'a Bound<'py, PyAny>>,
     pub(crate) keep_alive: u16,
     pub(crate) session: Option<&'a Bound<'py, Session>>,
     pub(crate) will: Option<&'a Bound<'py, Will>>,
-    pub(crate) reconnect: &'a Bound<'py, PyAny>,
+    pub(crate) reconnect: Option<client::Reconnect>,
     pub(crate) timeout: f64,
     pub(crate) receive_maximum: u16,
     pub(crate) max_packet_size: Option<u32>,
@@ -222,15 +222,21 @@ impl ClientArguments<'_, '_> {
             return Err(errors::invalid(py, "receive_maximum is at least 1"));
         }
         let timeout = duration(py, "timeout", self.timeout)?;
-        let mut options =
-            client::ClientOptions { connect_timeout: timeout, request_timeout: timeout, ..client::ClientOptions::default() };
-        options.reconnect = self.reconnect()?;
+        let mut options = client::ClientOptions {
+            connect_timeout: timeout,
+            request_timeout: timeout,
+            ..client::ClientOptions::default()
+        };
+        options.reconnect = self.reconnect;
         let session = &mut options.session;
-        session.version = version(self.version)?;
+        session.version = self.version;
         session.client_id = text(py, self.client_id)?;
         session.username = self.username.map(|name| text(py, name)).transpose()?;
-        session.password =
-            self.password.map(|password| payload::Data::extract(password, None)).transpose()?.map(|data| data.to_bytes());
+        session.password = self
+            .password
+            .map(|password| payload::Data::extract(password, None))
+            .transpose()?
+            .map(|data| data.to_bytes());
         session.keep_alive = self.keep_alive;
         session.connack_timeout = timeout;
         session.receive_maximum = self.receive_maximum;
@@ -250,12 +256,41 @@ impl ClientArguments<'_, '_> {
         }
         Ok(options)
     }
+}
 
-    fn reconnect(&self) -> PyResult<Option<client::Reconnect>> {
-        if let Ok(reconnect) = self.reconnect.cast::<Reconnect>() {
-            return Ok(Some(reconnect.get().0));
+/// The argument `version`: 5, 4 or 3 as on the wire, or "5.0", "3.1.1" or "3.1" as people say.
+pub(crate) struct VersionArgument(pub(crate) Version);
+
+impl<'py> FromPyObject<'_, 'py> for VersionArgument {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        match value.str()?.to_str()? {
+            "5" | "5.0" => Ok(Self(Version::V5)),
+            "4" | "3.1.1" => Ok(Self(Version::V3_1_1)),
+            "3" | "3.1" => Ok(Self(Version::V3_1)),
+            other => Err(errors::invalid(value.py(), &format!("version is 5, 4 (3.1.1) or 3 (3.1), not {other}"))),
         }
-        Ok(self.reconnect.is_truthy()?.then(client::Reconnect::default))
+    }
+}
+
+/// The argument `reconnect`: how, or whether with the defaults.
+pub(crate) struct ReconnectArgument(pub(crate) Option<client::Reconnect>);
+
+impl Default for ReconnectArgument {
+    fn default() -> Self {
+        Self(Some(client::Reconnect::default()))
+    }
+}
+
+impl<'py> FromPyObject<'_, 'py> for ReconnectArgument {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if let Ok(reconnect) = value.cast::<Reconnect>() {
+            return Ok(Self(Some(reconnect.get().0)));
+        }
+        Ok(if value.is_truthy()? { Self::default() } else { Self(None) })
     }
 }
 
@@ -272,18 +307,4 @@ pub(crate) fn duration(py: Python<'_>, name: &str, seconds: f64) -> PyResult<Dur
         return Err(errors::invalid(py, &format!("{name} is a number of seconds, not {seconds}")));
     }
     Ok(Duration::from_secs_f64(seconds.min(SECONDS_MAX)))
-}
-
-/// 5, 4 or 3 as on the wire, or "5.0", "3.1.1" or "3.1" as people say.
-fn version(value: &Bound<'_, PyAny>) -> PyResult<Version> {
-    let name = match value.cast::<PyString>() {
-        Ok(name) => name.clone(),
-        Err(_) => value.str()?,
-    };
-    match name.to_str()? {
-        "5" | "5.0" => Ok(Version::V5),
-        "4" | "3.1.1" => Ok(Version::V3_1_1),
-        "3" | "3.1" => Ok(Version::V3_1),
-        other => Err(errors::invalid(value.py(), &format!("version is 5, 4 (3.1.1) or 3 (3.1), not {other}"))),
-    }
 }

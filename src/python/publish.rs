@@ -12,7 +12,7 @@ use pyo3::{
     prelude::*,
     pybacked::PyBackedStr,
     sync::PyOnceLock,
-    types::{PyList, PyTuple},
+    types::{PyList, PyString, PyTuple},
 };
 use tokio::sync::oneshot;
 
@@ -21,8 +21,9 @@ use super::{
     core::Core,
     errors,
     operation::Operation,
+    options,
     payload::Data,
-    properties::user_properties_tuple,
+    properties::{Keywords, user_properties_tuple},
 };
 use crate::{
     client::{Client, Completion, CompletionSink, Error, Outgoing, Payload, PublishAck, PublishRequest, RequestError},
@@ -64,7 +65,26 @@ pub(crate) struct Publication<'a> {
     pub(crate) properties: Properties,
 }
 
-impl Publication<'_> {
+impl<'a> Publication<'a> {
+    /// What a verb was called with.
+    pub(crate) fn extract(
+        py: Python<'_>,
+        topic: &'a str,
+        payload: Option<&Bound<'_, PyAny>>,
+        qos: u8,
+        retain: bool,
+        encode: Option<&str>,
+        keywords: &Keywords<'_, '_>,
+    ) -> PyResult<Self> {
+        let payload = match payload {
+            Some(payload) => Data::extract(payload, encode)?,
+            // `None` is a value to be encoded, too.
+            None if encode == Some("json") => Data::extract(&py.None().into_bound(py), encode)?,
+            None => Data::Empty,
+        };
+        Ok(Self { topic, payload, qos: options::qos(py, qos)?, retain, properties: keywords.to_properties(py)? })
+    }
+
     fn as_outgoing(&self) -> Outgoing<'_> {
         Outgoing {
             topic: self.topic,
@@ -75,7 +95,8 @@ impl Publication<'_> {
         }
     }
 
-    fn to_request(&self) -> PublishRequest {
+    /// The same, owned.
+    pub(crate) fn to_request(&self) -> PublishRequest {
         PublishRequest {
             topic: self.topic.to_owned(),
             payload: self.payload.to_bytes(),
@@ -103,7 +124,7 @@ impl Publication<'_> {
             return self.publish_in_task(py, client, timeout);
         }
         let submitted = match self.qos {
-            QoS::AtMostOnce => client.try_publish(&self.as_outgoing()).map(|_| None),
+            QoS::AtMostOnce => client.try_publish(&self.as_outgoing()).map(|_| None).map_err(Failure::from),
             _ => self.submit(py, core, &client).map(Some),
         };
         match submitted {
@@ -176,12 +197,13 @@ impl Publications {
     /// Takes `(topic, payload)` pairs, or payloads for one topic, out of any iterable.
     pub(crate) fn extract(
         messages: &Bound<'_, PyAny>,
-        topic: Option<&Bound<'_, PyAny>>,
+        topic: Option<&str>,
         encode: Option<&str>,
         qos: QoS,
         retain: bool,
     ) -> PyResult<Self> {
-        let topic: Option<PyBackedStr> = topic.map(|topic| topic.extract()).transpose()?;
+        let py = messages.py();
+        let topic: Option<PyBackedStr> = topic.map(|topic| PyString::new(py, topic).try_into()).transpose()?;
         let item = |item: Bound<'_, PyAny>| match &topic {
             Some(topic) => Ok((topic.clone_ref(item.py()), Data::extract(&item, encode)?)),
             None => pair(&item, encode),
@@ -428,6 +450,6 @@ fn pair(item: &Bound<'_, PyAny>, encode: Option<&str>) -> PyResult<(PyBackedStr,
     if pair.len() != 2 {
         return Err(wrong());
     }
-    let topic = pair.get_borrowed_item(0)?.extract().map_err(|_| wrong())?;
-    Ok((topic, Data::extract(&pair.get_borrowed_item(1)?, encode)?))
+    let topic = pair.get_item(0)?.extract().map_err(|_| wrong())?;
+    Ok((topic, Data::extract(&pair.get_item(1)?, encode)?))
 }

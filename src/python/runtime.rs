@@ -27,7 +27,6 @@ use super::{bridge::WakerThread, errors};
 
 /// The state of this process.
 pub(crate) struct Process {
-    epoch: u32,
     runtime: Runtime,
     waker: OnceLock<WakerThread>,
 }
@@ -53,7 +52,7 @@ impl Process {
             .thread_name_fn(move || format!("ferromq-io-{}", counter.fetch_add(1, Ordering::Relaxed)))
             .enable_all()
             .build()?;
-        Ok(Self { epoch: epoch(), runtime, waker: OnceLock::new() })
+        Ok(Self { runtime, waker: OnceLock::new() })
     }
 
     /// The runtime on which all input and output of this process runs.

@@ -255,7 +255,7 @@ impl State {
 }
 
 /// The Python iterator.
-struct Stream {
+pub(crate) struct Stream {
     reader: Arc<Reader>,
     batching: Option<Batching>,
     /// `__anext__` has given out this object itself, and nobody has resumed it yet.

@@ -3,7 +3,7 @@
 //! SUBSCRIBE is sent by `__aenter__`, by awaiting, or by beginning to iterate. From the mailbox messages are taken in
 //! small bites, so that the overflow policy has its say over all that Python has not seen.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use pyo3::{
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     client::{self, AckHandle, AckPolicy, Client, Error, MailboxOptions, Overflow, SubscribeRequest},
-    codec::{self, QoS, ReasonCode, RetainHandling, SubscriptionOptions},
+    codec::{self, ReasonCode, RetainHandling, SubscriptionOptions},
 };
 
 /// What `subscribe` was called with.
@@ -70,7 +70,10 @@ enum State {
 pub(crate) enum Items {
     Messages,
     /// Requests, to be answered by this client; at once if it is a synchronous one.
-    Requests { core: Arc<Core>, is_blocking: bool },
+    Requests {
+        core: Arc<Core>,
+        is_blocking: bool,
+    },
 }
 
 impl Subscribed {
@@ -142,7 +145,11 @@ impl Subscribed {
     }
 
     /// Ends it; the future waits for UNSUBACK. What is being processed is acknowledged unless it went wrong.
-    pub(crate) fn close(&self, py: Python<'_>, went_wrong: bool) -> PyResult<impl Future<Output = Result<(), Error>> + Send + use<>> {
+    pub(crate) fn close(
+        &self,
+        py: Python<'_>,
+        went_wrong: bool,
+    ) -> PyResult<impl Future<Output = Result<(), Error>> + Send + use<>> {
         let state = std::mem::replace(&mut *self.state.try_get(py)?.lock(), State::Closed);
         self.reader.finish(py, went_wrong)?;
         self.slot.wake();
@@ -189,7 +196,23 @@ impl Subscribed {
     }
 }
 
-impl SubscribeArguments<'_, '_> {
+impl<'a, 'py> SubscribeArguments<'a, 'py> {
+    /// For requests to be answered: nothing is lost, and nobody answers what was retained.
+    pub(crate) fn requests(filters: &'a Bound<'py, PyTuple>, qos: u8, maxsize: usize, max_bytes: usize) -> Self {
+        Self {
+            filters,
+            qos,
+            maxsize,
+            max_bytes,
+            overflow: "block",
+            ack: "auto",
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: "none",
+            user_properties: None,
+        }
+    }
+
     fn mailbox_options(&self, py: Python<'_>) -> PyResult<MailboxOptions> {
         let overflow = match self.overflow {
             "block" => Overflow::Block,
@@ -422,7 +445,7 @@ impl Subscription {
     }
 
     #[getter]
-    fn granted(&self) -> Vec<u8> {
+    fn granted(&self) -> Vec<u16> {
         self.subscribed.granted()
     }
 
@@ -442,8 +465,8 @@ impl Subscription {
 }
 
 impl Subscribed {
-    pub(crate) fn granted(&self) -> Vec<u8> {
-        self.look(|subscription| subscription.reasons().iter().map(|reason| reason.as_u8()).collect())
+    pub(crate) fn granted(&self) -> Vec<u16> {
+        self.look(|subscription| subscription.reasons().iter().map(|reason| reason.as_u8().into()).collect())
     }
 
     pub(crate) fn pending(&self) -> usize {
@@ -501,15 +524,5 @@ fn bite(overflow: Overflow) -> usize {
     }
 }
 
-/// QoS of a subscription that takes requests.
-pub(crate) const REQUEST_QOS: u8 = QoS::AtLeastOnce as u8;
-
-/// Default bounds of a mailbox.
-pub(crate) const MESSAGES_MAX: usize = 65_536;
-pub(crate) const BYTES_MAX: usize = 64 << 20;
-
 /// Acknowledgements that are held back to go out together; well below any useful receive maximum.
 const UNACKNOWLEDGED_MAX: usize = 32;
-
-/// Requests wait this long for an answer by default, seconds.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

@@ -16,13 +16,16 @@ use super::{
     core::Core,
     errors, events,
     message::Message,
-    options::{ClientArguments, Session, Will, duration, qos},
+    options::{ClientArguments, ReconnectArgument, Session, VersionArgument, Will, duration, qos},
     properties::Keywords,
     publish::{Publication, Publications},
     stream::Reader,
-    subscription::{BYTES_MAX, Items, MESSAGES_MAX, REQUEST_QOS, SubscribeArguments, Subscribed},
+    subscription::{Items, SubscribeArguments, Subscribed},
 };
-use crate::{client::Error, codec::ReasonCode};
+use crate::{
+    client::Error,
+    codec::{ReasonCode, Version},
+};
 
 /// The blocking client.
 #[pyclass(frozen, module = "ferromq", subclass)]
@@ -31,11 +34,7 @@ pub(crate) struct SyncClient {
 }
 
 impl SyncClient {
-    fn block_on<T: Send>(
-        &self,
-        py: Python<'_>,
-        future: impl Future<Output = Result<T, Error>> + Send,
-    ) -> PyResult<T> {
+    fn block_on<T: Send>(&self, py: Python<'_>, future: impl Future<Output = Result<T, Error>> + Send) -> PyResult<T> {
         block_on(py, &self.core, future)
     }
 }
@@ -44,21 +43,21 @@ impl SyncClient {
 #[allow(clippy::too_many_arguments)] // keyword arguments
 impl SyncClient {
     #[new]
-    #[pyo3(signature = (server = None, *, client_id = "", version = None, username = None, password = None,
-        keep_alive = 60, session = None, will = None, reconnect = None, timeout = 10.0, receive_maximum = 1024,
+    #[pyo3(signature = (server = None, *, client_id = "", version = VersionArgument(Version::V5), username = None, password = None,
+        keep_alive = 60, session = None, will = None, reconnect = ReconnectArgument::default(), timeout = 10.0, receive_maximum = 1024,
         max_packet_size = None, max_queued = 100_000, max_queued_bytes = 67_108_864, queue_qos0 = true,
         user_properties = None))]
     fn new(
         py: Python<'_>,
         server: Option<Bound<'_, PyAny>>,
         client_id: &str,
-        version: Option<Bound<'_, PyAny>>,
+        version: VersionArgument,
         username: Option<&str>,
         password: Option<Bound<'_, PyAny>>,
         keep_alive: u16,
         session: Option<Bound<'_, Session>>,
         will: Option<Bound<'_, Will>>,
-        reconnect: Option<Bound<'_, PyAny>>,
+        reconnect: ReconnectArgument,
         timeout: f64,
         receive_maximum: u16,
         max_packet_size: Option<u32>,
@@ -69,13 +68,13 @@ impl SyncClient {
     ) -> PyResult<Self> {
         let arguments = ClientArguments {
             client_id,
-            version: version.as_ref(),
+            version: version.0,
             username,
             password: password.as_ref(),
             keep_alive,
             session: session.as_ref(),
             will: will.as_ref(),
-            reconnect: reconnect.as_ref(),
+            reconnect: reconnect.0,
             timeout,
             receive_maximum,
             max_packet_size,
@@ -194,7 +193,7 @@ impl SyncClient {
         publications.publish_blocking(py, &self.core, timeout)
     }
 
-    #[pyo3(signature = (*filters, qos = 0, maxsize = MESSAGES_MAX, max_bytes = BYTES_MAX, overflow = "block", ack = "auto",
+    #[pyo3(signature = (*filters, qos = 0, maxsize = 65_536, max_bytes = 67_108_864, overflow = "block", ack = "auto",
         no_local = false, retain_as_published = false, retain_handling = "send", user_properties = None))]
     fn subscribe(
         &self,
@@ -259,7 +258,7 @@ impl SyncClient {
         Ok(Message::new(response, None))
     }
 
-    #[pyo3(signature = (*filters, qos = REQUEST_QOS, maxsize = MESSAGES_MAX, max_bytes = BYTES_MAX))]
+    #[pyo3(signature = (*filters, qos = 1, maxsize = 65_536, max_bytes = 67_108_864))]
     fn serve(
         &self,
         py: Python<'_>,
@@ -309,12 +308,7 @@ pub(crate) struct SyncSubscription {
 }
 
 impl SyncSubscription {
-    fn open(
-        py: Python<'_>,
-        core: &Arc<Core>,
-        arguments: &SubscribeArguments<'_, '_>,
-        items: Items,
-    ) -> PyResult<Self> {
+    fn open(py: Python<'_>, core: &Arc<Core>, arguments: &SubscribeArguments<'_, '_>, items: Items) -> PyResult<Self> {
         let subscribed = Subscribed::new(py, core, arguments, items)?;
         subscribed.start(py)?;
         block_on(py, core, subscribed.opened())?;
@@ -381,7 +375,7 @@ impl SyncSubscription {
     }
 
     #[getter]
-    fn granted(&self) -> Vec<u8> {
+    fn granted(&self) -> Vec<u16> {
         self.subscribed.granted()
     }
 
@@ -447,7 +441,8 @@ impl Take {
         if *self.left.lock() == 0 {
             return Ok(None);
         }
-        let deadline = self.seconds.map(|seconds| *self.deadline.lock().get_or_insert_with(|| Instant::now() + seconds));
+        let deadline =
+            self.seconds.map(|seconds| *self.deadline.lock().get_or_insert_with(|| Instant::now() + seconds));
         let item = next(py, &self.reader, deadline)?;
         let mut left = self.left.lock();
         *left = if item.is_some() { left.saturating_sub(1) } else { 0 };

@@ -9,8 +9,8 @@ use ferromq::codec::{Packet, ReasonCode, Version};
 use crate::{
     harness::{Bench, Peer, quiet},
     wire::{
-        self, Connect, Publish, Subscribe, Unsubscribe, Will, Wire, auth, binary, p8, p16, p32, packet, pbin, properties,
-        pstr, pvar, string, user,
+        self, Connect, Publish, Subscribe, Unsubscribe, Will, Wire, auth, binary, p8, p16, p32, packet, pbin,
+        properties, pstr, pvar, string, user,
     },
 };
 
@@ -290,7 +290,11 @@ fn connect_properties() -> Vec<Case> {
         ("request problem information twice", twice(p8(wire::REQUEST_PROBLEM_INFORMATION, 1)), protocol),
         ("authentication method twice", twice(pstr(wire::AUTHENTICATION_METHOD, "m")), protocol),
         ("authentication data without a method", pbin(wire::AUTHENTICATION_DATA, b"x"), protocol),
-        ("an unknown authentication method", pstr(wire::AUTHENTICATION_METHOD, "m"), Fault(Code::BadAuthenticationMethod)),
+        (
+            "an unknown authentication method",
+            pstr(wire::AUTHENTICATION_METHOD, "m"),
+            Fault(Code::BadAuthenticationMethod),
+        ),
         ("a property that does not exist", vec![0x7F, 0], malformed),
         ("property identifier 0", vec![0x00, 0], malformed),
         ("a topic alias", p16(wire::TOPIC_ALIAS, 1), malformed),
@@ -299,7 +303,11 @@ fn connect_properties() -> Vec<Case> {
         ("an assigned client identifier", pstr(wire::ASSIGNED_CLIENT_ID, "x"), malformed),
         ("a session expiry cut short", vec![wire::SESSION_EXPIRY, 0, 0], malformed),
         ("a user property without its value", [vec![wire::USER_PROPERTY], string("name")].concat(), malformed),
-        ("ill-formed UTF-8 in a user property", [vec![wire::USER_PROPERTY], binary(b"\xFF"), string("")].concat(), malformed),
+        (
+            "ill-formed UTF-8 in a user property",
+            [vec![wire::USER_PROPERTY], binary(b"\xFF"), string("")].concat(),
+            malformed,
+        ),
     ]
     .into_iter()
     .map(|(name, property, answer)| {
@@ -421,7 +429,11 @@ fn publish_properties() -> Vec<Case> {
         case("a property that does not exist", with(vec![0x04, 0]), malformed),
         case("a property identifier of two bytes", with(vec![0x80, 0x01, 0]), malformed),
         case("a message expiry cut short", with(vec![wire::MESSAGE_EXPIRY, 0]), malformed),
-        case("ill-formed UTF-8 in the content type", with([vec![wire::CONTENT_TYPE], binary(b"\xFF")].concat()), malformed),
+        case(
+            "ill-formed UTF-8 in the content type",
+            with([vec![wire::CONTENT_TYPE], binary(b"\xFF")].concat()),
+            malformed,
+        ),
         case("U+0000 in a user property", with(user("a\0", "b")), malformed),
         after(
             Version::V5,
@@ -472,7 +484,9 @@ fn subscriptions(version: Version) -> Vec<Case> {
     .into_iter()
     .map(|(name, bytes, answer)| after(version, name, bytes, answer))
     .collect();
-    for bad in ["", "a/#/b", "a#", "#a", "a+/b", "+a", "a/b+", "##", "$share//t", "$share/g", "$share/g+/t", "$share/#/t"] {
+    for bad in
+        ["", "a/#/b", "a#", "#a", "a+/b", "+a", "a/b+", "##", "$share//t", "$share/g", "$share/g+/t", "$share/#/t"]
+    {
         let bytes = Subscribe::new(1).filter(bad, 0).wire(version);
         cases.push(after(version, &format!("SUBSCRIBE to {bad:?}"), bytes, filter));
     }
@@ -492,7 +506,11 @@ fn subscribe_properties() -> Vec<Case> {
         case("subscription identifier 0", with(pvar(wire::SUBSCRIPTION_ID, 0)), protocol),
         case("two subscription identifiers", with([id.clone(), id].concat()), protocol),
         case("a topic alias", with(p16(wire::TOPIC_ALIAS, 1)), Fault(Code::MalformedPacket)),
-        case("an identifier of five bytes", with(vec![wire::SUBSCRIPTION_ID, 0xFF, 0xFF, 0xFF, 0xFF, 1]), Fault(Code::MalformedPacket)),
+        case(
+            "an identifier of five bytes",
+            with(vec![wire::SUBSCRIPTION_ID, 0xFF, 0xFF, 0xFF, 0xFF, 1]),
+            Fault(Code::MalformedPacket),
+        ),
         case("an identifier cut short", with(vec![wire::SUBSCRIPTION_ID]), Fault(Code::MalformedPacket)),
         after(
             Version::V5,

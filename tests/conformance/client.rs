@@ -451,10 +451,7 @@ fn mqtt_3_2_2_5_a_client_discards_its_session_when_the_server_has_none() {
 fn mqtt_3_2_2_11_a_client_keeps_to_the_server_s_maximum_qos() {
     let client = Client::new(options(Version::V5));
     client.online(false, &[p8(wire::MAXIMUM_QOS, 1)]);
-    assert_eq!(
-        client.publish("t", "", QoS::ExactlyOnce),
-        Err(RequestError::QoSNotSupported { max: QoS::AtLeastOnce })
-    );
+    assert_eq!(client.publish("t", "", QoS::ExactlyOnce), Err(RequestError::QoSNotSupported { max: QoS::AtLeastOnce }));
     client.publish("t", "", QoS::AtLeastOnce).expect("it is allowed");
     // What was queued before the server told its maximum must not slip through either.
     let client = Client::new(options(Version::V5));
@@ -674,12 +671,7 @@ fn mqtt_4_6_0_2_a_client_acknowledges_in_the_order_of_arrival() {
         for handle in [handles[3], handles[1], handles[0], handles[2]] {
             client.session.borrow_mut().acknowledge(handle, ReasonCode::Success);
         }
-        let acks = [
-            (PacketType::PubAck, 5),
-            (PacketType::PubRec, 3),
-            (PacketType::PubAck, 9),
-            (PacketType::PubAck, 1),
-        ];
+        let acks = [(PacketType::PubAck, 5), (PacketType::PubRec, 3), (PacketType::PubAck, 9), (PacketType::PubAck, 1)];
         assert_eq!(client.acks(), acks);
     });
 }
@@ -892,7 +884,8 @@ fn mqtt_1_5_4_1_a_client_closes_on_malformed_packets() {
         let null_topic = packet(0x30, &[wire::binary(b"a\0"), none].concat());
         let mut qos3 = Incoming::new("t", "").qos1(1).wire(version);
         qos3[0] |= 0x06;
-        for bytes in [bad_topic, null_topic, qos3, vec![0xD1, 0], vec![0x41, 2, 0, 1], vec![0x00, 0], vec![0x60, 2, 0, 1]]
+        for bytes in
+            [bad_topic, null_topic, qos3, vec![0xD1, 0], vec![0x41, 2, 0, 1], vec![0x00, 0], vec![0x60, 2, 0, 1]]
         {
             let client = online(version);
             client.receive(bytes);

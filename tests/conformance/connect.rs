@@ -176,12 +176,12 @@ fn mqtt_3_1_2_9_will_flags_and_will_fields_must_agree() {
         let id = string("id");
         let will = [id.clone(), none, string("will"), binary(b"payload")].concat();
         for (flags, payload) in [
-            (0x06, &id),    // will flag, no will
-            (0x02, &will),  // a will, no will flag
-            (0x1E, &will),  // will QoS 3
-            (0x0A, &id),    // will QoS 1 without will flag
-            (0x12, &id),    // will QoS 2 without will flag
-            (0x22, &id),    // will retain without will flag
+            (0x06, &id),   // will flag, no will
+            (0x02, &will), // a will, no will flag
+            (0x1E, &will), // will QoS 3
+            (0x0A, &id),   // will QoS 1 without will flag
+            (0x12, &id),   // will QoS 2 without will flag
+            (0x22, &id),   // will retain without will flag
         ] {
             let bytes = connect_bytes(name_of(version), version, version as u8, flags, payload);
             expect_bad_connect(bench, version, bytes, ReasonCode::MalformedPacket);
@@ -216,7 +216,12 @@ fn mqtt311_3_1_2_22_a_password_needs_a_user_name() {
     on_all(|bench| {
         let version = Version::V3_1_1;
         let payload = [string("id"), binary(b"password")].concat();
-        expect_bad_connect(bench, version, connect_bytes("MQTT", version, 4, 0x42, &payload), ReasonCode::MalformedPacket);
+        expect_bad_connect(
+            bench,
+            version,
+            connect_bytes("MQTT", version, 4, 0x42, &payload),
+            ReasonCode::MalformedPacket,
+        );
         // MQTT 5 lifts this: a password alone may be a token.
         bench.accepted(Version::V5, &Connect::new("id").password(b"token"));
     });

@@ -78,7 +78,8 @@ fn mqtt_1_5_5_1_integers_are_written_with_as_few_bytes_as_possible() {
         let subscriber = bench.client(Version::V5, "subscriber");
         // The greatest identifier of each length, and the least of the next.
         for identifier in [1, 127, 128, 16_383, 16_384, 2_097_151, 2_097_152, 268_435_455] {
-            let subscribe = Subscribe::new(SUBSCRIBE_ID).filter("t", 0).with(wire::pvar(wire::SUBSCRIPTION_ID, identifier));
+            let subscribe =
+                Subscribe::new(SUBSCRIBE_ID).filter("t", 0).with(wire::pvar(wire::SUBSCRIPTION_ID, identifier));
             subscriber.subscribe_with(subscribe);
             subscriber.send(Publish::new("t", ""));
             let (_, size) = subscriber.next_sized().expect("the message comes back");

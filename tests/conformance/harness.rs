@@ -106,7 +106,8 @@ impl Bench {
     pub(crate) fn kick(&self, client_id: &str, reason: ReasonCode) {
         let mut world = self.world.borrow_mut();
         let now = world.now;
-        let kicked = world.shards.iter_mut().filter_map(|shard| shard.kick(now, client_id, reason).then_some(())).count();
+        let kicked =
+            world.shards.iter_mut().filter_map(|shard| shard.kick(now, client_id, reason).then_some(())).count();
         assert_eq!(kicked, 1, "one shard knows the client");
         world.pump();
     }

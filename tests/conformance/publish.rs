@@ -278,36 +278,44 @@ fn mqtt_4_3_3_10_a_repeated_qos2_publish_is_acknowledged_and_not_delivered_again
 
 #[test]
 fn mqtt_4_3_3_9_after_a_failing_pubrec_the_identifier_means_a_new_message() {
-    on_all_hooked(|_| {}, hooks, |bench| {
-        let subscriber = bench.client(Version::V5, "subscriber");
-        subscriber.subscribe("#", 0);
-        let publisher = bench.client(Version::V5, "publisher");
-        publisher.send(Publish::new("forbidden", "x").qos2(1));
-        assert_eq!(publisher.expect_ack(PacketType::PubRec, 1).reason, ReasonCode::NotAuthorized);
-        publisher.send(Publish::new("allowed", "y").qos2(1));
-        assert_eq!(publisher.expect_ack(PacketType::PubRec, 1).reason, ReasonCode::Success);
-        assert_eq!(subscriber.payloads(), ["y"]);
-        publisher.send(Publish::new("forbidden", "x").qos1(2));
-        assert_eq!(publisher.expect_ack(PacketType::PubAck, 2).reason, ReasonCode::NotAuthorized);
-    });
+    on_all_hooked(
+        |_| {},
+        hooks,
+        |bench| {
+            let subscriber = bench.client(Version::V5, "subscriber");
+            subscriber.subscribe("#", 0);
+            let publisher = bench.client(Version::V5, "publisher");
+            publisher.send(Publish::new("forbidden", "x").qos2(1));
+            assert_eq!(publisher.expect_ack(PacketType::PubRec, 1).reason, ReasonCode::NotAuthorized);
+            publisher.send(Publish::new("allowed", "y").qos2(1));
+            assert_eq!(publisher.expect_ack(PacketType::PubRec, 1).reason, ReasonCode::Success);
+            assert_eq!(subscriber.payloads(), ["y"]);
+            publisher.send(Publish::new("forbidden", "x").qos1(2));
+            assert_eq!(publisher.expect_ack(PacketType::PubAck, 2).reason, ReasonCode::NotAuthorized);
+        },
+    );
 }
 
 #[test]
 fn mqtt311_3_3_5_2_a_publication_that_is_not_authorised_is_acknowledged_or_ends_the_connection() {
-    on_all_hooked(|_| {}, hooks, |bench| {
-        let subscriber = bench.client(Version::V3_1_1, "subscriber");
-        subscriber.subscribe("#", 0);
-        for qos in [1, 2] {
-            let publisher = bench.client(Version::V3_1_1, "publisher");
-            publisher.send(Publish::new("forbidden", "x").qos(qos, 1));
-            let answer = publisher.next().map(|packet| packet.packet_type());
-            assert!(
-                matches!(answer, Some(PacketType::PubAck | PacketType::PubRec)) || publisher.is_closed(),
-                "QoS {qos}: {answer:?}"
-            );
-        }
-        subscriber.expect_nothing();
-    });
+    on_all_hooked(
+        |_| {},
+        hooks,
+        |bench| {
+            let subscriber = bench.client(Version::V3_1_1, "subscriber");
+            subscriber.subscribe("#", 0);
+            for qos in [1, 2] {
+                let publisher = bench.client(Version::V3_1_1, "publisher");
+                publisher.send(Publish::new("forbidden", "x").qos(qos, 1));
+                let answer = publisher.next().map(|packet| packet.packet_type());
+                assert!(
+                    matches!(answer, Some(PacketType::PubAck | PacketType::PubRec)) || publisher.is_closed(),
+                    "QoS {qos}: {answer:?}"
+                );
+            }
+            subscriber.expect_nothing();
+        },
+    );
 }
 
 fn hooks() -> Hooks {
@@ -329,16 +337,20 @@ impl Authorizer for Forbid {
 
 #[test]
 fn a_subscription_that_is_not_authorised_fails_in_the_suback() {
-    on_all_hooked(|_| {}, hooks, |bench| {
-        for (version, failure) in
-            [(Version::V5, ReasonCode::NotAuthorized), (Version::V3_1_1, ReasonCode::UnspecifiedError)]
-        {
-            let peer = bench.client(version, "subscriber");
-            peer.send(Subscribe::new(1).filter("forbidden", 0).filter("allowed", 0));
-            assert_eq!(peer.expect_suback(1).reasons, [failure, ReasonCode::Success]);
-            peer.expect_healthy();
-        }
-    });
+    on_all_hooked(
+        |_| {},
+        hooks,
+        |bench| {
+            for (version, failure) in
+                [(Version::V5, ReasonCode::NotAuthorized), (Version::V3_1_1, ReasonCode::UnspecifiedError)]
+            {
+                let peer = bench.client(version, "subscriber");
+                peer.send(Subscribe::new(1).filter("forbidden", 0).filter("allowed", 0));
+                assert_eq!(peer.expect_suback(1).reasons, [failure, ReasonCode::Success]);
+                peer.expect_healthy();
+            }
+        },
+    );
 }
 
 #[test]
@@ -457,9 +469,8 @@ fn mqtt_3_3_2_17_user_properties_are_passed_on_in_their_order() {
         let subscriber = bench.client(Version::V5, "subscriber");
         subscriber.subscribe("t", 1);
         let pairs = [("z", "1"), ("a", "2"), ("z", "1"), ("", ""), ("ü", "\u{1F680}")];
-        let publish = pairs.iter().fold(Publish::new("t", ""), |publish, (name, value)| {
-            publish.with(wire::user(name, value))
-        });
+        let publish =
+            pairs.iter().fold(Publish::new("t", ""), |publish, (name, value)| publish.with(wire::user(name, value)));
         subscriber.send(publish);
         let message = subscriber.message();
         let passed: Vec<_> = message.properties.user_properties().map(|(n, v)| (n.as_str(), v.as_str())).collect();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ferromq::codec::{QoS, Version};
 
 use crate::{
-    harness::{Bench, Peer, PUBLISH_ID, SUBSCRIBE_ID, on_all, on_all_versions, text},
+    harness::{Bench, PUBLISH_ID, Peer, SUBSCRIBE_ID, on_all, on_all_versions, text},
     wire::{self, Connect, Publish, Subscribe, Unsubscribe, p32},
 };
 
@@ -19,8 +19,7 @@ fn snapshot(bench: &Bench, version: Version, filter: &str) -> Vec<(String, Strin
     let late = bench.client(version, "late");
     late.subscribe(filter, 2);
     let seen = late.messages().into_iter();
-    let mut seen: Vec<_> =
-        seen.map(|m| (m.topic.as_str().to_owned(), text(&m.payload), m.qos, m.retain)).collect();
+    let mut seen: Vec<_> = seen.map(|m| (m.topic.as_str().to_owned(), text(&m.payload), m.qos, m.retain)).collect();
     seen.sort();
     seen
 }

@@ -105,7 +105,8 @@ fn read_source(path: &Path, source: &str, tests: &mut BTreeMap<String, Test>) {
             docs.push_str(doc);
         } else if line == "#[test]" {
             is_test = true;
-        } else if let Some(name) = line.strip_prefix("fn ").and_then(|rest| rest.split_once('(')).map(|(name, _)| name) {
+        } else if let Some(name) = line.strip_prefix("fn ").and_then(|rest| rest.split_once('(')).map(|(name, _)| name)
+        {
             if is_test {
                 let test = citations(path, name, &docs);
                 assert!(tests.insert(name.into(), test).is_none(), "two tests are called {name}");

@@ -133,7 +133,7 @@ impl Message {
         if !self.has_properties() {
             return Properties::new();
         }
-        let frame = Frame { header: self.header, body: &self.body, overlong: false };
+        let frame = Frame::new(self.header, &self.body);
         // Judged by the connection's limits when it came in; here only taken apart again.
         let limits = Limits { topic_levels_max: u16::MAX, user_properties_max: u16::MAX, ..Limits::default() };
         PublishRef::decode(frame, self.version, &limits)

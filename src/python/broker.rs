@@ -1,0 +1,535 @@
+//! `Broker`: an MQTT broker inside the process, for asyncio and for threads alike.
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use pyo3::{
+    exceptions::PyRuntimeError,
+    prelude::*,
+    types::{PyBytes, PyDict, PyTuple},
+};
+
+use super::{
+    broker_auth::{Gate, Hook},
+    broker_config::{BrokerArguments, BrokerSettings},
+    core::Core,
+    errors::{self, Kind},
+    operation::Operation,
+    options::{duration, qos},
+    payload::Data,
+    properties::Keywords,
+    runtime::{Local, Process},
+    subscription::{Items, SubscribeArguments, Subscribed, Subscription},
+    topics::{parse_filter, text, validate_topic},
+};
+use crate::{
+    broker::{ClientInfo as Info, DropReason, EndReason, Hooks, Message as BrokerMessage},
+    client::{BoxStream, ClientOptions, Connecting, Connector},
+    codec::{Limits, Publish, ReasonCode, TopicName, Version},
+    config::ListenerUrl,
+    server::{self, BrokerHandle, PublishError},
+};
+
+/// A broker, running or not.
+#[pyclass(frozen, module = "ferromq", subclass)]
+pub(crate) struct Broker {
+    settings: BrokerSettings,
+    hook: Arc<Hook>,
+    running: Local<Mutex<Option<server::Broker>>>,
+    place: Arc<Place>,
+}
+
+/// Where clients of this process find the broker; empty while it does not run.
+struct Place {
+    handle: Local<Mutex<Option<BrokerHandle>>>,
+}
+
+impl Broker {
+    /// What a client of this process connects with, now or when the broker runs.
+    pub(crate) fn connector(&self) -> MemoryConnector {
+        MemoryConnector(Arc::clone(&self.place))
+    }
+
+    fn handle(&self, py: Python<'_>) -> PyResult<BrokerHandle> {
+        let handle = self.place.handle.try_get(py)?.lock().clone();
+        handle.ok_or_else(|| errors::closed(py, "the broker does not run: enter it with `with` or `async with`"))
+    }
+
+    fn start_now(&self, py: Python<'_>) -> PyResult<()> {
+        let mut running = self.running.try_get(py)?.lock();
+        if running.is_some() {
+            return Err(PyRuntimeError::new_err("the broker runs already"));
+        }
+        let hooks = Hooks {
+            authenticator: Gate::new(py, &self.settings.users, &self.hook, self.settings.allow_anonymous),
+            ..Hooks::default()
+        };
+        let builder = self.settings.builder().hooks(hooks);
+        let broker =
+            py.detach(|| builder.start()).map_err(|error| errors::new(py, Kind::ConnectError, &error.to_string()))?;
+        if let Some(place) = self.place.handle.get() {
+            *place.lock() = Some(broker.handle());
+        }
+        *running = Some(broker);
+        Ok(())
+    }
+
+    /// Takes the broker out, to be shut down where that may take a while.
+    fn take(&self, py: Python<'_>) -> PyResult<Option<server::Broker>> {
+        self.place.handle.try_get(py)?.lock().take();
+        Ok(self.running.try_get(py)?.lock().take())
+    }
+
+    fn listeners<T>(&self, py: Python<'_>, body: impl FnOnce(&[ListenerUrl]) -> PyResult<T>) -> PyResult<T> {
+        match &*self.running.try_get(py)?.lock() {
+            Some(broker) => body(broker.listeners()),
+            None => Err(errors::closed(py, "the broker does not run, so it listens nowhere")),
+        }
+    }
+}
+
+#[pymethods]
+#[allow(clippy::too_many_arguments)] // keyword arguments
+impl Broker {
+    #[new]
+    #[pyo3(signature = (*, listeners = None, config = None, users = None, allow_anonymous = None, shards = None,
+        seed = None, drain_timeout = 5.0, limits = None, capabilities = None, queue = None, slow_consumer = None,
+        shared = None, sys = None))]
+    fn new(
+        py: Python<'_>,
+        listeners: Option<Bound<'_, PyAny>>,
+        config: Option<Bound<'_, PyAny>>,
+        users: Option<Bound<'_, PyDict>>,
+        allow_anonymous: Option<bool>,
+        shards: Option<usize>,
+        seed: Option<u64>,
+        drain_timeout: f64,
+        limits: Option<Bound<'_, PyDict>>,
+        capabilities: Option<Bound<'_, PyDict>>,
+        queue: Option<Bound<'_, PyDict>>,
+        slow_consumer: Option<Bound<'_, PyDict>>,
+        shared: Option<Bound<'_, PyDict>>,
+        sys: Option<Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
+        let tables = [
+            ("limits", limits),
+            ("capabilities", capabilities),
+            ("queue", queue),
+            ("slow_consumer", slow_consumer),
+            ("shared", shared),
+            ("sys", sys),
+        ];
+        let drain_timeout = duration(py, "drain_timeout", drain_timeout)?;
+        let arguments =
+            BrokerArguments { listeners, config, users, allow_anonymous, shards, seed, drain_timeout, tables };
+        Ok(Self {
+            settings: arguments.to_settings(py)?,
+            hook: Arc::default(),
+            running: Local::new(Mutex::new(None)),
+            place: Arc::new(Place { handle: Local::new(Mutex::new(None)) }),
+        })
+    }
+
+    fn start(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        slf.get().start_now(slf.py())?;
+        Ok(slf)
+    }
+
+    fn stop(&self, py: Python<'_>) -> PyResult<()> {
+        let broker = self.take(py)?;
+        py.detach(|| broker.map(server::Broker::shutdown));
+        Ok(())
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        Self::start(slf)
+    }
+
+    #[pyo3(signature = (exc_type = None, exc_value = None, traceback = None))]
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        exc_type: Option<Bound<'_, PyAny>>,
+        exc_value: Option<Bound<'_, PyAny>>,
+        traceback: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let _ = (exc_type, exc_value, traceback);
+        self.stop(py)
+    }
+
+    /// Starting takes a millisecond, so it is done here and now.
+    fn __aenter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
+        Operation::ready(Self::start(slf)?.into_any())
+    }
+
+    #[pyo3(signature = (exc_type = None, exc_value = None, traceback = None))]
+    fn __aexit__<'py>(
+        &self,
+        py: Python<'py>,
+        exc_type: Option<Bound<'py, PyAny>>,
+        exc_value: Option<Bound<'py, PyAny>>,
+        traceback: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let _ = (exc_type, exc_value, traceback);
+        let broker = self.take(py)?;
+        // It waits for what is unsent; on a thread that may be blocked.
+        let stopping = Process::get(py)?.runtime().spawn_blocking(move || broker.map(server::Broker::shutdown));
+        let work = async move {
+            // A panic inside is reported by the thread itself.
+            let _ = stopping.await;
+            Ok(())
+        };
+        Operation::spawn(py, work, |py, ()| Ok(py.None()))
+    }
+
+    #[getter]
+    fn url(&self, py: Python<'_>) -> PyResult<String> {
+        self.listeners(py, |listeners| {
+            let tcp = listeners.iter().find(|listener| matches!(listener, ListenerUrl::Tcp { .. }));
+            let first = tcp.or(listeners.first()).map(client_url);
+            first.ok_or_else(|| errors::closed(py, "the broker has no listeners: connect with Client(broker)"))
+        })
+    }
+
+    #[getter]
+    fn urls(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        self.listeners(py, |listeners| Ok(listeners.iter().map(client_url).collect()))
+    }
+
+    #[getter]
+    fn port(&self, py: Python<'_>) -> PyResult<u16> {
+        self.listeners(py, |listeners| {
+            let port = listeners.iter().find_map(ListenerUrl::port);
+            port.ok_or_else(|| errors::closed(py, "the broker has no listener with a port"))
+        })
+    }
+
+    #[getter]
+    fn running(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.running.try_get(py)?.lock().is_some())
+    }
+
+    #[pyo3(signature = (topic, payload = None, *, qos = 0, retain = false, encode = None, message_expiry = None,
+        content_type = None, response_topic = None, correlation_data = None, user_properties = None,
+        payload_format = None))]
+    fn publish(
+        &self,
+        py: Python<'_>,
+        topic: &str,
+        payload: Option<Bound<'_, PyAny>>,
+        qos: u8,
+        retain: bool,
+        encode: Option<&str>,
+        message_expiry: Option<f64>,
+        content_type: Option<&str>,
+        response_topic: Option<&str>,
+        correlation_data: Option<Bound<'_, PyAny>>,
+        user_properties: Option<Bound<'_, PyAny>>,
+        payload_format: Option<u8>,
+    ) -> PyResult<()> {
+        let keywords = Keywords {
+            message_expiry,
+            content_type,
+            response_topic,
+            correlation_data: correlation_data.as_ref(),
+            user_properties: user_properties.as_ref(),
+            payload_format,
+        };
+        validate_topic(py, topic)?;
+        let topic = TopicName::parse(text(py, topic)?, &Limits::default())
+            .map_err(|fault| errors::invalid(py, &fault.to_string()))?;
+        let payload = payload.map_or(Ok(Data::Empty), |payload| Data::extract(&payload, encode))?.to_bytes();
+        let properties = keywords.to_properties(py)?;
+        let qos = self::qos(py, qos)?;
+        let publish = Publish { dup: false, qos, retain, topic, packet_id: None, properties, payload };
+        self.handle(py)?.publish(BrokerMessage::from_publish(&publish, Instant::now())).map_err(|error| {
+            let kind = if error == PublishError::Busy { Kind::QueueFull } else { Kind::Closed };
+            errors::new(py, kind, &error.to_string())
+        })
+    }
+
+    #[getter]
+    fn clients(&self, py: Python<'_>) -> PyResult<Vec<ClientInfo>> {
+        let handle = self.handle(py)?;
+        Ok(py.detach(|| handle.clients()).into_iter().map(ClientInfo).collect())
+    }
+
+    #[pyo3(signature = (client_id, reason_code = 0x98))]
+    fn kick(&self, py: Python<'_>, client_id: &str, reason_code: u8) -> PyResult<bool> {
+        let reason = ReasonCode::from_u8(reason_code).filter(|reason| reason.is_error());
+        let reason = reason.ok_or_else(|| errors::invalid(py, "reason_code is an MQTT reason code from 0x80"))?;
+        let handle = self.handle(py)?;
+        Ok(py.detach(|| handle.kick(client_id, reason)))
+    }
+
+    #[getter]
+    fn retained(&self, py: Python<'_>) -> PyResult<Retained> {
+        Ok(Retained(self.handle(py)?))
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let handle = self.handle(py)?;
+        stats_dict(py, &py.detach(|| handle.stats()))
+    }
+
+    #[pyo3(signature = (timeout = None))]
+    fn settled<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        Operation::spawn(py, self.wait_until_settled(py, timeout)?, |py, ()| Ok(py.None()))
+    }
+
+    #[pyo3(signature = (timeout = None))]
+    fn wait_settled(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        let settled = self.wait_until_settled(py, timeout)?;
+        Process::get(py)?.block_on(py, settled)?.map_err(|error| errors::from_client(py, &error))
+    }
+
+    #[pyo3(signature = (*filters, maxsize = 65_536, overflow = "drop_oldest"))]
+    fn tap(
+        &self,
+        py: Python<'_>,
+        filters: Bound<'_, PyTuple>,
+        maxsize: usize,
+        overflow: &str,
+    ) -> PyResult<Subscription> {
+        self.handle(py)?;
+        let core = Core::in_memory(self.connector(), ClientOptions { reconnect: None, ..ClientOptions::default() });
+        core.start(py)?;
+        let arguments = SubscribeArguments {
+            qos: 2,
+            overflow,
+            retain_handling: "none",
+            retain_as_published: true,
+            ..SubscribeArguments::requests(&filters, 0, maxsize, usize::MAX)
+        };
+        Subscription::new(py, Subscribed::new(py, &core, &arguments, Items::Messages)?)
+    }
+
+    fn on_auth<'py>(&self, hook: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = hook.py();
+        if self.running(py)? {
+            return Err(PyRuntimeError::new_err("install hooks before the broker is started"));
+        }
+        self.hook.set(hook.clone().unbind());
+        Ok(hook)
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let urls = self.urls(py).map_or_else(|_| "stopped".to_owned(), |urls| urls.join(", "));
+        format!("Broker({urls})")
+    }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        self.hook.traverse(&visit)
+    }
+
+    fn __clear__(&self) {
+        self.hook.clear();
+    }
+}
+
+impl Broker {
+    fn wait_until_settled(
+        &self,
+        py: Python<'_>,
+        timeout: Option<f64>,
+    ) -> PyResult<impl Future<Output = Result<(), crate::client::Error>> + Send + use<>> {
+        let handle = self.handle(py)?;
+        let timeout: Option<Duration> = timeout.map(|timeout| duration(py, "timeout", timeout)).transpose()?;
+        Ok(async move {
+            let settled = async {
+                handle.settled().await;
+                Ok(())
+            };
+            super::publish::within(timeout, "settling", settled).await
+        })
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let Some(broker) = self.running.get().and_then(|running| running.lock().take()) else { return };
+        // Its threads end here, and one of them may wait for the GIL in a hook.
+        let mut broker = Some(broker);
+        Python::try_attach(|py| py.detach(|| drop(broker.take())));
+        // Without an interpreter to let go of, there is nothing to wait for.
+        std::mem::forget(broker);
+    }
+}
+
+/// Connects inside the process, to the broker that runs at the time.
+#[derive(Clone)]
+pub(crate) struct MemoryConnector(Arc<Place>);
+
+impl std::fmt::Debug for MemoryConnector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MemoryConnector")
+    }
+}
+
+impl Connector for MemoryConnector {
+    fn name(&self, _target: usize) -> String {
+        "memory".to_owned()
+    }
+
+    fn connect(&self, _target: usize) -> Connecting<'_> {
+        Box::pin(async move {
+            let handle = self.0.handle.get().and_then(|handle| handle.lock().clone());
+            let Some(handle) = handle else {
+                return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the broker does not run"));
+            };
+            Ok(Box::new(handle.connect_memory()?) as BoxStream)
+        })
+    }
+}
+
+/// A client as the broker sees it.
+#[pyclass(frozen, module = "ferromq")]
+pub(crate) struct ClientInfo(Info);
+
+#[pymethods]
+impl ClientInfo {
+    #[getter]
+    fn client_id(&self) -> &str {
+        &self.0.client_id
+    }
+
+    #[getter]
+    fn username(&self) -> Option<&str> {
+        self.0.username.as_deref()
+    }
+
+    #[getter]
+    fn connected(&self) -> bool {
+        self.0.is_connected
+    }
+
+    #[getter]
+    fn version(&self) -> &'static str {
+        version_name(self.0.version)
+    }
+
+    #[getter]
+    fn address(&self) -> Option<&str> {
+        self.0.address.as_deref()
+    }
+
+    #[getter]
+    fn subscriptions(&self) -> usize {
+        self.0.subscriptions
+    }
+
+    #[getter]
+    fn queued(&self) -> usize {
+        self.0.queued
+    }
+
+    #[getter]
+    fn inflight(&self) -> usize {
+        self.0.inflight
+    }
+
+    fn __repr__(&self) -> String {
+        let state = if self.0.is_connected { "connected" } else { "away" };
+        format!("ClientInfo({:?}, {state}, MQTT {})", self.client_id(), self.version())
+    }
+}
+
+/// The retained messages of a running broker, by topic.
+#[pyclass(frozen, module = "ferromq", name = "RetainedMessages")]
+pub(crate) struct Retained(BrokerHandle);
+
+#[pymethods]
+impl Retained {
+    fn __getitem__<'py>(&self, py: Python<'py>, filter: &str) -> PyResult<Bound<'py, PyDict>> {
+        parse_filter(py, filter)?;
+        let found = PyDict::new(py);
+        for message in self.0.retained(filter, usize::MAX) {
+            found.set_item(message.topic(), PyBytes::new(py, message.payload()))?;
+        }
+        Ok(found)
+    }
+
+    #[pyo3(signature = (topic, default = None))]
+    fn get<'py>(
+        &self,
+        py: Python<'py>,
+        topic: &str,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        validate_topic(py, topic)?;
+        let found = self.0.retained(topic, 1);
+        Ok(found.first().map(|message| PyBytes::new(py, message.payload()).into_any()).or(default))
+    }
+
+    fn __contains__(&self, py: Python<'_>, topic: &str) -> PyResult<bool> {
+        validate_topic(py, topic)?;
+        Ok(!self.0.retained(topic, 1).is_empty())
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.retained("#", usize::MAX).len()
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, pyo3::types::PyIterator>> {
+        self.__getitem__(py, "#")?.try_iter()
+    }
+}
+
+/// How people write a protocol version.
+pub(crate) fn version_name(version: Version) -> &'static str {
+    match version {
+        Version::V3_1 => "3.1",
+        Version::V3_1_1 => "3.1.1",
+        Version::V5 => "5.0",
+    }
+}
+
+/// A listener as the URL that clients connect to.
+fn client_url(listener: &ListenerUrl) -> String {
+    match listener {
+        ListenerUrl::Tcp { .. } => listener.to_string().replacen("tcp://", "mqtt://", 1),
+        _ => listener.to_string(),
+    }
+}
+
+fn stats_dict<'py>(py: Python<'py>, stats: &crate::broker::Stats) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    let counters = [
+        ("clients_connected", stats.clients_connected),
+        ("clients_disconnected", stats.clients_disconnected),
+        ("clients_maximum", stats.clients_maximum),
+        ("sessions_expired", stats.sessions_expired),
+        ("connections_opened", stats.connections_opened),
+        ("bytes_received", stats.bytes_received),
+        ("bytes_sent", stats.bytes_sent),
+        ("packets_received", stats.packets_received),
+        ("packets_sent", stats.packets_sent),
+        ("publish_received", stats.publish_received),
+        ("publish_sent", stats.publish_sent),
+        ("publish_bytes_received", stats.publish_bytes_received),
+        ("publish_bytes_sent", stats.publish_bytes_sent),
+        ("subscriptions", stats.subscriptions),
+        ("shared_subscriptions", stats.shared_subscriptions),
+        ("retained_messages", stats.retained_messages),
+        ("messages_queued", stats.messages_queued),
+        ("messages_inflight", stats.messages_inflight),
+        ("bytes_held", stats.bytes_held),
+    ];
+    for (name, value) in counters {
+        dict.set_item(name, value)?;
+    }
+    let (dropped, ended) = (PyDict::new(py), PyDict::new(py));
+    for reason in DropReason::ALL {
+        dropped.set_item(reason.name(), stats.dropped(*reason))?;
+    }
+    for reason in EndReason::ALL {
+        ended.set_item(reason.name(), stats.ended(*reason))?;
+    }
+    dict.set_item("dropped", dropped)?;
+    dict.set_item("ended", ended)?;
+    Ok(dict)
+}

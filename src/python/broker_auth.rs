@@ -1,0 +1,185 @@
+//! Who may connect to a broker of this process: a table of users, and a Python function if one is installed.
+//!
+//! The table is looked at on the shard. The function is called on a thread that may block, never on the shard: it has
+//! to wait for the GIL, and may take its time.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use parking_lot::Mutex;
+use pyo3::{PyTraverseError, PyVisit, prelude::*, types::PyBytes};
+
+use super::broker::version_name;
+use crate::{
+    auth::{self, Authenticator, Verdict},
+    codec::ReasonCode,
+};
+
+/// What is known of a client that asks to connect.
+#[pyclass(frozen, module = "ferromq")]
+pub(crate) struct ConnectInfo(auth::ConnectInfo);
+
+#[pymethods]
+impl ConnectInfo {
+    #[getter]
+    fn client_id(&self) -> &str {
+        &self.0.client_id
+    }
+
+    #[getter]
+    fn username(&self) -> Option<&str> {
+        self.0.username.as_deref()
+    }
+
+    #[getter]
+    fn password<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        self.0.password.as_ref().map(|password| PyBytes::new(py, password))
+    }
+
+    #[getter]
+    fn version(&self) -> &'static str {
+        version_name(self.0.version)
+    }
+
+    #[getter]
+    fn address(&self) -> &str {
+        &self.0.peer
+    }
+
+    #[getter]
+    fn listener(&self) -> &str {
+        &self.0.listener
+    }
+
+    /// Without the password, which has no business in logs.
+    fn __repr__(&self) -> String {
+        format!("ConnectInfo({:?}, username={:?}, address={:?})", self.client_id(), self.username(), self.address())
+    }
+}
+
+/// The Python function, if one is installed.
+#[derive(Default)]
+pub(crate) struct Hook(Mutex<Option<Py<PyAny>>>);
+
+impl Hook {
+    pub(crate) fn set(&self, hook: Py<PyAny>) {
+        let old = self.0.lock().replace(hook);
+        drop(old);
+    }
+
+    pub(crate) fn clear(&self) {
+        let old = self.0.lock().take();
+        drop(old);
+    }
+
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self.0.try_lock() {
+            Some(hook) => visit.call(&*hook),
+            None => Ok(()),
+        }
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.lock().is_some()
+    }
+
+    fn get(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.0.lock().as_ref().map(|hook| hook.clone_ref(py))
+    }
+}
+
+/// Judges CONNECT.
+pub(crate) struct Gate {
+    users: HashMap<String, Vec<u8>>,
+    hook: Option<Arc<Hook>>,
+    allow_anonymous: bool,
+}
+
+impl Gate {
+    /// The judge, if there is anything to judge by.
+    pub(crate) fn new(
+        _py: Python<'_>,
+        users: &HashMap<String, Vec<u8>>,
+        hook: &Arc<Hook>,
+        allow_anonymous: bool,
+    ) -> Option<Arc<dyn Authenticator>> {
+        let hook = hook.is_set().then(|| Arc::clone(hook));
+        if users.is_empty() && hook.is_none() {
+            return None;
+        }
+        Some(Arc::new(Self { users: users.clone(), hook, allow_anonymous }))
+    }
+
+    fn judge_by_table(&self, info: &auth::ConnectInfo) -> Verdict {
+        let Some(username) = &info.username else {
+            return if self.allow_anonymous {
+                Verdict::Accept
+            } else {
+                refuse(ReasonCode::NotAuthorized, "no user name")
+            };
+        };
+        let given = info.password.as_deref().unwrap_or_default();
+        match self.users.get(username.as_str()) {
+            Some(password) if is_same(password, given) => Verdict::Accept,
+            _ => refuse(ReasonCode::BadUserNameOrPassword, "user name or password is wrong"),
+        }
+    }
+}
+
+impl Authenticator for Gate {
+    fn authenticate(&self, info: &auth::ConnectInfo) -> Verdict {
+        if !self.users.is_empty() {
+            let verdict = self.judge_by_table(info);
+            if self.hook.is_none() || !matches!(verdict, Verdict::Accept) {
+                return verdict;
+            }
+        }
+        if self.hook.is_some() { Verdict::Defer } else { self.judge_by_table(info) }
+    }
+
+    fn authenticate_blocking(&self, info: &auth::ConnectInfo) -> Verdict {
+        let asked = Python::try_attach(|py| {
+            let Some(hook) = self.hook.as_ref().and_then(|hook| hook.get(py)) else { return Verdict::Accept };
+            match ask(py, &hook, info) {
+                Ok(verdict) => verdict,
+                Err(error) => {
+                    error.write_unraisable(py, Some(hook.bind(py)));
+                    refuse(ReasonCode::ImplementationSpecificError, "the authentication hook failed")
+                }
+            }
+        });
+        asked.unwrap_or_else(|| refuse(ReasonCode::ServerShuttingDown, "the interpreter is ending"))
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate")
+            .field("users", &self.users.len())
+            .field("hook", &self.hook.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// `True`, `False`, or the reason code of a refusal.
+fn ask(py: Python<'_>, hook: &Py<PyAny>, info: &auth::ConnectInfo) -> PyResult<Verdict> {
+    let answer = hook.bind(py).call1((ConnectInfo(info.clone()),))?;
+    if let Ok(is_allowed) = answer.extract::<bool>() {
+        return Ok(if is_allowed { Verdict::Accept } else { refuse(ReasonCode::NotAuthorized, "refused") });
+    }
+    let reason = answer.extract::<u8>().ok().and_then(ReasonCode::from_u8);
+    match reason {
+        Some(ReasonCode::Success) => Ok(Verdict::Accept),
+        Some(reason) if reason.is_error() => Ok(refuse(reason, reason.name())),
+        _ => Err(pyo3::exceptions::PyTypeError::new_err("on_auth returns True, False or a reason code from 0x80")),
+    }
+}
+
+fn refuse(reason: ReasonCode, message: &str) -> Verdict {
+    Verdict::Refuse { reason, message: Some(message.to_owned()) }
+}
+
+/// Compares in a time that does not tell how much of a guess was right.
+fn is_same(password: &[u8], given: &[u8]) -> bool {
+    let differing = password.iter().zip(given).fold(0, |differing, (a, b)| differing | (a ^ b));
+    differing == 0 && password.len() == given.len()
+}

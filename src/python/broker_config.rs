@@ -1,0 +1,147 @@
+//! A broker's settings from Python: a file, a dictionary and keyword arguments, one table in the end; keywords win.
+//!
+//! All of it is read as TOML by `config`, so that names, units and complaints are those of the file.
+
+use std::{collections::HashMap, time::Duration};
+
+use pyo3::{
+    exceptions::PyTypeError,
+    prelude::*,
+    types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple},
+};
+use toml::{Table, Value};
+
+use super::{errors, payload::Data};
+use crate::{
+    config::BrokerConfig,
+    server::{self, BrokerBuilder},
+};
+
+/// The keyword arguments of `Broker`.
+pub(crate) struct BrokerArguments<'py> {
+    pub(crate) listeners: Option<Bound<'py, PyAny>>,
+    pub(crate) config: Option<Bound<'py, PyAny>>,
+    pub(crate) users: Option<Bound<'py, PyDict>>,
+    pub(crate) allow_anonymous: Option<bool>,
+    pub(crate) shards: Option<usize>,
+    pub(crate) seed: Option<u64>,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) tables: [(&'static str, Option<Bound<'py, PyDict>>); 6],
+}
+
+/// What a broker is started with, as often as need be.
+pub(crate) struct BrokerSettings {
+    config: BrokerConfig,
+    shards: usize,
+    seed: Option<u64>,
+    drain_timeout: Duration,
+    pub(crate) users: HashMap<String, Vec<u8>>,
+    pub(crate) allow_anonymous: bool,
+}
+
+impl BrokerArguments<'_> {
+    pub(crate) fn to_settings(&self, py: Python<'_>) -> PyResult<BrokerSettings> {
+        let (mut table, name) = self.base(py)?;
+        for (key, given) in &self.tables {
+            let Some(given) = given else { continue };
+            let section = table.entry(*key).or_insert_with(|| Value::Table(Table::new()));
+            let Value::Table(section) = section else {
+                return Err(errors::invalid(py, &format!("{key} in {name} must be a table")));
+            };
+            section.extend(to_table(given)?);
+        }
+        if let Some(listeners) = &self.listeners {
+            table.insert("listeners".into(), to_value(listeners)?);
+        } else if !table.contains_key("listeners") {
+            table.insert("listeners".into(), Value::Array(vec![Value::String(ANY_PORT.into())]));
+        }
+        let text = toml::to_string(&table).map_err(|error| errors::invalid(py, &error.to_string()))?;
+        let config = BrokerConfig::from_toml(&text, &name).map_err(|error| errors::invalid(py, &error.to_string()))?;
+        let shards = match (self.shards, config.shards) {
+            (Some(shards), _) => shards,
+            (None, Some(shards)) => shards.get(),
+            (None, None) => DEFAULT_SHARDS,
+        };
+        let users = self.users(&config)?;
+        // Whoever names users means them; anybody else may be let in on request.
+        let allow_anonymous = self.allow_anonymous.unwrap_or(users.is_empty() && config.auth.allow_anonymous);
+        let (seed, drain_timeout) = (self.seed, self.drain_timeout);
+        Ok(BrokerSettings { config, shards, seed, drain_timeout, users, allow_anonymous })
+    }
+
+    /// The table before keywords, and what to call it.
+    fn base(&self, py: Python<'_>) -> PyResult<(Table, String)> {
+        let Some(config) = &self.config else { return Ok((Table::new(), "the keyword arguments".into())) };
+        if let Ok(config) = config.cast::<PyDict>() {
+            return Ok((to_table(config)?, "config".into()));
+        }
+        let path: std::path::PathBuf =
+            config.extract().map_err(|_| PyTypeError::new_err("config is the path of a TOML file, or a dictionary"))?;
+        // Read as it is, so that complaints name its lines.
+        BrokerConfig::load(&path).map_err(|error| errors::invalid(py, &error.to_string()))?;
+        let text = std::fs::read_to_string(&path)?;
+        let table = text.parse().map_err(|error: toml::de::Error| errors::invalid(py, &error.to_string()))?;
+        Ok((table, path.display().to_string()))
+    }
+
+    fn users(&self, config: &BrokerConfig) -> PyResult<HashMap<String, Vec<u8>>> {
+        let named = config.auth.users.iter();
+        let mut users: HashMap<_, _> =
+            named.map(|(name, password)| (name.clone(), password.expose().as_bytes().to_vec())).collect();
+        if let Some(given) = &self.users {
+            for (name, password) in given {
+                users.insert(name.extract()?, Data::extract(&password, None)?.as_slice().to_vec());
+            }
+        }
+        Ok(users)
+    }
+}
+
+impl BrokerSettings {
+    pub(crate) fn builder(&self) -> BrokerBuilder {
+        let mut settings = self.config.settings();
+        settings.allow_anonymous = self.allow_anonymous;
+        let mut builder =
+            server::Broker::builder().settings(settings).shards(self.shards).drain_timeout(self.drain_timeout);
+        for listener in &self.config.listeners {
+            builder = builder.listen(listener.clone());
+        }
+        match self.seed {
+            Some(seed) => builder.seed(seed),
+            None => builder,
+        }
+    }
+}
+
+fn to_table(dict: &Bound<'_, PyDict>) -> PyResult<Table> {
+    dict.iter().map(|(key, value)| Ok((key.extract()?, to_value(&value)?))).collect()
+}
+
+fn to_value(value: &Bound<'_, PyAny>) -> PyResult<Value> {
+    if let Ok(flag) = value.cast::<PyBool>() {
+        return Ok(Value::Boolean(flag.is_true()));
+    }
+    if value.is_instance_of::<PyInt>() {
+        return Ok(Value::Integer(value.extract()?));
+    }
+    if value.is_instance_of::<PyFloat>() {
+        return Ok(Value::Float(value.extract()?));
+    }
+    if let Ok(text) = value.cast::<PyString>() {
+        return Ok(Value::String(text.to_str()?.to_owned()));
+    }
+    if let Ok(dict) = value.cast::<PyDict>() {
+        return Ok(Value::Table(to_table(dict)?));
+    }
+    if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
+        return value.try_iter()?.map(|item| to_value(&item?)).collect::<PyResult<_>>().map(Value::Array);
+    }
+    let class = value.get_type().name()?.to_string();
+    Err(PyTypeError::new_err(format!("a setting is a number, str, bool, list or dict, not {class}")))
+}
+
+/// Where a broker listens that was not told: on this machine only, wherever there is room.
+const ANY_PORT: &str = "tcp://127.0.0.1:0";
+
+/// An embedded broker shares its machine with the program around it.
+const DEFAULT_SHARDS: usize = 1;

@@ -1,0 +1,300 @@
+//! Several shards are one broker: connections reach their home, messages stay in order, sessions are taken over.
+
+mod net_support;
+
+use std::{sync::Arc, thread};
+
+use bytes::Bytes;
+use ferromq::{
+    broker::{DropReason, Message, Stats},
+    codec::{Ack, Packet, QoS, ReasonCode, TopicName},
+    net::listener::{ListenerConfig, ListenerUrl},
+    server::Broker,
+};
+use net_support::{Client, Options, broker, eventually, url};
+
+#[test]
+fn a_session_is_taken_over_whatever_shard_the_new_connection_reaches() {
+    for shards in [1, 2, 4] {
+        let (broker, url) = broker(|builder| builder.shards(shards));
+        let options = Options { clean_start: false, session_expiry: 60, ..Options::default() };
+        let mut current = Client::connect_with(&url, "wanderer", options.clone());
+        current.subscribe("t", QoS::AtLeastOnce);
+        // Enough connections that every shard has accepted one of them.
+        for round in 0..16 {
+            let (mut next, connack) = Client::try_connect(&url, "wanderer", options.clone());
+            assert!(connack.session_present, "{shards} shards, round {round}");
+            let packets = current.recv_end();
+            assert!(
+                matches!(&packets[..], [Packet::Disconnect(last)] if last.reason == ReasonCode::SessionTakenOver),
+                "{packets:?}"
+            );
+            let sent = next.publish_packet("t", round.to_string(), QoS::AtLeastOnce);
+            next.send(&sent);
+            let publish = loop {
+                match next.recv() {
+                    Packet::Publish(publish) => break publish,
+                    Packet::PubAck(_) => {}
+                    other => panic!("unexpected {other:?}"),
+                }
+            };
+            assert_eq!(publish.payload, round.to_string());
+            next.send(&Packet::PubAck(Ack::new(publish.packet_id.unwrap(), ReasonCode::Success)));
+            next.ping_through();
+            current = next;
+        }
+        assert_eq!(broker.handle().stats().clients_connected, 1);
+    }
+}
+
+#[test]
+fn what_is_sent_behind_connect_survives_the_move_to_the_home_shard() {
+    for config in [None, Some(false)] {
+        let listener = ListenerConfig { reuse_port: config, ..ListenerConfig::new(url("tcp://127.0.0.1:0")) };
+        let broker = Broker::builder().shards(4).listen(listener).start().unwrap();
+        let url = &broker.listeners()[0];
+        for n in 0..32 {
+            let id = format!("early-{n}");
+            let mut client = Client::open(url);
+            let mut bytes = connect_bytes(&id);
+            client.version = ferromq::codec::Version::V3_1_1;
+            // More than one read's worth, so that some of it is still in the kernel when the connection moves.
+            for k in 0..2000 {
+                let packet = client.publish_packet(&format!("early/{n}"), vec![k as u8; 64], QoS::AtLeastOnce);
+                packet.encode(client.version, &mut bytes).unwrap();
+            }
+            client.stream.write_all(&bytes).unwrap();
+            assert!(matches!(client.recv(), Packet::ConnAck(_)));
+            for _ in 0..2000 {
+                assert!(matches!(client.recv(), Packet::PubAck(_)));
+            }
+        }
+    }
+}
+
+fn connect_bytes(id: &str) -> Vec<u8> {
+    let mut bytes = vec![0x10, (12 + id.len()) as u8, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0, 0, id.len() as u8];
+    bytes.extend(id.as_bytes());
+    bytes
+}
+
+#[test]
+fn ten_thousand_messages_of_each_qos_arrive_in_order_across_shards() {
+    const MESSAGES: usize = 10_000;
+    for shards in [1, 2, 4] {
+        let (broker, url) = broker(|builder| builder.shards(shards));
+        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            let publishers = 4;
+            let subscribers: Vec<_> = (0..4)
+                .map(|n| {
+                    let mut client = Client::connect(&url, &format!("subscriber-{n}"));
+                    client.subscribe("order/#", qos);
+                    thread::spawn(move || expect_in_order(&mut client, publishers, MESSAGES / publishers))
+                })
+                .collect();
+            let senders: Vec<_> = (0..publishers)
+                .map(|n| {
+                    let mut client = Client::connect(&url, &format!("publisher-{n}"));
+                    thread::spawn(move || send_in_windows(&mut client, n, MESSAGES / publishers, qos))
+                })
+                .collect();
+            senders.into_iter().for_each(|sender| sender.join().unwrap());
+            subscribers.into_iter().for_each(|subscriber| subscriber.join().unwrap());
+        }
+        // Subscribers leave without waiting for the end of their last exchanges.
+        let stats = broker.handle().stats();
+        let unfinished = stats.dropped(DropReason::SessionEnded);
+        assert_eq!(stats.dropped_total() - unfinished, 0, "{:?}", stats.dropped);
+    }
+}
+
+/// Publishes `0..count` on a topic of its own, with as many unacknowledged as is usual.
+fn send_in_windows(client: &mut Client, publisher: usize, count: usize, qos: QoS) {
+    let topic = format!("order/{publisher}");
+    for window in (0..count).collect::<Vec<_>>().chunks(100) {
+        let packets: Vec<_> = window.iter().map(|n| client.publish_packet(&topic, n.to_string(), qos)).collect();
+        client.send_all(&packets);
+        let mut open = if qos == QoS::AtMostOnce { 0 } else { packets.len() };
+        while open > 0 {
+            match client.recv() {
+                Packet::PubAck(_) | Packet::PubComp(_) => open -= 1,
+                Packet::PubRec(ack) => client.send(&Packet::PubRel(Ack::new(ack.packet_id, ReasonCode::Success))),
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+}
+
+fn expect_in_order(client: &mut Client, publishers: usize, count: usize) {
+    let mut next = vec![0; publishers];
+    while next.iter().any(|next| *next < count) {
+        match client.recv() {
+            Packet::Publish(publish) => {
+                let publisher: usize = publish.topic.as_str().strip_prefix("order/").unwrap().parse().unwrap();
+                let n: usize = std::str::from_utf8(&publish.payload).unwrap().parse().unwrap();
+                assert_eq!(n, next[publisher], "publisher {publisher}");
+                next[publisher] += 1;
+                let ack = publish.packet_id.map(|id| Ack::new(id, ReasonCode::Success));
+                match (publish.qos, ack) {
+                    (QoS::AtLeastOnce, Some(ack)) => client.send(&Packet::PubAck(ack)),
+                    (QoS::ExactlyOnce, Some(ack)) => client.send(&Packet::PubRec(ack)),
+                    _ => {}
+                }
+            }
+            Packet::PubRel(ack) => client.send(&Packet::PubComp(Ack::new(ack.packet_id, ReasonCode::Success))),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_lone_message_for_a_parked_shard_is_delivered_without_waking_it() {
+    let (broker, url) = broker(|builder| builder.shards(2));
+    let handle = broker.handle();
+    // Of four clients, two are at home on the same shard, and two are not for any choice of hash that matters.
+    let mut clients: Vec<_> = (0..8).map(|n| Client::connect(&url, &format!("client-{n}"))).collect();
+    for client in &mut clients {
+        client.subscribe("lone", QoS::AtMostOnce);
+    }
+    let before = handle.net_stats().shards_entered;
+    for round in 0..50 {
+        let publisher = round % clients.len();
+        let packet = clients[publisher].publish_packet("lone", round.to_string(), QoS::AtMostOnce);
+        clients[publisher].send(&packet);
+        for client in &mut clients {
+            assert_eq!(client.recv_publish().payload, round.to_string());
+        }
+        handle.wait_settled();
+    }
+    assert!(handle.net_stats().shards_entered > before, "some of fifty found the other shard parked");
+}
+
+#[test]
+fn a_full_inbox_holds_back_the_publisher_and_loses_nothing() {
+    const MESSAGES: usize = 20_000;
+    // An inbox of eight envelopes is always full.
+    let (broker, url) = broker(|builder| {
+        let mut settings = ferromq::broker::Settings::default();
+        settings.slow_consumer.staged_envelopes_max = 8;
+        builder.shards(2).settings(settings)
+    });
+    let subscribers: Vec<_> = (0..4)
+        .map(|n| {
+            let mut client = Client::connect(&url, &format!("subscriber-{n}"));
+            client.subscribe("order/#", QoS::AtLeastOnce);
+            thread::spawn(move || expect_in_order(&mut client, 2, MESSAGES))
+        })
+        .collect();
+    let publishers: Vec<_> = (0..2)
+        .map(|n| {
+            let mut client = Client::connect(&url, &format!("publisher-{n}"));
+            thread::spawn(move || send_in_windows(&mut client, n, MESSAGES, QoS::AtLeastOnce))
+        })
+        .collect();
+    publishers.into_iter().for_each(|thread| thread.join().unwrap());
+    subscribers.into_iter().for_each(|thread| thread.join().unwrap());
+    let handle = broker.handle();
+    assert!(handle.net_stats().inboxes_full > 0);
+    let stats = handle.stats();
+    assert_eq!(stats.dropped_total(), stats.dropped(DropReason::SessionEnded));
+}
+
+#[test]
+fn a_handle_sees_all_shards_and_publishes_in_order() {
+    for shards in [1, 3] {
+        let (broker, url) = broker(|builder| builder.shards(shards));
+        let handle = broker.handle();
+        let mut clients: Vec<_> = (0..6).map(|n| Client::connect(&url, &format!("client-{n}"))).collect();
+        for client in &mut clients {
+            client.subscribe("from/process", QoS::AtLeastOnce);
+        }
+        assert_eq!(handle.clients().len(), 6);
+        let topic = TopicName::new("from/process").unwrap();
+        for n in 0..1000 {
+            let message = Message::new(topic.clone(), Bytes::from(n.to_string())).qos(QoS::AtLeastOnce);
+            handle.publish(message.retain(n == 999)).unwrap();
+        }
+        for client in &mut clients {
+            for n in 0..1000 {
+                assert_eq!(client.recv_publish().payload, n.to_string());
+            }
+            client.ping_through();
+        }
+        handle.wait_settled();
+        assert!(handle.is_settled());
+        let retained: Vec<Arc<Message>> = handle.retained("from/#", 10);
+        assert_eq!(retained.iter().map(|message| message.payload().as_ref()).collect::<Vec<_>>(), [b"999"]);
+        assert!(handle.kick("client-3", ReasonCode::AdministrativeAction));
+        assert!(!handle.kick("nobody", ReasonCode::AdministrativeAction));
+        let packets = clients[3].recv_end();
+        assert!(matches!(&packets[..], [Packet::Disconnect(last)] if last.reason == ReasonCode::AdministrativeAction));
+        eventually("the kicked client is counted out", || handle.stats().clients_connected == 5);
+        broker.shutdown();
+        let Stats { connections_opened, .. } = handle.stats();
+        assert_eq!(connections_opened, 6, "the counters outlive the broker");
+        assert!(handle.publish(Message::new(topic, Bytes::new())).is_err());
+    }
+}
+
+#[test]
+fn settled_waits_for_what_was_sent_before() {
+    for shards in [1, 2] {
+        let (broker, url) = broker(|builder| builder.shards(shards));
+        let handle = broker.handle();
+        let mut publisher = Client::connect(&url, "publisher");
+        let mut subscriber = Client::connect(&url, "subscriber");
+        subscriber.subscribe("t", QoS::AtLeastOnce);
+        let packet = publisher.publish_packet("t", "x", QoS::AtMostOnce);
+        for round in 1..=200 {
+            publisher.send(&packet);
+            handle.wait_settled();
+            assert_eq!(handle.stats().publish_received, round, "what had reached the broker was read");
+            assert_eq!(handle.stats().publish_sent, round);
+        }
+        let unacknowledged = publisher.publish_packet("t", "x", QoS::AtLeastOnce);
+        publisher.send(&unacknowledged);
+        for _ in 0..200 {
+            subscriber.recv_publish_unacknowledged();
+        }
+        let last = subscriber.recv_publish_unacknowledged();
+        assert!(!handle.is_settled(), "a message is in flight");
+        let waiting = thread::spawn({
+            let handle = handle.clone();
+            move || handle.wait_settled()
+        });
+        subscriber.send(&Packet::PubAck(Ack::new(last.packet_id.unwrap(), ReasonCode::Success)));
+        waiting.join().unwrap();
+    }
+}
+
+#[test]
+fn waiting_to_settle_ends_with_the_broker() {
+    let (broker, url) = broker(|builder| builder);
+    let handle = broker.handle();
+    let mut client = Client::connect(&url, "never-acknowledges");
+    client.subscribe("t", QoS::AtLeastOnce);
+    let packet = client.publish_packet("t", "x", QoS::AtLeastOnce);
+    client.send(&packet);
+    client.recv();
+    client.recv();
+    let waiting = thread::spawn(move || handle.wait_settled());
+    broker.shutdown();
+    waiting.join().unwrap();
+}
+
+#[test]
+fn several_brokers_live_in_one_process() {
+    let brokers: Vec<(Broker, ListenerUrl)> = (0..3).map(|_| broker(|builder| builder.shards(2))).collect();
+    let mut clients: Vec<_> = brokers.iter().map(|(_, url)| Client::connect(url, "same")).collect();
+    for client in &mut clients {
+        client.subscribe("t", QoS::AtMostOnce);
+    }
+    for (index, client) in clients.iter_mut().enumerate() {
+        let packet = client.publish_packet("t", index.to_string(), QoS::AtMostOnce);
+        client.send(&packet);
+        assert_eq!(client.recv_publish().payload, index.to_string());
+    }
+    for (broker, _) in &brokers {
+        assert_eq!(broker.handle().stats().publish_sent, 1);
+    }
+}
