@@ -76,7 +76,7 @@ impl World {
         for (client, actor) in self.actors.iter().enumerate() {
             let shares: Vec<String> = if actor.habits.shares { Plan::shares() } else { Vec::new() };
             self.ledger.check_repetitions(client, &shares)?;
-            self.ledger.check_order(client, &shares)?;
+            self.ledger.check_order(client, &shares, profile == Profile::Lossy)?;
         }
         self.check_shared_repetitions()?;
         if profile != Profile::Lossy {
