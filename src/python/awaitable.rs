@@ -94,6 +94,7 @@ fn make_type<T: Awaitable>(py: Python<'_>) -> PyResult<Py<PyType>> {
         method(c"send", send::<T>, ffi::METH_O, c"Resume with a value, which is ignored."),
         method(c"throw", throw::<T>, ffi::METH_VARARGS, c"Raise an exception at the place that waits."),
         method(c"close", close::<T>, ffi::METH_NOARGS, c"Stop waiting."),
+        method(c"__class_getitem__", ffi::Py_GenericAlias, ffi::METH_O | ffi::METH_CLASS, c"For annotations."),
         ffi::PyMethodDef::zeroed(),
     ]);
     let mut slots = vec![
@@ -128,7 +129,8 @@ fn make_type<T: Awaitable>(py: Python<'_>) -> PyResult<Py<PyType>> {
         .map_err(Into::into)
 }
 
-type SendFunction = unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject, *mut *mut ffi::PyObject) -> ffi::PySendResult;
+type SendFunction =
+    unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject, *mut *mut ffi::PyObject) -> ffi::PySendResult;
 
 fn slot(id: c_int, value: *mut c_void) -> ffi::PyType_Slot {
     ffi::PyType_Slot { slot: id, pfunc: value }
@@ -296,11 +298,7 @@ unsafe extern "C" fn dealloc<T: Awaitable>(slf: *mut ffi::PyObject) {
     }
 }
 
-unsafe extern "C" fn traverse<T: Awaitable>(
-    slf: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
+unsafe extern "C" fn traverse<T: Awaitable>(slf: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
     // SAFETY: the collector passes a live object and a visitor to be called with `arg`.
     unsafe {
         let status = visit(ffi::Py_TYPE(slf).cast(), arg);
@@ -323,4 +321,3 @@ unsafe extern "C" fn clear<T: Awaitable>(slf: *mut ffi::PyObject) -> c_int {
         Ok(0)
     })
 }
-

@@ -22,7 +22,7 @@ use super::{
     options::{duration, qos},
     payload::Data,
     properties::Keywords,
-    runtime::{Local, Process},
+    runtime::{Local, Process, register_hooks},
     subscription::{Items, SubscribeArguments, Subscribed, Subscription},
     topics::{parse_filter, text, validate_topic},
 };
@@ -60,6 +60,7 @@ impl Broker {
     }
 
     fn start_now(&self, py: Python<'_>) -> PyResult<()> {
+        register_hooks(py)?;
         let mut running = self.running.try_get(py)?.lock();
         if running.is_some() {
             return Err(PyRuntimeError::new_err("the broker runs already"));
@@ -69,7 +70,8 @@ impl Broker {
             ..Hooks::default()
         };
         let builder = self.settings.builder().hooks(hooks);
-        let broker = py.detach(|| builder.start()).map_err(|error| errors::new(py, Kind::ConnectError, &error.to_string()))?;
+        let broker =
+            py.detach(|| builder.start()).map_err(|error| errors::new(py, Kind::ConnectError, &error.to_string()))?;
         if let Some(place) = self.place.handle.get() {
             *place.lock() = Some(broker.handle());
         }
@@ -123,7 +125,8 @@ impl Broker {
             ("sys", sys),
         ];
         let drain_timeout = duration(py, "drain_timeout", drain_timeout)?;
-        let arguments = BrokerArguments { listeners, config, users, allow_anonymous, shards, seed, drain_timeout, tables };
+        let arguments =
+            BrokerArguments { listeners, config, users, allow_anonymous, shards, seed, drain_timeout, tables };
         Ok(Self {
             settings: arguments.to_settings(py)?,
             hook: Arc::default(),

@@ -8,7 +8,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use parking_lot::Mutex;
 use pyo3::{PyTraverseError, PyVisit, prelude::*, types::PyBytes};
 
-use super::broker::version_name;
+use super::{broker::version_name, runtime::attach_thread};
 use crate::{
     auth::{self, Authenticator, Verdict},
     codec::ReasonCode,
@@ -111,7 +111,11 @@ impl Gate {
 
     fn judge_by_table(&self, info: &auth::ConnectInfo) -> Verdict {
         let Some(username) = &info.username else {
-            return if self.allow_anonymous { Verdict::Accept } else { refuse(ReasonCode::NotAuthorized, "no user name") };
+            return if self.allow_anonymous {
+                Verdict::Accept
+            } else {
+                refuse(ReasonCode::NotAuthorized, "no user name")
+            };
         };
         let given = info.password.as_deref().unwrap_or_default();
         match self.users.get(username.as_str()) {
@@ -133,7 +137,7 @@ impl Authenticator for Gate {
     }
 
     fn authenticate_blocking(&self, info: &auth::ConnectInfo) -> Verdict {
-        let asked = Python::try_attach(|py| {
+        let asked = attach_thread(|py| {
             let Some(hook) = self.hook.as_ref().and_then(|hook| hook.get(py)) else { return Verdict::Accept };
             match ask(py, &hook, info) {
                 Ok(verdict) => verdict,
@@ -149,7 +153,10 @@ impl Authenticator for Gate {
 
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate").field("users", &self.users.len()).field("hook", &self.hook.is_some()).finish_non_exhaustive()
+        f.debug_struct("Gate")
+            .field("users", &self.users.len())
+            .field("hook", &self.hook.is_some())
+            .finish_non_exhaustive()
     }
 }
 

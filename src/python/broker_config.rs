@@ -75,9 +75,8 @@ impl BrokerArguments<'_> {
         if let Ok(config) = config.cast::<PyDict>() {
             return Ok((to_table(config)?, "config".into()));
         }
-        let path: std::path::PathBuf = config
-            .extract()
-            .map_err(|_| PyTypeError::new_err("config is the path of a TOML file, or a dictionary"))?;
+        let path: std::path::PathBuf =
+            config.extract().map_err(|_| PyTypeError::new_err("config is the path of a TOML file, or a dictionary"))?;
         // Read as it is, so that complaints name its lines.
         BrokerConfig::load(&path).map_err(|error| errors::invalid(py, &error.to_string()))?;
         let text = std::fs::read_to_string(&path)?;

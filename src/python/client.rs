@@ -14,7 +14,10 @@ use super::{
     publish::{Publication, Publications},
     subscription::{Items, SubscribeArguments, Subscribed, Subscription},
 };
-use crate::{client::PublishRequest, codec::{ReasonCode, Version}};
+use crate::{
+    client::PublishRequest,
+    codec::{ReasonCode, Version},
+};
 
 /// The asynchronous client.
 #[pyclass(frozen, module = "ferromq", subclass)]
@@ -130,7 +133,8 @@ impl Client {
             payload_format,
         };
         let timeout = timeout.map(|timeout| duration(py, "timeout", timeout)).transpose()?;
-        Publication::extract(py, topic, payload.as_ref(), qos, retain, encode, &keywords)?.publish(py, &self.core, timeout)
+        Publication::extract(py, topic, payload.as_ref(), qos, retain, encode, &keywords)?
+            .publish(py, &self.core, timeout)
     }
 
     #[pyo3(signature = (topic, payload = None, *, qos = 0, retain = false, encode = None, message_expiry = None,
@@ -286,5 +290,4 @@ impl Client {
     fn __repr__(&self) -> String {
         format!("Client({}, {})", self.core.server(), self.core.state())
     }
-
 }

@@ -89,7 +89,10 @@ impl Core {
     }
 
     /// Connects; the result is to be given to [`Self::connected`].
-    pub(crate) fn connect(self: &Arc<Self>, py: Python<'_>) -> PyResult<impl Future<Output = Result<Client, Error>> + use<>> {
+    pub(crate) fn connect(
+        self: &Arc<Self>,
+        py: Python<'_>,
+    ) -> PyResult<impl Future<Output = Result<Client, Error>> + use<>> {
         if self.client.try_get(py)?.lock().is_some() {
             return Err(errors::closed(py, "the client is connected already; one `with` block at a time"));
         }
@@ -135,7 +138,9 @@ impl Core {
             let options = DisconnectOptions { reason, timeout, ..DisconnectOptions::default() };
             match client.disconnect(options).await {
                 // The end was asked for; that the connection had ended before is no news here.
-                Err(Error::Closed | Error::ConnectionLost { .. } | Error::Connection { .. } | Error::Io { .. }) => Ok(()),
+                Err(Error::Closed | Error::ConnectionLost { .. } | Error::Connection { .. } | Error::Io { .. }) => {
+                    Ok(())
+                }
                 result => result,
             }
         })

@@ -63,13 +63,7 @@ const TABLE: &[(Kind, &str, Option<Kind>, Builtin, &str)] = &[
         Builtin::None,
         "The server refused it for lack of credentials or permission.",
     ),
-    (
-        Kind::ProtocolError,
-        "ProtocolError",
-        Some(Kind::FerroMQError),
-        Builtin::None,
-        "The peer violated the protocol.",
-    ),
+    (Kind::ProtocolError, "ProtocolError", Some(Kind::FerroMQError), Builtin::None, "The peer violated the protocol."),
     (
         Kind::QueueFull,
         "QueueFull",
@@ -77,13 +71,7 @@ const TABLE: &[(Kind, &str, Option<Kind>, Builtin, &str)] = &[
         Builtin::None,
         "A bounded queue is full and its policy is not to wait.",
     ),
-    (
-        Kind::Timeout,
-        "Timeout",
-        Some(Kind::FerroMQError),
-        Builtin::Timeout,
-        "It took longer than allowed.",
-    ),
+    (Kind::Timeout, "Timeout", Some(Kind::FerroMQError), Builtin::Timeout, "It took longer than allowed."),
     (
         Kind::Closed,
         "Closed",
@@ -260,7 +248,8 @@ impl Fault<'_> {
         }
         if let Some(properties) = self.properties {
             exception.setattr("reason_string", properties.reason_string().map(Text::as_str))?;
-            let pairs: Vec<_> = properties.user_properties().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let pairs: Vec<_> =
+                properties.user_properties().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             exception.setattr("user_properties", PyTuple::new(py, pairs)?)?;
         }
         if let Some(packet) = self.packet {

@@ -82,9 +82,10 @@ impl Disconnected {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let reason = self.reason.as_ref().map_or(Ok("None".to_owned()), |reason| {
-            reason.bind(py).repr().map(|text| text.to_string())
-        })?;
+        let reason = self
+            .reason
+            .as_ref()
+            .map_or(Ok("None".to_owned()), |reason| reason.bind(py).repr().map(|text| text.to_string()))?;
         let retry_in = self.retry_in.map_or("None".to_owned(), |seconds| format!("{seconds:.3}"));
         Ok(format!("Disconnected({reason}, retry_in={retry_in})"))
     }
@@ -183,9 +184,7 @@ impl Drop for EventSource {
 
 fn event_object(py: Python<'_>, event: ClientEvent) -> PyResult<Bound<'_, PyAny>> {
     match event {
-        ClientEvent::Connecting { server } => {
-            Ok(Bound::new(py, Connecting { server: server.to_string() })?.into_any())
-        }
+        ClientEvent::Connecting { server } => Ok(Bound::new(py, Connecting { server: server.to_string() })?.into_any()),
         ClientEvent::Connected { server, connected } => {
             Ok(Bound::new(py, Connected { server: server.to_string(), connected })?.into_any())
         }

@@ -222,15 +222,21 @@ impl ClientArguments<'_, '_> {
             return Err(errors::invalid(py, "receive_maximum is at least 1"));
         }
         let timeout = duration(py, "timeout", self.timeout)?;
-        let mut options =
-            client::ClientOptions { connect_timeout: timeout, request_timeout: timeout, ..client::ClientOptions::default() };
+        let mut options = client::ClientOptions {
+            connect_timeout: timeout,
+            request_timeout: timeout,
+            ..client::ClientOptions::default()
+        };
         options.reconnect = self.reconnect;
         let session = &mut options.session;
         session.version = self.version;
         session.client_id = text(py, self.client_id)?;
         session.username = self.username.map(|name| text(py, name)).transpose()?;
-        session.password =
-            self.password.map(|password| payload::Data::extract(password, None)).transpose()?.map(|data| data.to_bytes());
+        session.password = self
+            .password
+            .map(|password| payload::Data::extract(password, None))
+            .transpose()?
+            .map(|data| data.to_bytes());
         session.keep_alive = self.keep_alive;
         session.connack_timeout = timeout;
         session.receive_maximum = self.receive_maximum;

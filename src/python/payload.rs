@@ -67,10 +67,17 @@ impl Data {
 /// The bytes of anything with the buffer protocol, whatever its shape and items.
 fn from_buffer(value: &Bound<'_, PyAny>) -> PyResult<Data> {
     let py = value.py();
-    let Ok(view) = py.import(pyo3::intern!(py, "builtins"))?.call_method1(pyo3::intern!(py, "memoryview"), (value,)) else {
-        let advice = if value.is_instance_of::<PyDict>() || value.hasattr("__iter__")? { "encode=\"json\"" } else { "encode=\"text\"" };
+    let Ok(view) = py.import(pyo3::intern!(py, "builtins"))?.call_method1(pyo3::intern!(py, "memoryview"), (value,))
+    else {
+        let advice = if value.is_instance_of::<PyDict>() || value.hasattr("__iter__")? {
+            "encode=\"json\""
+        } else {
+            "encode=\"text\""
+        };
         let class = value.get_type().name()?.to_string();
-        return Err(PyTypeError::new_err(format!("a payload is bytes-like, str or None, not {class}; pass {advice} to encode it")));
+        return Err(PyTypeError::new_err(format!(
+            "a payload is bytes-like, str or None, not {class}; pass {advice} to encode it"
+        )));
     };
     let bytes = view.call_method0(pyo3::intern!(py, "tobytes"))?.cast_into::<PyBytes>()?;
     Ok(Data::Bytes(bytes.into()))
@@ -82,6 +89,7 @@ fn json(value: &Bound<'_, PyAny>) -> PyResult<PyBackedStr> {
     let keywords = PyDict::new(py);
     keywords.set_item("separators", (",", ":"))?;
     keywords.set_item("ensure_ascii", false)?;
-    let text = py.import(pyo3::intern!(py, "json"))?.call_method(pyo3::intern!(py, "dumps"), (value,), Some(&keywords))?;
+    let text =
+        py.import(pyo3::intern!(py, "json"))?.call_method(pyo3::intern!(py, "dumps"), (value,), Some(&keywords))?;
     text.cast_into::<PyString>()?.try_into()
 }

@@ -5,10 +5,7 @@ use pyo3::{
     types::{PyBytes, PyDict, PyTuple},
 };
 
-use super::{
-    errors, payload,
-    topics::text,
-};
+use super::{errors, payload, topics::text};
 use crate::codec::{self, Property, Text};
 
 /// Properties of a message.
@@ -153,7 +150,10 @@ pub(crate) fn user_properties(value: &Bound<'_, PyAny>) -> PyResult<Vec<(Text, T
 #[allow(clippy::cast_sign_loss)]
 pub(crate) fn whole_seconds(py: Python<'_>, name: &str, seconds: f64) -> PyResult<u32> {
     if !(0.0..=f64::from(u32::MAX)).contains(&seconds) {
-        return Err(errors::invalid(py, &format!("{name} is a number of seconds from 0 to {}, not {seconds}", u32::MAX)));
+        return Err(errors::invalid(
+            py,
+            &format!("{name} is a number of seconds from 0 to {}, not {seconds}", u32::MAX),
+        ));
     }
     Ok(seconds.ceil() as u32)
 }

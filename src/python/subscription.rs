@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use pyo3::{
     exceptions::PyTypeError,
     prelude::*,
-    types::{PyDict, PyString, PyTuple},
+    types::{PyDict, PyString, PyTuple, PyType},
 };
 use tokio::sync::watch;
 
@@ -20,7 +20,7 @@ use super::{
     operation::Operation,
     options::{duration, qos},
     properties::user_properties,
-    request::Request,
+    request::request_object,
     runtime::Local,
     stream::{Reader, Source, WakerSlot},
     topics::Pattern,
@@ -70,7 +70,10 @@ enum State {
 pub(crate) enum Items {
     Messages,
     /// Requests, to be answered by this client; at once if it is a synchronous one.
-    Requests { core: Arc<Core>, is_blocking: bool },
+    Requests {
+        core: Arc<Core>,
+        is_blocking: bool,
+    },
 }
 
 impl Subscribed {
@@ -142,7 +145,11 @@ impl Subscribed {
     }
 
     /// Ends it; the future waits for UNSUBACK. What is being processed is acknowledged unless it went wrong.
-    pub(crate) fn close(&self, py: Python<'_>, went_wrong: bool) -> PyResult<impl Future<Output = Result<(), Error>> + Send + use<>> {
+    pub(crate) fn close(
+        &self,
+        py: Python<'_>,
+        went_wrong: bool,
+    ) -> PyResult<impl Future<Output = Result<(), Error>> + Send + use<>> {
         let state = std::mem::replace(&mut *self.state.try_get(py)?.lock(), State::Closed);
         self.reader.finish(py, went_wrong)?;
         self.slot.wake();
@@ -316,8 +323,7 @@ impl Source for Mailbox {
         match &self.items {
             Items::Messages => Ok(Some(message.into_any())),
             Items::Requests { core, is_blocking } => {
-                let request = Request::new(Arc::clone(core), message.unbind(), *is_blocking);
-                Ok(Some(Bound::new(py, request)?.into_any()))
+                request_object(py, Arc::clone(core), message.unbind(), *is_blocking).map(Some)
             }
         }
     }
@@ -452,6 +458,11 @@ impl Subscription {
         self.subscribed.dropped()
     }
 
+    #[classmethod]
+    fn __class_getitem__<'py>(cls: &Bound<'py, PyType>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        generic_alias(cls, item)
+    }
+
     fn __repr__(&self) -> String {
         self.subscribed.describe("Subscription")
     }
@@ -485,6 +496,11 @@ fn with_state<T>(state: &Local<Mutex<State>>, body: impl FnOnce(&mut State) -> T
         Some(state) => body(&mut state.lock()),
         None => body(&mut State::Closed),
     }
+}
+
+/// `Subscription[Message]`, for annotations.
+pub(crate) fn generic_alias<'py>(cls: &Bound<'py, PyType>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    cls.py().import("types")?.getattr("GenericAlias")?.call1((cls, item))
 }
 
 /// Filters given one by one or as a list.

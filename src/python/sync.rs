@@ -9,7 +9,7 @@ use std::{
 use parking_lot::Mutex;
 use pyo3::{
     prelude::*,
-    types::{PyDict, PyTuple},
+    types::{PyDict, PyTuple, PyType},
 };
 
 use super::{
@@ -20,9 +20,12 @@ use super::{
     properties::Keywords,
     publish::{Publication, Publications},
     stream::Reader,
-    subscription::{Items, SubscribeArguments, Subscribed},
+    subscription::{Items, SubscribeArguments, Subscribed, generic_alias},
 };
-use crate::{client::Error, codec::{ReasonCode, Version}};
+use crate::{
+    client::Error,
+    codec::{ReasonCode, Version},
+};
 
 /// The blocking client.
 #[pyclass(frozen, module = "ferromq", subclass)]
@@ -31,11 +34,7 @@ pub(crate) struct SyncClient {
 }
 
 impl SyncClient {
-    fn block_on<T: Send>(
-        &self,
-        py: Python<'_>,
-        future: impl Future<Output = Result<T, Error>> + Send,
-    ) -> PyResult<T> {
+    fn block_on<T: Send>(&self, py: Python<'_>, future: impl Future<Output = Result<T, Error>> + Send) -> PyResult<T> {
         block_on(py, &self.core, future)
     }
 }
@@ -309,12 +308,7 @@ pub(crate) struct SyncSubscription {
 }
 
 impl SyncSubscription {
-    fn open(
-        py: Python<'_>,
-        core: &Arc<Core>,
-        arguments: &SubscribeArguments<'_, '_>,
-        items: Items,
-    ) -> PyResult<Self> {
+    fn open(py: Python<'_>, core: &Arc<Core>, arguments: &SubscribeArguments<'_, '_>, items: Items) -> PyResult<Self> {
         let subscribed = Subscribed::new(py, core, arguments, items)?;
         subscribed.start(py)?;
         block_on(py, core, subscribed.opened())?;
@@ -395,6 +389,11 @@ impl SyncSubscription {
         self.subscribed.dropped()
     }
 
+    #[classmethod]
+    fn __class_getitem__<'py>(cls: &Bound<'py, PyType>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        generic_alias(cls, item)
+    }
+
     fn __repr__(&self) -> String {
         self.subscribed.describe("SyncSubscription")
     }
@@ -417,6 +416,11 @@ impl SyncStream {
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         next(py, &self.0, None)
+    }
+
+    #[classmethod]
+    fn __class_getitem__<'py>(cls: &Bound<'py, PyType>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        generic_alias(cls, item)
     }
 }
 
@@ -447,7 +451,8 @@ impl Take {
         if *self.left.lock() == 0 {
             return Ok(None);
         }
-        let deadline = self.seconds.map(|seconds| *self.deadline.lock().get_or_insert_with(|| Instant::now() + seconds));
+        let deadline =
+            self.seconds.map(|seconds| *self.deadline.lock().get_or_insert_with(|| Instant::now() + seconds));
         let item = next(py, &self.reader, deadline)?;
         let mut left = self.left.lock();
         *left = if item.is_some() { left.saturating_sub(1) } else { 0 };

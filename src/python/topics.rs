@@ -38,7 +38,8 @@ impl Pattern {
             let Some(inner) = level.strip_prefix('{').and_then(|level| level.strip_suffix('}')) else { continue };
             let (name, is_rest) = inner.strip_suffix(":#").map_or((inner, false), |name| (name, true));
             let level_of_topic = at - skipped;
-            if !is_identifier(name) || names.iter().any(|known: &Named| *known.name == *name) || (is_rest && at != last) {
+            if !is_identifier(name) || names.iter().any(|known: &Named| *known.name == *name) || (is_rest && at != last)
+            {
                 return Err(bad_name(py, text, level));
             }
             names.push(Named { level: level_of_topic, name: name.into(), is_rest });
