@@ -121,9 +121,10 @@ fn two_hundred_brokers_leave_nothing_behind() {
         client.recv_publish();
         let memory = broker.connect_memory().unwrap();
         if n % 2 == 0 {
-            broker.shutdown()
+            client.disconnect();
+            broker.shutdown();
         } else {
-            drop(broker)
+            drop(broker);
         }
         drop((memory, handle));
     };
