@@ -34,18 +34,14 @@ class FerroMQ:
             reconnect=False,
             timeout=TIMEOUT_SECONDS,
         )
-        connected = asyncio.get_running_loop().create_future()
-        self._tasks = [asyncio.create_task(_watch(client.events(), connected))]
-        self._subscriptions = {}
         await client.connect()
-        return {"session_present": await connected}
+        self._tasks = [asyncio.create_task(_watch(client.events()))]
 
     async def subscribe(self, *, filters, qos, options):
         chosen = {name: options[name] for name in ("no_local", "retain_as_published") if name in options}
         if "retain_handling" in options:
             chosen["retain_handling"] = RETAIN_HANDLING[options["retain_handling"]]
         subscription = await self._client.subscribe(*filters, qos=qos, **chosen)
-        self._subscriptions.update(dict.fromkeys(filters, subscription))
         self._tasks.append(asyncio.create_task(_read(subscription)))
         return {"granted": subscription.granted}
 
@@ -65,13 +61,10 @@ class FerroMQ:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def _watch(events, connected):
+async def _watch(events):
     async for event in events:
-        match event:
-            case ferromq.Connected():
-                connected.set_result(event.session_present)
-            case ferromq.Disconnected():
-                lines.emit(event="closed")
+        if isinstance(event, ferromq.Disconnected):
+            lines.emit(event="closed")
 
 
 async def _read(subscription):
