@@ -16,13 +16,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import ferromq
 import paho.mqtt.client as paho
 import psutil
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
-
-import ferromq
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -210,7 +209,7 @@ async def main(seconds: float, devices: int) -> bool:
 async def arrivals(monitor: Monitor, witness: Witness, published: int) -> None:
     """Wait until all has arrived, 10 seconds at most: paho-mqtt takes its time."""
     deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and min(monitor.count, witness.seen) < published:
+    while time.monotonic() < deadline and min(monitor.count, witness.seen) < published:  # noqa: ASYNC110 - paho has no loop
         await asyncio.sleep(0.05)
 
 
