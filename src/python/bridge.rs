@@ -28,7 +28,7 @@ use pyo3::{
 
 use super::{
     errors, publish,
-    runtime::{Process, epoch, is_forked},
+    runtime::{Process, attach_thread, epoch, is_forked},
 };
 use crate::{client::Error, session::client::PublishAck};
 
@@ -232,6 +232,10 @@ impl Shared {
     /// Lets go of all futures: the loop is closed, nobody will ever run what waits for them.
     fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
+        if is_forked(self.epoch) {
+            // Threads of the parent may have held the locks at the fork.
+            return;
+        }
         let futures = std::mem::take(&mut *self.futures.lock());
         let queue = std::mem::take(&mut *self.queue.lock());
         let reader = self.reader.lock().take();
@@ -358,7 +362,7 @@ impl Inbox {
             }
             let batch = std::mem::take(&mut *bridges);
             drop(bridges);
-            let attached = Python::try_attach(|py| batch.iter().for_each(|shared| shared.call_soon(py)));
+            let attached = attach_thread(|py| batch.iter().for_each(|shared| shared.call_soon(py)));
             if attached.is_none() {
                 return;
             }

@@ -15,7 +15,7 @@ use super::{
     awaitable::{Awaitable, Step, new_object},
     bridge::{Bridge, Outcome, is_done, running_loop},
     errors,
-    runtime::Process,
+    runtime::{Local, Process},
 };
 use crate::client::Error;
 
@@ -24,7 +24,7 @@ pub(crate) enum Operation {
     /// Finished, with this result.
     Ready(Py<PyAny>),
     /// Finished when the future is. The task, if there is one, ends with the wait.
-    Waiting { future: Py<PyAny>, task: Option<AbortHandle> },
+    Waiting { future: Py<PyAny>, task: Option<Local<AbortHandle>> },
 }
 
 impl Operation {
@@ -56,7 +56,7 @@ impl Operation {
                 Err(error) => Err(errors::from_client(py, &error)),
             })));
         });
-        new_object(py, Self::Waiting { future: future.unbind(), task: Some(task.abort_handle()) })
+        new_object(py, Self::Waiting { future: future.unbind(), task: Some(Local::new(task.abort_handle())) })
     }
 }
 
@@ -92,7 +92,9 @@ impl Awaitable for Operation {
     }
 
     fn abandon(&self, _py: Python<'_>) {
-        if let Self::Waiting { task: Some(task), .. } = self {
+        if let Self::Waiting { task: Some(task), .. } = self
+            && let Some(task) = task.get()
+        {
             task.abort();
         }
     }
