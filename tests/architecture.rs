@@ -20,13 +20,27 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("auth", &["codec", "session::snapshot"]),
     ("store", &["codec", "session::snapshot"]),
     ("broker", &["codec", "session", "router", "auth", "store"]),
-    ("net", &["codec", "router", "auth", "broker"]),
-    ("config", &["codec", "router", "auth", "broker", "net"]),
+    ("config", &["codec", "router", "broker"]),
+    ("net", &["codec", "router", "auth", "broker", "config"]),
     ("client", &["codec", "session", "router::trie", "router::FilterTrie", "net", "config"]),
     ("observe", &["broker", "config"]),
     ("server", &["codec", "session", "router", "auth", "store", "broker", "net", "config", "client", "observe"]),
     ("cli", &["codec", "auth", "broker", "net::listener", "config", "client", "server", "observe"]),
-    ("python", &["codec", "auth", "broker", "net::listener", "config", "client", "server", "cli"]),
+    (
+        "python",
+        &[
+            "codec",
+            "session::QueueLimits",        // part of the broker's settings
+            "session::client::PublishAck", // what a publish ended with
+            "auth",
+            "broker",
+            "net::listener",
+            "config",
+            "client",
+            "server",
+            "cli",
+        ],
+    ),
     ("bin", &["cli"]),
 ];
 

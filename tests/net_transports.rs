@@ -242,7 +242,10 @@ fn a_websocket_fault_is_named_in_the_close_frame() {
 fn a_wrong_websocket_path_is_not_found_and_plain_mqtt_is_no_request() {
     let (_broker, url) = ws_broker();
     for (request, status) in [
-        ("GET /other HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n", "HTTP/1.1 404"),
+        (
+            "GET /other HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n",
+            "HTTP/1.1 404",
+        ),
         ("GET /mqtt HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 426"),
         ("POST /mqtt HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 405"),
     ] {

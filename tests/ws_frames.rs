@@ -222,7 +222,7 @@ impl Run {
         let mut run = Self { payload: Vec::new(), out: Vec::new(), closed: None };
         let (mut at, mut sizes) = (0, cuts.iter().cycle());
         while at < wire.len() {
-            let end = wire.len().min(at.saturating_add(*sizes.next().unwrap()));
+            let end = wire.len().min(at.saturating_add(*sizes.next().expect("a cycle does not end")));
             let mut piece = wire[at..end].to_vec();
             let decoded = codec.decode(&mut piece, &mut run.out, key);
             run.payload.extend_from_slice(&piece[decoded.payload]);
@@ -287,7 +287,7 @@ fn stutter<R: Role>(flushes: &[(Vec<u8>, bool)], rooms: &[usize], close: bool, k
             apply_mask(&mut outbox[..flush.payload], KEY);
         }
         let due = [flush.reply, flush.header.as_bytes(), &outbox[..flush.payload]].concat();
-        let written = due.len().min(*rooms.next().unwrap());
+        let written = due.len().min(*rooms.next().expect("a cycle does not end"));
         wire.extend_from_slice(&due[..written]);
         let taken = egress.advance(written);
         outbox.drain(..taken);
@@ -322,8 +322,8 @@ fn frame(first: u8, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
         frame.push(first);
         match payload.len() {
             len @ 0..=125 => frame.push(bit | len as u8),
-            len @ 126..=65_535 => frame.extend([&[bit | 126], &(len as u16).to_be_bytes()[..]].concat()),
-            len => frame.extend([&[bit | 127], &(len as u64).to_be_bytes()[..]].concat()),
+            len @ 126..=65_535 => frame.extend([&[bit | 0x7E], &(len as u16).to_be_bytes()[..]].concat()),
+            len => frame.extend([&[bit | 0x7F], &(len as u64).to_be_bytes()[..]].concat()),
         }
         frame.extend(mask.iter().flatten());
     }

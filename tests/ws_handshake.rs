@@ -117,7 +117,7 @@ fn an_endless_head_ends_at_the_limit_however_it_arrives() {
 
 #[test]
 fn frames_behind_a_request_may_exceed_the_limit_of_the_head() {
-    let input = [GOOD.as_bytes(), &[0x82; 20_000]].concat();
+    let input = [GOOD.as_bytes(), &vec![0x82; 20_000]].concat();
     assert!(matches!(server().handshake(&input), Handshake::Done { consumed, .. } if consumed == GOOD.len()));
 }
 
@@ -207,7 +207,7 @@ fn server() -> WsServer {
 }
 
 fn client(nonce: [u8; 16]) -> (WsClient, Vec<u8>) {
-    WsClient::new("localhost:1", "/mqtt", Subprotocol::Mqtt, nonce).unwrap()
+    WsClient::new("localhost:1", "/mqtt", Subprotocol::Mqtt, nonce).expect("host and path are plain ASCII")
 }
 
 /// Feeds head and what follows in pieces of the given sizes; returns the result and the bytes taken from all input.
@@ -220,7 +220,7 @@ fn feed<T>(
     let input = [head, behind].concat();
     let (mut at, mut sizes) = (0, cuts.iter().cycle());
     while at < input.len() {
-        let end = input.len().min(at + sizes.next().unwrap());
+        let end = input.len().min(at + sizes.next().expect("a cycle does not end"));
         if let Some((result, consumed)) = take(&input[at..end]) {
             return (result, at + consumed);
         }

@@ -278,7 +278,9 @@ impl Shard {
         session.will_info = session.will.as_ref().and(conn.info.clone());
         let window = connect.properties.receive_maximum().unwrap_or(u16::MAX);
         let window = window.min(self.shared.settings.session.inflight_max);
-        session.state.connected(window, capabilities.receive_maximum);
+        // A client before MQTT 5 knows of no receive maximum and cannot be held to one.
+        let receive_maximum = if connect.version.is_v5() { capabilities.receive_maximum } else { u16::MAX };
+        session.state.connected(window, receive_maximum);
         let expiry_interval = session.expiry_interval;
         self.shared.connected.fetch_add(1, Ordering::Relaxed);
         self.set_members_online(key, true);
@@ -315,7 +317,12 @@ impl Shard {
             }
         }
         let hash = self.shared.client_hash(&connect.client_id);
-        let key = self.sessions.insert(ClientSession::new(connect.client_id.clone(), hash, connect.version));
+        let key = self.sessions.insert(ClientSession::new(
+            connect.client_id.clone(),
+            hash,
+            connect.version,
+            self.by_client.hasher().clone(),
+        ));
         self.by_client.insert(connect.client_id.clone(), key);
         (key, false)
     }

@@ -10,6 +10,9 @@ use crate::{
     session::{Session, Stored},
 };
 
+/// How the shard hashes what strangers choose: by a seed it was given.
+pub(crate) type HashState = foldhash::fast::SeedableRandomState;
+
 /// The session of one client identifier.
 #[derive(Debug)]
 pub(crate) struct ClientSession {
@@ -18,7 +21,7 @@ pub(crate) struct ClientSession {
     pub(crate) conn: Option<ConnId>,
     pub(crate) version: Version,
     pub(crate) state: Session<Delivery>,
-    pub(crate) subscriptions: HashMap<Text, Subscribed>,
+    pub(crate) subscriptions: HashMap<Text, Subscribed, HashState>,
     /// Retained messages that new subscriptions are yet to receive.
     pub(crate) retained: Vec<RetainedScan>,
     /// Seconds the session outlives its connection; 0xFFFFFFFF for ever.
@@ -76,14 +79,14 @@ pub(crate) struct Will {
 }
 
 impl ClientSession {
-    pub(crate) fn new(client_id: Text, client_hash: u64, version: Version) -> Self {
+    pub(crate) fn new(client_id: Text, client_hash: u64, version: Version, state: HashState) -> Self {
         Self {
             client_id,
             client_hash,
             conn: None,
             version,
             state: Session::new(),
-            subscriptions: HashMap::new(),
+            subscriptions: HashMap::with_hasher(state),
             retained: Vec::new(),
             expiry_interval: 0,
             expires_at: None,

@@ -1,7 +1,7 @@
 //! One shard: its state, and the contract with the shell that runs it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,7 +13,7 @@ use super::{
     message::Message,
     outbox::Outbox,
     reasons::EndReason,
-    session::ClientSession,
+    session::{ClientSession, HashState},
     shared::Shared,
     slots::{ConnId, Slots},
     stats::Stats,
@@ -24,8 +24,8 @@ use super::{
 use crate::{
     auth::ConnectInfo,
     codec::{
-        Connect, Cut, DecodeError, Frame, Limits, Packet, PacketType, PublishRef, ReasonCode, Source, Text, Version,
-        frame,
+        Ack, Connect, Cut, DecodeError, Frame, Limits, Packet, PacketId, PacketType, PublishRef, ReasonCode, Source,
+        Text, Version, frame,
     },
     router::{CacheLimits, FilterTrie, Generations, Member, RouteCache, SessionKey, ShardId},
     session::QueueLimits,
@@ -38,7 +38,7 @@ pub struct Shard {
     pub(super) shared: Arc<Shared>,
     pub(super) wire: Wire,
     pub(super) sessions: Slots<SessionKey, ClientSession>,
-    pub(super) by_client: HashMap<Text, SessionKey, foldhash::fast::SeedableRandomState>,
+    pub(super) by_client: HashMap<Text, SessionKey, HashState>,
     /// Filters of this shard's sessions.
     pub(super) subscriptions: FilterTrie<Vec<LocalSubscription>>,
     pub(super) cache: RouteCache<Arc<Route>>,
@@ -52,7 +52,7 @@ pub struct Shard {
     pub(super) queued_bytes: usize,
     pub(super) paused: Vec<ConnId>,
     pub(super) next_ticket: u64,
-    pub(super) tickets: HashMap<u64, ConnId>,
+    pub(super) tickets: BTreeMap<u64, ConnId>,
     pub(super) sys: Sys,
     pub(super) is_shutting_down: bool,
     /// Properties to pass on, reused from packet to packet.
@@ -166,10 +166,7 @@ impl Shard {
             id,
             wire,
             sessions: Slots::new(),
-            by_client: HashMap::with_hasher(foldhash::fast::SeedableRandomState::with_seed(
-                seed,
-                foldhash::SharedSeed::global_fixed(),
-            )),
+            by_client: HashMap::with_hasher(HashState::with_seed(seed, foldhash::SharedSeed::global_fixed())),
             subscriptions: FilterTrie::new(seed),
             cache: RouteCache::new(ROUTE_CACHE),
             local: Generations::new(shared.interest.hasher().clone()),
@@ -180,7 +177,7 @@ impl Shard {
             queued_bytes: 0,
             paused: Vec::new(),
             next_ticket: 1,
-            tickets: HashMap::new(),
+            tickets: BTreeMap::new(),
             sys: Sys::default(),
             is_shutting_down: false,
             properties: Vec::new(),
@@ -498,6 +495,14 @@ impl Shard {
                 self.handle_publish(now, id, &publish);
                 return Ok(());
             }
+            if is_for_clients(frame.header) {
+                let what = "a packet that only a server sends";
+                return Err(DecodeError::protocol(what));
+            }
+            if let Some(ack) = short_ack(frame) {
+                self.handle_packet(now, id, ack);
+                return Ok(());
+            }
             let packet = Packet::decode(frame, version, limits, &Source::Scratch)?;
             self.handle_packet(now, id, packet);
             return Ok(());
@@ -610,6 +615,32 @@ impl Shard {
             bytes_held: session.state.pending_bytes() + conn.map_or(0, |conn| conn.outbox.len()),
             session_expiry_interval: session.expiry_interval,
         }
+    }
+}
+
+/// Whether only a server sends packets of this type, so that their content does not matter.
+const fn is_for_clients(header: u8) -> bool {
+    let kind = header >> 4;
+    kind == PacketType::ConnAck as u8
+        || kind == PacketType::SubAck as u8
+        || kind == PacketType::UnsubAck as u8
+        || kind == PacketType::PingResp as u8
+}
+
+/// An acknowledgement of two bytes, success in every version: one for each message there is, so not taken apart at length.
+#[inline]
+fn short_ack(frame: Frame<'_>) -> Option<Packet> {
+    if frame.overlong {
+        return None;
+    }
+    let packet_id = PacketId::new(u16::from_be_bytes(<[u8; 2]>::try_from(frame.body).ok()?))?;
+    let ack = Ack::new(packet_id, ReasonCode::Success);
+    match frame.header {
+        0x40 => Some(Packet::PubAck(ack)),
+        0x50 => Some(Packet::PubRec(ack)),
+        0x62 => Some(Packet::PubRel(ack)),
+        0x70 => Some(Packet::PubComp(ack)),
+        _ => None,
     }
 }
 

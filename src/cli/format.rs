@@ -187,7 +187,8 @@ fn properties_as_json(properties: &Properties) -> Value {
     if !ids.is_empty() {
         object.insert("subscription_identifiers".into(), json!(ids));
     }
-    let user: Vec<_> = properties.user_properties().map(|(name, value)| json!([name.as_str(), value.as_str()])).collect();
+    let user: Vec<_> =
+        properties.user_properties().map(|(name, value)| json!([name.as_str(), value.as_str()])).collect();
     if !user.is_empty() {
         object.insert("user_properties".into(), json!(user));
     }
@@ -223,7 +224,8 @@ fn iso_time(us: u64) -> String {
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
-    let (day, month) = (day_of_year - (153 * shifted + 2) / 5 + 1, if shifted < 10 { shifted + 3 } else { shifted - 9 });
+    let (day, month) =
+        (day_of_year - (153 * shifted + 2) / 5 + 1, if shifted < 10 { shifted + 3 } else { shifted - 9 });
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute, second) = (time / 3_600, time / 60 % 60, time % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:06}Z")

@@ -101,7 +101,9 @@ impl Arguments {
                 properties.push(Property::ResponseTopic(Text::try_from(response_topic)?));
             }
         } else if self.response_topic.is_none() {
-            return Err(Failure::usage("before MQTT 5 the responder cannot be told a response topic: name one with -e"));
+            return Err(Failure::usage(
+                "before MQTT 5 the responder cannot be told a response topic: name one with -e",
+            ));
         }
         Ok(PublishRequest::new(topic, payload).qos(self.qos).properties(properties))
     }

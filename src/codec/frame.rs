@@ -101,13 +101,12 @@ pub const fn packet_len(body_len: usize) -> usize {
     1 + cursor::varint_len(body_len) + body_len
 }
 
-/// Appends the fixed header of a packet and makes room for its body.
+/// Appends the fixed header of a packet, after which `body_len` bytes follow.
 #[inline]
 pub(super) fn put_header(out: &mut Vec<u8>, header: u8, body_len: usize) -> Result<(), EncodeError> {
     if body_len > cursor::VARINT_MAX {
         return Err(EncodeError::TooLong { what: "packet", len: body_len, max: cursor::VARINT_MAX });
     }
-    out.reserve(packet_len(body_len));
     out.push(header);
     cursor::put_varint(out, body_len);
     Ok(())

@@ -4,6 +4,8 @@
 //! turns it into a [`Packet`]; [`PublishRef::decode`] is the same for PUBLISH without copying anything, for the path
 //! that every message takes. `encode` appends to a `Vec<u8>`.
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))] // a length on the wire must never become a panic
+
 pub mod ack;
 pub mod connect;
 pub mod control;

@@ -316,6 +316,7 @@ pub(super) trait Wire {
 /// Appends a whole packet; on error `out` is as it was.
 pub(super) fn encode<W: Wire + ?Sized>(packet: &W, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let body_len = packet.body_len(version)?;
+    out.reserve(frame::packet_len(body_len.min(cursor::VARINT_MAX)));
     frame::put_header(out, packet.header(), body_len)?;
     let body_at = out.len();
     packet.put_body(version, out);

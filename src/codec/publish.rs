@@ -88,7 +88,9 @@ impl<'a> PublishRef<'a> {
         frame.check_length(version)?;
         let (dup, qos) = read_flags(frame.flags())?;
         let mut reader = Reader::new(frame.body);
-        let topic = reader.utf8(field!("the topic name of PUBLISH"))?;
+        let topic_bytes = reader.binary(TOPIC)?;
+        // An empty topic is judged when it is known whether an alias stands for it.
+        let topic = if topic_bytes.is_empty() { "" } else { topic::decode_name(topic_bytes, TOPIC, limits)? };
         let packet_id = match qos {
             QoS::AtMostOnce => None,
             _ => Some(reader.packet_id(field!("the packet identifier of PUBLISH"))?),
@@ -109,9 +111,8 @@ impl<'a> PublishRef<'a> {
         if version.is_v5() {
             publish.read_properties(&mut reader, limits)?;
         }
-        if !(topic.is_empty() && publish.topic_alias.is_some()) {
-            topic::check_name(topic, limits)
-                .map_err(|fault| fault.in_name("the topic name of PUBLISH is not a valid one"))?;
+        if topic.is_empty() && publish.topic_alias.is_none() {
+            return Err(DecodeError::protocol(NO_TOPIC)); // section 3.3.2.1
         }
         publish.payload = reader.rest();
         Ok(publish)
@@ -187,7 +188,7 @@ impl Wire for Publish {
             return Err(EncodeError::NotAllowed(DUP_AT_QOS_0));
         }
         if self.topic.as_str().is_empty() && (!version.is_v5() || self.properties.topic_alias().is_none()) {
-            return Err(EncodeError::NotAllowed("the topic name of PUBLISH is empty, without a topic alias"));
+            return Err(EncodeError::NotAllowed(NO_TOPIC));
         }
         let properties_len = self.properties.block_len_in(version, PLACE)?;
         Ok(topic_and_id_len(self.topic.as_str(), self.qos) + properties_len + self.payload.len())
@@ -228,7 +229,9 @@ impl PublishHead<'_> {
     ) -> Result<Option<usize>, EncodeError> {
         let start = out.len();
         let topic = self.sent_topic(version);
-        frame::put_header(out, header(self.dup, self.qos, self.retain), self.encoded_len(version) + payload_len)?;
+        let head_len = self.encoded_len(version);
+        out.reserve(FIXED_HEADER_BYTES_MAX + head_len); // the payload may go another way, shared
+        frame::put_header(out, header(self.dup, self.qos, self.retain), head_len + payload_len)?;
         let packet_id_at = out.len() - start + 2 + topic.len();
         put_topic_and_id(topic, self.qos, 0, out);
         if version.is_v5() {
@@ -312,9 +315,14 @@ fn put_topic_and_id(topic: &str, qos: QoS, packet_id: u16, out: &mut Vec<u8>) {
     }
 }
 
+/// Type and flags, and four bytes of remaining length.
+const FIXED_HEADER_BYTES_MAX: usize = 5;
+
 /// Flags of the first byte, section 3.3.1.
 const DUP: u8 = 0b1000;
 const RETAIN: u8 = 0b0001;
+
+const TOPIC: &cursor::Field = field!("the topic name of PUBLISH");
 
 const PLACE: Place = Place::of(PacketType::Publish);
 
@@ -327,4 +335,84 @@ const UNLIMITED: Limits = Limits {
     user_properties_max: u16::MAX,
 };
 
+const NO_TOPIC: &str = "PUBLISH has neither a topic name nor a topic alias";
 const DUP_AT_QOS_0: &str = "PUBLISH has DUP set at QoS 0 [MQTT-3.3.1-2]";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Cut, Property};
+
+    /// Alias, response topic, expiry, identifier, user property: of the hop, not, of the hop, of the hop, not.
+    const PROPERTIES: &[u8] = b"\x23\x00\x05\x08\x00\x01r\x02\x00\x00\x00\x09\x0B\x07\x26\x00\x01k\x00\x01v";
+
+    fn view(frame: Frame<'_>) -> PublishRef<'_> {
+        PublishRef::decode(frame, Version::V5, &Limits::default()).unwrap()
+    }
+
+    #[test]
+    fn what_belongs_to_the_hop_is_not_forwarded() {
+        let body = [b"\x00\x01t", &[PROPERTIES.len() as u8][..], PROPERTIES, b"payload"].concat();
+        let publish = view(Frame::new(0x30, &body));
+        assert_eq!((publish.topic_alias, publish.message_expiry), (Some(5), Some(9)));
+        assert!(publish.has_subscription_identifier);
+        assert_eq!(publish.payload, b"payload");
+        let mut forwarded = Vec::new();
+        publish.forward_properties(&mut forwarded);
+        assert_eq!(forwarded, b"\x08\x00\x01r\x26\x00\x01k\x00\x01v");
+        let mut owned = Vec::new();
+        forward_owned(&publish.to_publish(&Source::Scratch).properties, &mut owned).unwrap();
+        assert_eq!(owned, forwarded);
+    }
+
+    #[test]
+    fn a_wills_delay_is_not_forwarded_and_a_foreign_property_is_refused() {
+        let mut out = vec![1];
+        let will = [Property::WillDelayInterval(5), Property::PayloadFormatIndicator(1)].into_iter().collect();
+        forward_owned(&will, &mut out).unwrap();
+        assert_eq!(out, [1, 0x01, 1]);
+        let foreign = [Property::PayloadFormatIndicator(1), Property::ReceiveMaximum(5)].into_iter().collect();
+        assert!(forward_owned(&foreign, &mut out).is_err());
+        assert_eq!(out, [1, 0x01, 1]);
+    }
+
+    #[test]
+    fn a_head_is_patched_where_it_says() {
+        let head = PublishHead {
+            qos: QoS::AtLeastOnce,
+            topic: "a/b",
+            topic_alias: Some(3),
+            alias_only: true,
+            subscription_ids: &[7, 200],
+            ..PublishHead::default()
+        };
+        let mut out = vec![0xAA; 3];
+        let at = head.encode(Version::V5, 2, &mut out).unwrap().unwrap();
+        out.extend_from_slice(b"hi");
+        let mut frame_bytes = out.split_off(3);
+        assert_eq!(frame_bytes.len(), head.packet_len(Version::V5, 2));
+        frame_bytes[at..at + 2].copy_from_slice(&[0x12, 0x34]);
+        let Ok(Cut::Frame(frame, _)) = frame::cut(&frame_bytes, u32::MAX) else { panic!("a whole packet") };
+        let publish = view(frame);
+        assert_eq!((publish.topic, publish.topic_alias), ("", Some(3)));
+        assert_eq!(publish.packet_id, PacketId::new(0x1234));
+        assert_eq!(publish.payload, b"hi");
+    }
+
+    #[test]
+    fn before_mqtt_5_a_head_has_its_topic_and_no_properties() {
+        let head = PublishHead { topic: "t", topic_alias: Some(3), alias_only: true, ..PublishHead::default() };
+        let mut out = Vec::new();
+        assert_eq!(head.encode(Version::V3_1_1, 1, &mut out), Ok(None));
+        assert_eq!(out, b"\x30\x04\x00\x01t");
+    }
+
+    #[test]
+    fn a_packet_beyond_the_format_is_refused_before_a_byte_is_written() {
+        let head = PublishHead { topic: "t", ..PublishHead::default() };
+        let mut out = vec![1];
+        assert!(head.encode(Version::V5, 268_435_455, &mut out).is_err());
+        assert_eq!(out, [1]);
+        assert!(head.encode(Version::V3_1_1, 268_435_455 - 3, &mut out).is_ok());
+    }
+}

@@ -113,6 +113,11 @@ impl Client {
         }
     }
 
+    /// Whether nobody accepts connections there.
+    pub fn raw_connect_fails(url: &ListenerUrl) -> bool {
+        TcpStream::connect(address(url)).is_err()
+    }
+
     /// CONNECT and CONNACK.
     pub fn handshake(&mut self, client_id: &str, options: Options) -> ConnAck {
         self.version = options.version;
@@ -129,7 +134,7 @@ impl Client {
             topic: TopicName::new(topic).unwrap(),
             payload: Bytes::from_static(payload.as_bytes()),
             qos: QoS::AtLeastOnce,
-            retain: false,
+            retain: true,
             properties: Properties::new(),
         });
         self.send(&Packet::Connect(Box::new(Connect {

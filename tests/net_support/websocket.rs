@@ -19,7 +19,8 @@ pub struct WebSocket {
 
 impl WebSocket {
     pub fn upgrade(mut stream: TcpStream, path: &str) -> Self {
-        let (mut handshake, request) = WsClient::new("localhost", path, Subprotocol::Mqtt, *b"a nonce of 16 by").unwrap();
+        let (mut handshake, request) =
+            WsClient::new("localhost", path, Subprotocol::Mqtt, *b"a nonce of 16 by").unwrap();
         stream.write_all(&request).unwrap();
         let mut socket =
             Self { stream, codec: WsCodec::client(FRAME_BYTES_MAX), received: VecDeque::new(), closed: false };

@@ -285,8 +285,8 @@ impl State {
             Item::Shutdown(deadline) => {
                 self.activity += 1;
                 self.acceptors.clear();
-                let linger_deadline = deadline.min(now + SHUTDOWN_LINGER);
-                self.draining.get_or_insert(Draining { deadline, linger_deadline });
+                let linger = SHUTDOWN_LINGER.min(deadline.saturating_duration_since(now) / 10);
+                self.draining.get_or_insert(Draining { deadline, linger_deadline: now + linger });
                 self.shard.shutdown(now);
             }
         }
@@ -371,5 +371,6 @@ const ENVELOPES_PER_BITE: usize = 64;
 /// More than this is left for the shard's own thread to write: by then the wake-up is the smaller part.
 const ENTERED_FLUSH_BYTES_MAX: usize = 64 << 10;
 
-/// At shutdown, how long a peer that was told may take to close before the process ends under it.
+/// At shutdown, how long a peer that was told may take to close before the process ends under it; a tenth of the drain
+/// timeout at most.
 const SHUTDOWN_LINGER: Duration = Duration::from_millis(200);

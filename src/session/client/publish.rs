@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     codec::{
-        Ack, Limits, PacketId, Properties, Property, Publish, QoS, ReasonCode, Text, TopicName, Version,
-        topic::check_name,
+        Ack, Limits, PacketId, Properties, Property, PublishHead, QoS, ReasonCode, Text, TopicName, Version,
+        publish::forward_owned, topic::check_name,
     },
     session::{AckError, Full, OutgoingAliases, Send, Stored, alias::Naming},
 };
@@ -53,8 +53,8 @@ pub enum Published {
 pub(super) struct OutMessage {
     topic: TopicName,
     payload: Bytes,
-    /// Without the message expiry interval, which is counted down.
-    properties: Properties,
+    /// Encoded, without the message expiry interval, which is counted down.
+    properties: Vec<u8>,
     qos: QoS,
     retain: bool,
     expires_at: Option<Instant>,
@@ -94,7 +94,7 @@ impl ClientSession {
                 return Err(RequestError::Offline);
             }
         }
-        let message = OutMessage::own(message, token, now);
+        let message = OutMessage::own(message, token, now)?;
         let has_room = self.out.len() < OUTPUT_BYTES_HIGH;
         if is_online && has_room && message.qos > QoS::AtMostOnce && self.session.may_send() {
             self.write_new(now, message)?;
@@ -213,11 +213,16 @@ impl ClientSession {
 
     fn write_once(&mut self, now: Instant, message: &Outgoing<'_>) -> Result<(), RequestError> {
         let mut wire = Wire::new(&mut self.out, &mut self.aliases_out, &self.server, self.options.version, now);
-        if message.properties.is_empty() && !wire.aliases.is_enabled() {
-            let header = PUBLISH | u8::from(message.retain);
-            return wire.plain(header, message.topic, None, message.payload.as_slice());
-        }
-        wire.publish(&OutMessage::own(message, 0, now), None, false)
+        let mut properties = Vec::new();
+        forward_owned(message.properties, &mut properties)?;
+        let head = PublishHead {
+            retain: message.retain,
+            topic: message.topic,
+            message_expiry: message.properties.message_expiry_interval(),
+            properties: &properties,
+            ..PublishHead::default()
+        };
+        wire.write(head, None, message.payload.as_slice())
     }
 
     fn write_new(&mut self, now: Instant, message: OutMessage) -> Result<(), RequestError> {
@@ -275,14 +280,12 @@ impl ClientSession {
 }
 
 impl OutMessage {
-    fn own(message: &Outgoing<'_>, token: Token, now: Instant) -> Self {
+    fn own(message: &Outgoing<'_>, token: Token, now: Instant) -> Result<Self, RequestError> {
         let expiry = message.properties.message_expiry_interval();
-        let mut properties = message.properties.clone();
-        if expiry.is_some() {
-            properties.retain(|property| !matches!(property, Property::MessageExpiryInterval(_)));
-        }
+        let mut properties = Vec::new();
+        forward_owned(message.properties, &mut properties)?;
         let topic = Text::try_from(message.topic).expect("the topic was checked");
-        Self {
+        Ok(Self {
             topic: TopicName::from_checked(topic),
             payload: message.payload.to_bytes(),
             properties,
@@ -290,7 +293,7 @@ impl OutMessage {
             retain: message.retain,
             expires_at: expiry.map(|seconds| now + Duration::from_secs(seconds.into())),
             token,
-        }
+        })
     }
 }
 
@@ -300,7 +303,7 @@ impl Stored for OutMessage {
     }
 
     fn bytes(&self) -> usize {
-        self.topic.as_str().len() + self.payload.len() + MESSAGE_BYTES
+        self.topic.as_str().len() + self.payload.len() + self.properties.len() + MESSAGE_BYTES
     }
 
     fn expires_at(&self) -> Option<Instant> {
@@ -337,87 +340,50 @@ impl<'a> Wire<'a> {
 
     fn publish(&mut self, message: &OutMessage, packet_id: Option<PacketId>, dup: bool) -> Result<(), RequestError> {
         check_capabilities(self.server, message.qos, message.retain)?;
-        if message.properties.is_empty() && message.expires_at.is_none() && !self.aliases.is_enabled() {
-            let header = PUBLISH | u8::from(dup) << 3 | (message.qos as u8) << 1 | u8::from(message.retain);
-            return self.plain(header, message.topic.as_str(), packet_id, &message.payload);
-        }
-        let mut properties = message.properties.clone();
-        if let Some(at) = message.expires_at {
-            let left = at.saturating_duration_since(self.now);
-            properties
-                .push(Property::MessageExpiryInterval(left.as_secs() as u32 + u32::from(left.subsec_nanos() > 0)));
-        }
-        let mut topic = message.topic.clone();
-        // An alias is set for the server only by a packet that it takes.
-        let bytes_bound = bytes_bound(message, &properties);
-        if self.aliases.is_enabled() && bytes_bound <= self.server.maximum_packet_size as usize {
-            match self.aliases.name(topic.as_str()) {
-                Naming::Topic => {}
-                Naming::Both(alias) => properties.push(Property::TopicAlias(alias)),
-                Naming::Alias(alias) => {
-                    properties.push(Property::TopicAlias(alias));
-                    topic = TopicName::empty();
-                }
-            }
-        }
-        let publish = Publish {
+        let head = PublishHead {
             dup,
             qos: message.qos,
             retain: message.retain,
-            topic,
-            packet_id,
-            properties,
-            payload: message.payload.clone(),
+            topic: message.topic.as_str(),
+            message_expiry: message.expires_at.map(|at| seconds_left(at, self.now)),
+            properties: &message.properties,
+            ..PublishHead::default()
         };
-        let start = self.out.len();
-        publish.encode(self.version, self.out)?;
-        let len = self.out.len() - start;
-        if len > self.server.maximum_packet_size as usize {
-            self.out.truncate(start);
-            return Err(RequestError::PacketTooLarge { len, max: self.server.maximum_packet_size });
-        }
-        Ok(())
+        self.write(head, packet_id, &message.payload)
     }
 
-    /// A PUBLISH without properties, straight from the caller's memory: the path of most messages.
-    fn plain(&mut self, header: u8, topic: &str, id: Option<PacketId>, payload: &[u8]) -> Result<(), RequestError> {
-        let id_len = if id.is_some() { 2 } else { 0 };
-        let remaining = 2 + topic.len() + id_len + usize::from(self.version.is_v5()) + payload.len();
-        let mut fixed = [header, 0, 0, 0, 0];
-        let fixed_len = 1 + varint(remaining, &mut fixed);
-        let len = fixed_len + remaining;
-        if len > self.server.maximum_packet_size as usize {
-            return Err(RequestError::PacketTooLarge { len, max: self.server.maximum_packet_size });
+    /// Writes the packet if the server takes one of its size, naming the topic by an alias if that is allowed.
+    fn write(&mut self, mut head: PublishHead<'_>, id: Option<PacketId>, payload: &[u8]) -> Result<(), RequestError> {
+        let max = self.server.maximum_packet_size;
+        let mut len = head.packet_len(self.version, payload.len());
+        // With an alias it may be a few bytes longer; one that the server would never see must not be set.
+        if self.aliases.is_enabled() && len + ALIAS_BYTES <= max as usize {
+            match self.aliases.name(head.topic) {
+                Naming::Topic => {}
+                Naming::Both(alias) => head.topic_alias = Some(alias),
+                Naming::Alias(alias) => (head.topic_alias, head.alias_only) = (Some(alias), true),
+            }
+            len = head.packet_len(self.version, payload.len());
+        }
+        if len > max as usize {
+            return Err(RequestError::PacketTooLarge { len, max });
         }
         self.out.reserve(len);
-        self.out.extend_from_slice(fixed.get(..fixed_len).unwrap_or_default());
-        self.out.extend_from_slice(&(topic.len() as u16).to_be_bytes());
-        self.out.extend_from_slice(topic.as_bytes());
-        if let Some(id) = id {
-            self.out.extend_from_slice(&id.get().to_be_bytes());
-        }
-        if self.version.is_v5() {
-            self.out.push(0);
+        let start = self.out.len();
+        let id_at = head.encode(self.version, payload.len(), self.out)?;
+        if let (Some(at), Some(id)) = (id_at, id) {
+            let place = self.out.get_mut(start + at..start + at + 2).expect("the head has a place for the identifier");
+            place.copy_from_slice(&id.get().to_be_bytes());
         }
         self.out.extend_from_slice(payload);
         Ok(())
     }
 }
 
-/// Writes `value` behind the header byte as a variable byte integer; how many bytes it takes. Values over the
-/// greatest give five bytes, which no maximum packet size lets pass.
-fn varint(mut value: usize, fixed: &mut [u8; 5]) -> usize {
-    let mut len = 0;
-    for byte in fixed.iter_mut().skip(1) {
-        len += 1;
-        *byte = (value & 0x7F) as u8;
-        value >>= 7;
-        if value == 0 {
-            return len;
-        }
-        *byte |= 0x80;
-    }
-    len
+/// What is left of a message expiry interval, in seconds begun.
+fn seconds_left(expires_at: Instant, now: Instant) -> u32 {
+    let left = expires_at.saturating_duration_since(now);
+    left.as_secs() as u32 + u32::from(left.subsec_nanos() > 0)
 }
 
 fn check_capabilities(server: &Capabilities, qos: QoS, retain: bool) -> Result<(), RequestError> {
@@ -456,19 +422,8 @@ fn check_properties(properties: &Properties, version: Version) -> Result<(), Req
     Ok(())
 }
 
-/// The most bytes the PUBLISH can take, an alias included.
-fn bytes_bound(message: &OutMessage, properties: &Properties) -> usize {
-    let text = |property: &Property| match property {
-        Property::ContentType(text) | Property::ResponseTopic(text) => text.len(),
-        Property::CorrelationData(data) => data.len(),
-        Property::UserProperty((name, value)) => name.len() + value.len(),
-        _ => 0,
-    };
-    let properties: usize = properties.iter().map(|property| 5 + text(property)).sum();
-    message.topic.as_str().len() + message.payload.len() + properties + 16
-}
-
-const PUBLISH: u8 = 0x30;
+/// What setting an alias adds to a PUBLISH at most: the property, and a longer length of the properties and the packet.
+const ALIAS_BYTES: usize = 5;
 
 /// Output beyond this is not added from the queue; it is refilled as it is written.
 const OUTPUT_BYTES_HIGH: usize = 1 << 20;

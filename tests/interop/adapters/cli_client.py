@@ -1,4 +1,4 @@
-"""Command-line clients: mosquitto_pub and mosquitto_sub, and `ferromq pub` and `ferromq sub`, which take the same flags.
+"""Command-line clients: mosquitto_pub and mosquitto_sub, `ferromq pub` and `ferromq sub`, which take the same flags.
 
 A connection is one `sub` process, started by subscribe; every publish is a `pub` process of its own. A last will rides
 on the subscriber.

@@ -37,7 +37,8 @@ class Gmqtt:
             else None,
             **extra,
         )
-        client.set_config({"reconnect_retries": 0, "reconnect_delay": 0})
+        # It reconnects while failures <= retries, so not even 0 stops it; -1 means for ever.
+        client.set_config({"reconnect_retries": -2, "reconnect_delay": 0})
         connected = asyncio.get_running_loop().create_future()
         client.on_connect = lambda _client, flags, _reason, _properties: connected.set_result(flags)
         client.on_message = _received

@@ -26,7 +26,9 @@ def emit(**line: object) -> None:
 
 
 def emit_message(topic: str, payload: bytes, qos: int, retain: bool, properties: dict | None = None) -> None:
-    emit(event="message", topic=topic, payload=encode(payload), qos=qos, retain=bool(retain), properties=properties or {})
+    emit(
+        event="message", topic=topic, payload=encode(payload), qos=qos, retain=bool(retain), properties=properties or {}
+    )
 
 
 def encode(data: bytes) -> str:

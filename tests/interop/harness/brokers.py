@@ -74,6 +74,8 @@ class Broker:
         config.write_text(
             f"listener {tcp} 127.0.0.1\nlistener {ws} 127.0.0.1\nprotocol websockets\n"
             "allow_anonymous true\nlog_dest stderr\nlog_type all\n"
+            # MQTT 3.1.1 has no receive maximum: beyond its 20 in flight, mosquitto loses QoS 2.
+            "set_tcp_nodelay true\nmax_inflight_messages 1000\n"
         )
         command = ["mosquitto", "-c", str(config)]
         process = subprocess.Popen(

@@ -134,7 +134,8 @@ def matrix() -> list[tuple[str, Cell]]:
     named = [broker for broker in ("ferromq", "mosquitto") if choice in {broker, "both"}]
     if named:
         return [(broker, cell) for broker in named for cell in cells()]
-    return [(broker, cell) for broker in ("ferromq", "mosquitto") for cell in cells() if broker == "ferromq" or cell.spec.ours]
+    ours = [cell for cell in cells() if cell.spec.ours]
+    return [("ferromq", cell) for cell in cells()] + [("mosquitto", cell) for cell in ours]
 
 
 def missing(broker: str, cell: Cell) -> str | None:

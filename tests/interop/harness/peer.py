@@ -18,8 +18,10 @@ import subprocess
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from harness.cells import Cell
+if TYPE_CHECKING:
+    from harness.cells import Cell
 
 # Generous, because a loaded machine is no fault of a client; nothing waits for it to pass.
 DEADLINE_SECONDS = 30

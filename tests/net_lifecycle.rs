@@ -1,0 +1,200 @@
+//! Starting and stopping: errors that say what to do, goodbyes that arrive, nothing left behind.
+
+mod net_support;
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use ferromq::{
+    broker::{Event, EventSink, Hooks},
+    codec::{Packet, QoS, ReasonCode, Version},
+    net::listener::BindError,
+    server::{Broker, StartError},
+};
+use net_support::{Client, Options, broker, tcp, url};
+
+#[test]
+fn shutdown_tells_version_5_why_and_publishes_wills() {
+    for shards in [1, 2, 4] {
+        let (broker, url) = broker(|builder| builder.shards(shards));
+        let handle = broker.handle();
+        let mut modern: Vec<_> = (0..8).map(|n| Client::connect(&url, &format!("modern-{n}"))).collect();
+        let old = Options { version: Version::V3_1_1, ..Options::default() };
+        let mut older: Vec<_> = (0..8).map(|n| Client::connect_with(&url, &format!("old-{n}"), old.clone())).collect();
+        let willing = Options { will: Some(("last/words", "goodbye")), ..Options::default() };
+        let mut testator = Client::connect_with(&url, "testator", willing);
+        let mut half_open = tcp(net_support::address(&url));
+        broker.shutdown();
+        for client in &mut modern {
+            let packets = client.recv_end();
+            let last = packets.last();
+            assert!(
+                matches!(last, Some(Packet::Disconnect(last)) if last.reason == ReasonCode::ServerShuttingDown),
+                "{packets:?}"
+            );
+        }
+        for client in &mut older {
+            assert_eq!(client.recv_end(), []);
+        }
+        testator.recv_end();
+        assert!(matches!(std::io::Read::read(&mut half_open, &mut [0]), Ok(0) | Err(_)));
+        let will = handle.retained("last/words", 1);
+        assert_eq!(will[0].payload(), "goodbye");
+        assert_eq!(handle.stats().clients_connected, 0);
+        assert!(Client::raw_connect_fails(&url), "nobody listens any more");
+    }
+}
+
+#[test]
+fn shutdown_sends_what_is_unsent_as_long_as_it_may() {
+    let (broker, url) = broker(|builder| builder);
+    let mut reader = Client::connect(&url, "reader");
+    reader.subscribe("big", QoS::AtMostOnce);
+    let mut publisher = Client::connect(&url, "publisher");
+    // More than the sockets between them hold.
+    let packet = publisher.publish_packet("big", vec![9; 12 << 20], QoS::AtMostOnce);
+    publisher.send(&packet);
+    publisher.ping();
+    let reading = std::thread::spawn(move || {
+        let publish = reader.recv_publish();
+        (publish.payload.len(), reader.recv_end())
+    });
+    broker.shutdown();
+    let (len, rest) = reading.join().unwrap();
+    assert_eq!(len, 12 << 20);
+    assert!(matches!(&rest[..], [Packet::Disconnect(_)]), "{rest:?}");
+}
+
+#[test]
+fn shutdown_does_not_wait_for_ever() {
+    let (broker, url) = broker(|builder| builder.drain_timeout(Duration::from_millis(100)).shards(2));
+    let mut stuck = Client::connect(&url, "stuck");
+    stuck.subscribe("big", QoS::AtMostOnce);
+    let mut publisher = Client::connect(&url, "publisher");
+    let packet = publisher.publish_packet("big", vec![9; 12 << 20], QoS::AtMostOnce);
+    publisher.send(&packet);
+    publisher.ping();
+    broker.shutdown();
+}
+
+#[test]
+fn a_second_broker_is_told_that_the_port_is_taken() {
+    let (_first, url) = broker(|builder| builder.shards(2));
+    for shards in [1, 2] {
+        let error = Broker::builder().shards(shards).listen(url.clone()).start().unwrap_err();
+        assert!(matches!(&error, StartError::Bind(BindError::AddressInUse { url: named }) if *named == url));
+        assert!(error.to_string().contains("in use"), "{error}");
+    }
+}
+
+#[test]
+fn a_failed_start_leaves_the_other_listeners_free() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("a.sock");
+    let (_first, taken) = broker(|builder| builder);
+    let unix = url(&format!("unix://{}", socket.display()));
+    assert!(Broker::builder().listen(unix.clone()).listen(taken).start().is_err());
+    assert!(!socket.exists());
+    Broker::builder().listen(unix).start().unwrap().shutdown();
+    assert!(!socket.exists());
+}
+
+#[test]
+fn two_hundred_brokers_leave_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let cycle = |n: usize| {
+        let socket = directory.path().join(format!("{n}.sock"));
+        let (broker, url) = broker(|builder| {
+            builder.shards(1 + n % 3).listen(net_support::url(&format!("unix://{}", socket.display())))
+        });
+        let handle = broker.handle();
+        let mut client = Client::connect(&url, "c");
+        client.subscribe("t", QoS::AtMostOnce);
+        let packet = client.publish_packet("t", "x", QoS::AtMostOnce);
+        client.send(&packet);
+        client.recv_publish();
+        let memory = broker.connect_memory().unwrap();
+        if n % 2 == 0 {
+            client.disconnect();
+            broker.shutdown();
+        } else {
+            drop(broker);
+        }
+        drop((memory, handle));
+    };
+    // In a process of its own this could be exact; beside other tests, 200 brokers must not show.
+    (0..3).for_each(cycle);
+    let before = (entries("/proc/self/fd"), shard_threads());
+    (0..200).for_each(cycle);
+    let after = (entries("/proc/self/fd"), shard_threads());
+    assert!(after.0 < before.0 + 100, "descriptors: {before:?}, then {after:?}");
+    assert!(after.1 < before.1 + 50, "threads: {before:?}, then {after:?}");
+}
+
+fn entries(path: &str) -> usize {
+    fs::read_dir(path).map_or(0, Iterator::count)
+}
+
+fn shard_threads() -> usize {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else { return 0 };
+    tasks
+        .filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok())
+        .filter(|name| name.starts_with("ferromq-shard"))
+        .count()
+}
+
+/// Panics once, when told to.
+#[derive(Debug, Default)]
+struct Faulty(AtomicBool);
+
+impl EventSink for Faulty {
+    fn event(&self, event: &Event<'_>) {
+        if let Event::Subscribed { .. } = event {
+            assert!(!self.0.swap(false, Ordering::Relaxed), "a faulty hook");
+        }
+    }
+}
+
+#[test]
+fn a_hook_that_panics_neither_hangs_the_broker_nor_its_end() {
+    let faulty = Arc::new(Faulty(AtomicBool::new(true)));
+    let hooks = Hooks { events: Some(faulty), ..Hooks::default() };
+    let (broker, url) = broker(|builder| builder.hooks(hooks).shards(2));
+    let handle = broker.handle();
+    let mut victim = Client::connect(&url, "victim");
+    let packet = Packet::Subscribe(ferromq::codec::Subscribe {
+        packet_id: std::num::NonZeroU16::MIN,
+        properties: ferromq::codec::Properties::new(),
+        subscriptions: vec![ferromq::codec::Subscription {
+            filter: ferromq::codec::TopicFilter::new("t").unwrap(),
+            options: ferromq::codec::SubscriptionOptions::default(),
+        }],
+    });
+    victim.send(&packet);
+    assert_eq!(victim.recv_end(), [], "its shard is gone");
+    handle.stats();
+    handle.wait_settled();
+    broker.shutdown();
+}
+
+#[test]
+fn a_broker_without_listeners_serves_its_own_process() {
+    let broker = Broker::builder().start().unwrap();
+    assert!(broker.listeners().is_empty());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut duplex = broker.connect_memory().unwrap();
+        duplex.write_all(b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01m").await.unwrap();
+        let mut connack = [0; 4];
+        duplex.read_exact(&mut connack).await.unwrap();
+        assert_eq!(connack, [0x20, 2, 0, 0]);
+        broker.handle().settled().await;
+    });
+}
