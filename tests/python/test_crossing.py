@@ -18,7 +18,7 @@ class NoReaderLoop(asyncio.SelectorEventLoop):
         raise NotImplementedError
 
 
-def loops():
+def each_loop():
     yield pytest.param(asyncio.SelectorEventLoop, id="selector")
     yield pytest.param(lambda: asyncio.SelectorEventLoop(selectors.SelectSelector()), id="select")
     yield pytest.param(NoReaderLoop, id="no-reader")
@@ -30,20 +30,12 @@ def loops():
         yield pytest.param(uvloop.new_event_loop, id="uvloop")
 
 
+LOOPS = list(each_loop())
+
+
 def run(factory, coroutine):
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(coroutine)
-
-
-async def there_and_back(url, count=200):
-    async with ferromq.Client(url) as client, client.subscribe("x", qos=1) as messages:
-        received = []
-        for n in range(count):
-            await client.publish("x", str(n), qos=n % 3)
-            received.append(int((await anext(messages)).text()))
-        async for batch in messages.batches(max=10, within=0.05):
-            raise AssertionError(batch)
-        return received
 
 
 async def one_by_one(url, count=200):
@@ -55,12 +47,12 @@ async def one_by_one(url, count=200):
         return received
 
 
-@pytest.mark.parametrize("factory", loops())
+@pytest.mark.parametrize("factory", LOOPS)
 def test_any_loop_will_do(broker, factory):
     assert run(factory, one_by_one(broker.url)) == list(range(200))
 
 
-@pytest.mark.parametrize("factory", loops())
+@pytest.mark.parametrize("factory", LOOPS)
 def test_a_batch_is_given_out_in_time_on_any_loop(broker, factory):
     async def main():
         async with ferromq.Client(broker.url) as client, client.subscribe("x") as messages:
@@ -110,13 +102,27 @@ def test_one_client_serves_several_loops_one_after_the_other(broker):
     assert asyncio.run(use()) == b"2"
 
 
-def test_outside_of_a_loop_the_error_says_what_to_use(broker):
+def test_verbs_may_be_called_before_the_loop_runs(broker):
+    loop = asyncio.new_event_loop()
     client = ferromq.Client(broker.url)
+    assert loop.run_until_complete(client.connect()) is client
+    assert loop.run_until_complete(client.publish("x", b"", qos=1)).reason_code == 0x10
+    assert loop.run_until_complete(client.publish("x", b"")).reason_code == 0
+    assert loop.run_until_complete(client.publish_many([b""] * 3, topic="x", qos=1)) == 3
+    operation = client.disconnect()
+    assert loop.run_until_complete(operation) is None
+    assert loop.run_until_complete(operation) is None
+    loop.close()
+    assert asyncio.run(client.connect()) is client
+
+
+def test_without_a_loop_the_error_says_what_to_use(broker):
+    connecting = ferromq.Client(broker.url).connect()
     with pytest.raises(RuntimeError, match="SyncClient"):
-        client.connect()
+        connecting.send(None)
 
 
-@pytest.mark.parametrize("factory", loops())
+@pytest.mark.parametrize("factory", LOOPS)
 def test_a_closed_loop_leaves_nothing_behind(broker, factory):
     """Futures of a loop that was closed under a waiting consumer are dropped without a word."""
 
@@ -131,8 +137,7 @@ def test_a_closed_loop_leaves_nothing_behind(broker, factory):
 
     loop = factory()
     client, subscription, loop_ref = loop.run_until_complete(main())
-    for task in asyncio.all_tasks(loop):
-        task.cancel()
+    assert [task.cancel() for task in asyncio.all_tasks(loop)] == [True]
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
     # Things still come in, for nobody.
