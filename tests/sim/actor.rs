@@ -105,7 +105,8 @@ impl World {
         let qos = qos.min(most);
         let retain = self.rng.chance(10);
         let topic = if retain { format!("r/{client}") } else { (*self.rng.pick(&TOPICS)).to_owned() };
-        let padding = *self.rng.pick(&[0, 5, 50, 250, 1_500]);
+        // Large payloads in tiny pieces would take all the time there is.
+        let padding = (*self.rng.pick(&[0, 5, 50, 250, 1_500])).min(self.plan.chunk_bytes_max * 20);
         let payload = format!("{number}:{}", "x".repeat(padding));
         let expires = self.actors[client].habits.version.is_v5() && !retain && self.rng.chance(5);
         let properties: Properties = expires.then_some(Property::MessageExpiryInterval(1)).into_iter().collect();

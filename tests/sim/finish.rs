@@ -36,7 +36,7 @@ impl World {
             return Err(format!("nothing settles: {}", self.unsettled()));
         }
         // Delayed wills come out, sessions of nobody expire; after that it must be as settled as before.
-        self.run(100, |_| false)?;
+        self.run(60, |_| false)?;
         if !self.run(100, Self::is_settled)? {
             return Err(format!("nothing settles again: {}", self.unsettled()));
         }
@@ -203,7 +203,7 @@ impl World {
             self.say_goodbye(client, expiry);
             self.serve(client)?;
         }
-        self.run(100, |_| false)?;
+        self.run(10, |_| false)?;
         Ok(())
     }
 
