@@ -158,10 +158,8 @@ impl ClientSession {
     }
 
     fn handle_pubrel(&mut self, packet_id: PacketId) {
-        let reason = match self.session.handle_pubrel(packet_id) {
-            true => ReasonCode::Success,
-            false => ReasonCode::PacketIdentifierNotFound,
-        };
+        let known = self.session.handle_pubrel(packet_id);
+        let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         // [MQTT-4.3.3-11]
         write_ack(&mut self.out, self.options.version, PUBCOMP, packet_id.get(), reason);
     }
