@@ -149,14 +149,18 @@ impl Drop for Promise {
 
 /// The loop that runs in this thread.
 pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    find_loop(py)?.ok_or_else(|| {
+        let message = "no asyncio event loop runs in this thread; use ferromq.SyncClient where there is none";
+        PyRuntimeError::new_err(message)
+    })
+}
+
+/// The loop that runs in this thread, if one does.
+pub(crate) fn find_loop(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
     static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let get = GET.get_or_try_init(py, || py.import("asyncio")?.getattr("_get_running_loop").map(Bound::unbind))?;
     let event_loop = get.bind(py).call0()?;
-    if event_loop.is_none() {
-        let message = "no asyncio event loop runs in this thread; use ferromq.SyncClient where there is none";
-        return Err(PyRuntimeError::new_err(message));
-    }
-    Ok(event_loop)
+    Ok((!event_loop.is_none()).then_some(event_loop))
 }
 
 /// Whether an asyncio future has a result, an exception, or was cancelled.

@@ -115,13 +115,14 @@ impl Subscribed {
 
     /// Sends SUBSCRIBE, if that was not done yet.
     pub(crate) fn start(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
-        let client = self.core.client(py)?;
         let mut state = self.state.try_get(py)?.lock();
         match &*state {
-            State::New => *state = State::Asked,
+            State::New => {}
             State::Closed => return Err(errors::closed(py, "the subscription is closed: subscribe anew")),
             _ => return Ok(()),
         }
+        let client = self.core.client(py)?;
+        *state = State::Asked;
         drop(state);
         let this = Arc::clone(self);
         self.core.process(py)?.runtime().spawn(async move {
@@ -459,6 +460,7 @@ impl Subscription {
     }
 
     #[classmethod]
+    #[pyo3(signature = (item, /))]
     fn __class_getitem__<'py>(cls: &Bound<'py, PyType>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         generic_alias(cls, item)
     }
