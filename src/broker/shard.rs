@@ -277,7 +277,7 @@ impl Shard {
                 Envelope::Publish(message) => self.route_locally(now, &message),
                 Envelope::Shared { message, member } => {
                     let mut parcel = super::message::Parcel::from_message(&message);
-                    parcel.begin(&mut self.wire.frames);
+                    self.wire.frames.clear();
                     self.deliver_to_member(now, member, &mut parcel);
                 }
             }

@@ -73,7 +73,8 @@ impl Operation {
             Self::Deferred { start, begun } => {
                 if begun.get(py).is_none() {
                     running_loop(py)?;
-                    let start = start.lock().take().ok_or_else(|| errors::closed(py, "the operation failed to begin"))?;
+                    let start =
+                        start.lock().take().ok_or_else(|| errors::closed(py, "the operation failed to begin"))?;
                     // If another thread was faster there would have been no `start` to take.
                     let _ = begun.set(py, start(py)?);
                 }

@@ -105,7 +105,8 @@ impl World {
         let qos = qos.min(most);
         let retain = self.rng.chance(10);
         let topic = if retain { format!("r/{client}") } else { (*self.rng.pick(&TOPICS)).to_owned() };
-        let padding = *self.rng.pick(&[0, 5, 50, 250, 1_500]);
+        // Large payloads in tiny pieces would take all the time there is.
+        let padding = (*self.rng.pick(&[0, 5, 50, 250, 1_500])).min(self.plan.chunk_bytes_max * 20);
         let payload = format!("{number}:{}", "x".repeat(padding));
         let expires = self.actors[client].habits.version.is_v5() && !retain && self.rng.chance(5);
         let properties: Properties = expires.then_some(Property::MessageExpiryInterval(1)).into_iter().collect();
@@ -120,7 +121,9 @@ impl World {
         let actor = &mut self.actors[client];
         let result = actor.session.publish(now, &message, number as u64);
         let (life, attempts) = (actor.life, u32::from(actor.session.is_online()));
-        self.note(|_| format!("client {client} publishes {number} to {topic} with {qos:?}, retain {retain}: {result:?}"));
+        self.note(|_| {
+            format!("client {client} publishes {number} to {topic} with {qos:?}, retain {retain}: {result:?}")
+        });
         self.ledger.published.push(Published {
             client,
             life,
@@ -402,7 +405,6 @@ impl World {
         let at = self.after_up_to(pause);
         self.schedule_at(at, Event::Reconnect(client));
     }
-
 }
 
 fn options(client: usize, life: u32, habits: &Habits, clean: bool) -> SessionOptions {

@@ -137,7 +137,7 @@ impl Ledger {
         for received in self.received[client].iter().filter(|received| !received.retain) {
             let message = &self.published[received.number];
             let is_shared = shares.iter().any(|filter| topic::matches(inner(filter), &message.topic));
-            let is_late = is_lossy && message.attempts > 1;
+            let is_late = (is_lossy || received.qos == QoS::AtMostOnce) && message.attempts > 1;
             if is_shared || is_late || !seen.insert(received.number) {
                 continue;
             }
