@@ -42,6 +42,9 @@ pub(crate) struct Promise {
     token: Option<Token>,
 }
 
+/// A new bridge, and what has to be kept for a loop that keeps nothing itself.
+type Opened = (Bridge, Option<Py<LoopReader>>);
+
 /// What a future is completed with.
 pub(crate) enum Outcome {
     /// With `None`: somebody may look again.
@@ -79,7 +82,7 @@ impl Bridge {
     }
 
     #[cfg(unix)]
-    fn open(event_loop: &Bound<'_, PyAny>) -> PyResult<(Self, Option<Py<LoopReader>>)> {
+    fn open(event_loop: &Bound<'_, PyAny>) -> PyResult<Opened> {
         let py = event_loop.py();
         let (reader, writer) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
@@ -96,11 +99,11 @@ impl Bridge {
     }
 
     #[cfg(not(unix))]
-    fn open(event_loop: &Bound<'_, PyAny>) -> PyResult<(Self, Option<Py<LoopReader>>)> {
+    fn open(event_loop: &Bound<'_, PyAny>) -> PyResult<Opened> {
         Self::open_threaded(event_loop)
     }
 
-    fn open_threaded(event_loop: &Bound<'_, PyAny>) -> PyResult<(Self, Option<Py<LoopReader>>)> {
+    fn open_threaded(event_loop: &Bound<'_, PyAny>) -> PyResult<Opened> {
         let py = event_loop.py();
         let weak_loop = PyWeakrefReference::new(event_loop)?.unbind();
         let process = Process::get(py)?;

@@ -97,6 +97,7 @@ pub(crate) struct Reauthenticated;
 
 #[pymethods]
 impl Reauthenticated {
+    #[allow(clippy::unused_self)] // a method of Python's
     fn __repr__(&self) -> &'static str {
         "Reauthenticated()"
     }

@@ -53,7 +53,7 @@ impl Operation {
 
     /// Runs `work` on tokio; `convert` makes its result a Python object, on the thread of the loop. When the operation
     /// is cancelled, `work` is dropped.
-    pub(crate) fn spawn<'py, T, W, C>(py: Python<'py>, work: W, convert: C) -> PyResult<Bound<'py, PyAny>>
+    pub(crate) fn spawn<T, W, C>(py: Python<'_>, work: W, convert: C) -> PyResult<Bound<'_, PyAny>>
     where
         T: Send + 'static,
         W: Future<Output = Result<T, Error>> + Send + 'static,
