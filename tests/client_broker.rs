@@ -100,8 +100,8 @@ async fn a_persistent_session_receives_what_was_published_while_it_was_away() {
     };
     let away = Client::connect(persistent()).await.unwrap();
     let subscription = away.subscribe(subscribe_to(&["t"]), MailboxOptions::default()).await.unwrap();
+    subscription.leave();
     away.disconnect(DisconnectOptions::default()).await.unwrap();
-    drop(subscription);
     let publisher = Client::connect(options(url(&broker, 0), "p")).await.unwrap();
     publisher.publish(PublishRequest::new("t", "kept").qos(QoS::AtLeastOnce)).await.unwrap();
     let back = Client::connect(persistent()).await.unwrap();

@@ -215,7 +215,9 @@ impl Shard {
                 let phase = std::mem::replace(&mut conn.phase, Phase::AwaitConnect);
                 if let Phase::Authenticating(mut connect, _) = phase {
                     connect.properties.retain(|property| !matches!(property, Property::AuthenticationData(_)));
-                    data.into_iter().for_each(|data| connect.properties.push(Property::AuthenticationData(data)));
+                    if let Some(data) = data {
+                        connect.properties.push(Property::AuthenticationData(data));
+                    }
                     self.accept(now, id, connect);
                 }
             }

@@ -277,7 +277,7 @@ impl Shard {
                 Envelope::Publish(message) => self.route_locally(now, &message),
                 Envelope::Shared { message, member } => {
                     let mut parcel = super::message::Parcel::from_message(&message);
-                    parcel.begin(&mut self.wire.frames);
+                    self.wire.frames.clear();
                     self.deliver_to_member(now, member, &mut parcel);
                 }
             }
@@ -495,6 +495,10 @@ impl Shard {
                 self.handle_publish(now, id, &publish);
                 return Ok(());
             }
+            if is_for_clients(frame.header) {
+                let what = "a packet that only a server sends";
+                return Err(DecodeError::protocol(what));
+            }
             if let Some(ack) = short_ack(frame) {
                 self.handle_packet(now, id, ack);
                 return Ok(());
@@ -612,6 +616,15 @@ impl Shard {
             session_expiry_interval: session.expiry_interval,
         }
     }
+}
+
+/// Whether only a server sends packets of this type, so that their content does not matter.
+const fn is_for_clients(header: u8) -> bool {
+    let kind = header >> 4;
+    kind == PacketType::ConnAck as u8
+        || kind == PacketType::SubAck as u8
+        || kind == PacketType::UnsubAck as u8
+        || kind == PacketType::PingResp as u8
 }
 
 /// An acknowledgement of two bytes, success in every version: one for each message there is, so not taken apart at length.

@@ -32,7 +32,7 @@ impl Shared {
     /// The shared part of a broker with this many shards (1 to 64). `seed` goes into every hash, since topics and
     /// client identifiers are chosen by strangers: random in production, fixed in simulation.
     pub fn new(settings: Settings, hooks: Hooks, shards: usize, seed: u64, now: Instant) -> Arc<Self> {
-        let shards = shards.clamp(1, usize::from(SHARDS_MAX));
+        let shards = shards.clamp(1, SHARDS_MAX);
         Arc::new(Self {
             interest: Interest::new(seed, settings.shared_strategy),
             retained: RwLock::new(RetainedStore::new(seed)),
