@@ -327,6 +327,8 @@ impl Shard {
         let (to, batch) = self.staged.iter_mut().enumerate().find(|(_, batch)| !batch.is_empty())?;
         let batch = std::mem::take(batch);
         self.staged_count -= batch.len();
+        // The publishers that were not read because of them may go on, even if nothing is flushed any more.
+        self.resume_if_within_bounds();
         Some(Output::Envelopes { to: ShardId(to as u8), batch })
     }
 

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use ferromq::{
-    codec::{Properties, Property, QoS, ReasonCode, SubscriptionOptions, Text, TopicFilter, TopicName, Will},
+    codec::{
+        Properties, Property, QoS, ReasonCode, SubscriptionOptions, Text, TopicFilter, TopicName, Will, topic,
+    },
     session::client::{
         ClientSession, CloseReason, Connected, Event as Told, Message, Outgoing, Payload, SessionOptions,
         SubscribeRequest,
@@ -102,8 +104,9 @@ impl World {
     fn publish(&mut self, client: usize, most: QoS) {
         let number = self.ledger.published.len();
         let qos = *self.rng.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]);
-        let qos = qos.min(most);
         let retain = self.rng.chance(10);
+        // Of one QoS, so that repetitions cannot bring an older message back: QoS 1 is taken again, QoS 2 is not.
+        let qos = if retain { most } else { qos.min(most) };
         let topic = if retain { format!("r/{client}") } else { (*self.rng.pick(&TOPICS)).to_owned() };
         // Large payloads in tiny pieces would take all the time there is.
         let padding = (*self.rng.pick(&[0, 5, 50, 250, 1_500])).min(self.plan.chunk_bytes_max * 20);
@@ -365,6 +368,10 @@ impl World {
             dup: message.dup(),
             retain: message.retain(),
             life: self.actors[client].life,
+            is_promised: self.actors[client].subscriptions.iter().any(|(filter, held)| {
+                held.since.is_some_and(|since| since <= self.ledger.published[number].at)
+                    && topic::matches(filter, message.topic())
+            }),
         });
         Ok(())
     }
