@@ -120,7 +120,9 @@ impl World {
         let actor = &mut self.actors[client];
         let result = actor.session.publish(now, &message, number as u64);
         let (life, attempts) = (actor.life, u32::from(actor.session.is_online()));
-        self.note(|_| format!("client {client} publishes {number} to {topic} with {qos:?}, retain {retain}: {result:?}"));
+        self.note(|_| {
+            format!("client {client} publishes {number} to {topic} with {qos:?}, retain {retain}: {result:?}")
+        });
         self.ledger.published.push(Published {
             client,
             life,
@@ -402,7 +404,6 @@ impl World {
         let at = self.after_up_to(pause);
         self.schedule_at(at, Event::Reconnect(client));
     }
-
 }
 
 fn options(client: usize, life: u32, habits: &Habits, clean: bool) -> SessionOptions {

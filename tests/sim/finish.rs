@@ -55,7 +55,9 @@ impl World {
             .actors
             .iter()
             .enumerate()
-            .filter(|(_, actor)| !actor.session.is_online() || actor.session.unfinished() + actor.session.unanswered() > 0)
+            .filter(|(_, actor)| {
+                !actor.session.is_online() || actor.session.unfinished() + actor.session.unanswered() > 0
+            })
             .map(|(client, actor)| {
                 let session = &actor.session;
                 format!(
@@ -99,11 +101,8 @@ impl World {
     fn check_losses(&self, profile: Profile, stats: &Stats) -> Result<(), String> {
         let mut missing = Vec::new();
         for (client, actor) in self.actors.iter().enumerate() {
-            let claims = Claims {
-                client,
-                subscriptions: &actor.subscriptions,
-                packet_bytes_max: actor.habits.packet_bytes_max,
-            };
+            let claims =
+                Claims { client, subscriptions: &actor.subscriptions, packet_bytes_max: actor.habits.packet_bytes_max };
             missing.extend(self.ledger.missing(&claims).into_iter().map(|number| (format!("client {client}"), number)));
         }
         missing.extend(self.missing_in_groups());
@@ -124,7 +123,8 @@ impl World {
     fn missing_in_groups(&self) -> Vec<(String, usize)> {
         let mut missing = Vec::new();
         for filter in Plan::shares() {
-            let members: Vec<usize> = (0..self.actors.len()).filter(|client| self.actors[*client].habits.shares).collect();
+            let members: Vec<usize> =
+                (0..self.actors.len()).filter(|client| self.actors[*client].habits.shares).collect();
             let got: HashSet<usize> =
                 members.iter().flat_map(|client| self.ledger.received[*client].iter()).map(|got| got.number).collect();
             let since: Option<u64> = members

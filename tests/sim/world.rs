@@ -9,7 +9,8 @@ use std::{
 
 use ferromq::{
     broker::{
-        ConnId, EndReason, Envelope, Event as Told, EventSink, Handoff, Hooks, Output, Shard, Shared, Stats, TransportEnd,
+        ConnId, EndReason, Envelope, Event as Told, EventSink, Handoff, Hooks, Output, Shard, Shared, Stats,
+        TransportEnd,
     },
     router::ShardId,
 };
@@ -55,12 +56,30 @@ pub(crate) struct World {
 pub(crate) enum Event {
     /// A shard's tick: outputs are carried, outboxes flushed.
     Tick(usize),
-    Envelopes { to: usize, batch: Vec<Envelope> },
-    Handoff { link: usize, to: usize, handoff: Box<Handoff> },
-    ToBroker { link: usize, bytes: Vec<u8> },
-    ToClient { link: usize, bytes: Vec<u8> },
-    ClientLearns { link: usize },
-    BrokerLearns { link: usize, end: TransportEnd },
+    Envelopes {
+        to: usize,
+        batch: Vec<Envelope>,
+    },
+    Handoff {
+        link: usize,
+        to: usize,
+        handoff: Box<Handoff>,
+    },
+    ToBroker {
+        link: usize,
+        bytes: Vec<u8>,
+    },
+    ToClient {
+        link: usize,
+        bytes: Vec<u8>,
+    },
+    ClientLearns {
+        link: usize,
+    },
+    BrokerLearns {
+        link: usize,
+        end: TransportEnd,
+    },
     /// A client does something of its own.
     Step(usize),
     Reconnect(usize),
