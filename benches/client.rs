@@ -1,5 +1,6 @@
 //! What a message costs in the client: nanoseconds of CPU over all of its threads, the scripted server's not counted.
-//! The server writes in blocks of 64 KiB over a loopback socket. `cargo bench --bench client [-- --test]`
+//! The server writes in blocks of 64 KiB over a loopback socket. `cargo bench --bench client [-- --test | receive |
+//! publish | acknowledged]`
 
 use std::{
     fs,
@@ -29,14 +30,22 @@ fn main() {
     let is_test = std::env::args().any(|argument| argument == "--test");
     let scale = if is_test { 1 } else { 100 };
     println!("{:<44} {:>14} {:>14}", "path", "CPU ns/message", "k messages/s");
-    for (qos, payload) in [(QoS::AtMostOnce, 16), (QoS::AtMostOnce, 1024), (QoS::AtLeastOnce, 16)] {
-        receive(qos, payload, 20_000 * scale);
+    let only = std::env::args().nth(1).filter(|name| !name.starts_with('-'));
+    let wants = |name| only.as_deref().is_none_or(|only| only == name);
+    if wants("receive") {
+        for (qos, payload) in [(QoS::AtMostOnce, 16), (QoS::AtMostOnce, 1024), (QoS::AtLeastOnce, 16)] {
+            receive(qos, payload, 20_000 * scale);
+        }
     }
-    for payload in [16, 1024] {
-        publish_one_by_one(payload, 20_000 * scale);
-        publish_many(payload, 20_000 * scale);
+    if wants("publish") {
+        for payload in [16, 1024] {
+            publish_one_by_one(payload, 20_000 * scale);
+            publish_many(payload, 20_000 * scale);
+        }
     }
-    publish_acknowledged(16, 10_000 * scale);
+    if wants("acknowledged") {
+        publish_acknowledged(16, 10_000 * scale);
+    }
 }
 
 fn receive(qos: QoS, payload: usize, count: usize) {

@@ -1,6 +1,6 @@
 //! What the server sends: cut into packets, judged, and answered.
 
-use std::time::Instant;
+use std::{collections::VecDeque, time::Instant};
 
 use bytes::Bytes;
 
@@ -30,8 +30,26 @@ impl Violation {
 
 impl ClientSession {
     /// Takes all whole packets at the start of `input`; how many bytes that were. The rest must be given again, with
-    /// what follows it. Received messages share `input`.
+    /// what follows it. Received messages share `input`; they are events.
     pub fn handle_bytes(&mut self, now: Instant, input: &Bytes) -> usize {
+        self.handle_bytes_with(now, input, &mut |events: &mut VecDeque<Event>, message| {
+            events.push_back(Event::Message(message));
+            None
+        })
+    }
+
+    /// Like [`Self::handle_bytes`], but gives each message to `deliver` at once instead of making it an event: the way
+    /// for many of them. What `deliver` returns is acknowledged with success.
+    pub fn handle_bytes_to(
+        &mut self,
+        now: Instant,
+        input: &Bytes,
+        mut deliver: impl FnMut(Message) -> Option<AckHandle>,
+    ) -> usize {
+        self.handle_bytes_with(now, input, &mut |_: &mut VecDeque<Event>, message| deliver(message))
+    }
+
+    fn handle_bytes_with<D: Deliver>(&mut self, now: Instant, input: &Bytes, deliver: &mut D) -> usize {
         let mut at = 0;
         self.bytes_needed = 0;
         while matches!(self.phase, Phase::Connecting | Phase::Online) {
@@ -44,7 +62,7 @@ impl ClientSession {
                 }
                 Ok(Cut::Frame(frame, used)) => {
                     at += used;
-                    if let Err(fault) = self.handle_frame(now, frame, input) {
+                    if let Err(fault) = self.handle_frame(now, frame, input, deliver) {
                         self.fail(fault);
                     }
                 }
@@ -65,11 +83,17 @@ impl ClientSession {
     }
 
     #[inline]
-    fn handle_frame(&mut self, now: Instant, frame: Frame<'_>, input: &Bytes) -> Result<(), Fault> {
+    fn handle_frame<D: Deliver>(
+        &mut self,
+        now: Instant,
+        frame: Frame<'_>,
+        input: &Bytes,
+        deliver: &mut D,
+    ) -> Result<(), Fault> {
         let (version, limits) = (self.options.version, &self.options.limits);
         if frame.header >> 4 == PUBLISH_TYPE && self.phase == Phase::Online {
             let publish = PublishRef::decode(frame, version, limits)?;
-            return Ok(self.handle_publish(frame, &publish, input)?);
+            return Ok(self.handle_publish(frame, &publish, input, deliver)?);
         }
         let packet = Packet::decode(frame, version, limits, &Source::Scratch)?;
         Ok(self.handle_packet(now, packet)?)
@@ -98,7 +122,13 @@ impl ClientSession {
         Ok(())
     }
 
-    fn handle_publish(&mut self, frame: Frame<'_>, publish: &PublishRef<'_>, input: &Bytes) -> Result<(), Violation> {
+    fn handle_publish<D: Deliver>(
+        &mut self,
+        frame: Frame<'_>,
+        publish: &PublishRef<'_>,
+        input: &Bytes,
+        deliver: &mut D,
+    ) -> Result<(), Violation> {
         let mut message = Message::new(frame, publish, self.options.version, input).received_at(self.received_at_us);
         if let Some(alias) = publish.topic_alias
             && let Some(topic) = self.resolve_alias(alias, publish.topic)?
@@ -109,7 +139,9 @@ impl ClientSession {
             let Some(ack) = self.receive(packet_id, publish)? else { return Ok(()) };
             message = message.with_ack(ack);
         }
-        self.events.push_back(Event::Message(message));
+        if let Some(handle) = deliver(&mut self.events, message) {
+            self.acknowledge(handle, ReasonCode::Success);
+        }
         Ok(())
     }
 
@@ -207,6 +239,11 @@ impl ClientSession {
         });
     }
 }
+
+/// Where received messages go; what comes back is acknowledged.
+trait Deliver: FnMut(&mut VecDeque<Event>, Message) -> Option<AckHandle> {}
+
+impl<F: FnMut(&mut VecDeque<Event>, Message) -> Option<AckHandle>> Deliver for F {}
 
 /// What ends a connection.
 enum Fault {
