@@ -18,8 +18,8 @@ use crate::{
     codec::{QoS, Text, topic},
     router::{RetainedStore, TopicHasher},
     store::{
-        Contents, Handover, Id, Life, LogId, Record, Relay, SessionContents, Store, StoreError,
-        SubscriptionState, Ticket,
+        Contents, Handover, Id, Life, LogId, Record, Relay, SessionContents, Store, StoreError, SubscriptionState,
+        Ticket,
     },
 };
 
@@ -198,9 +198,10 @@ fn heirs(contents: &Contents, relay: &Relay) -> Vec<(Text, Handover)> {
                 continue;
             }
             // `$share/...` cannot match here: no client may publish to such a topic and be routed by it.
-            let matching = session.subscriptions.iter().filter(|(filter, _)| {
-                !filter.starts_with("$share/") && topic::matches(filter, &message.topic)
-            });
+            let matching = session
+                .subscriptions
+                .iter()
+                .filter(|(filter, _)| !filter.starts_with("$share/") && topic::matches(filter, &message.topic));
             let matching: Vec<_> = matching.map(|(_, subscription)| *subscription).collect();
             if !matching.is_empty() {
                 heirs.push((client_id.clone(), handover(message, &matching, None)));

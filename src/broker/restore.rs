@@ -48,8 +48,7 @@ impl Shard {
         session.is_stored = true;
         session.lost_at = Some(lost_at);
         session.expiry_interval = state.expiry_interval;
-        session.expires_at =
-            (state.expiry_interval != u32::MAX).then(|| expiry(lost_at, state.expiry_interval));
+        session.expires_at = (state.expiry_interval != u32::MAX).then(|| expiry(lost_at, state.expiry_interval));
         if let Some(will) = state.will {
             session.will_at = Some(expiry(lost_at, will.delay));
             session.will_info = Some(Arc::new(info(&session, &will)));

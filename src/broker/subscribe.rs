@@ -39,7 +39,8 @@ impl Shard {
                 }
                 match self.subscribe_one(id, key, subscription, identifier) {
                     Ok(is_new) => {
-                        let options = SubscriptionOptions { qos: self.granted_qos(subscription), ..subscription.options };
+                        let options =
+                            SubscriptionOptions { qos: self.granted_qos(subscription), ..subscription.options };
                         self.record_subscription(key, subscription.filter.as_text(), options, identifier);
                         self.scan_if_asked(subscription, identifier, is_new, &mut scans);
                         granted(self.granted_qos(subscription))

@@ -124,9 +124,13 @@ impl Shard {
             };
             return self.stage(to, Envelope::Durable { message, member, receipt });
         }
-        self.stage(to, member.map_or_else(|| Envelope::Publish(Arc::clone(&message)), |member| {
-            Envelope::Shared { message: Arc::clone(&message), member }
-        }));
+        self.stage(
+            to,
+            member.map_or_else(
+                || Envelope::Publish(Arc::clone(&message)),
+                |member| Envelope::Shared { message: Arc::clone(&message), member },
+            ),
+        );
     }
 
     /// Another shard's message that it wants to know stored.

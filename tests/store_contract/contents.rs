@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use ferromq::{
     codec::{QoS, SubscriptionOptions, Text, Version},
-    store::{
-        Contents, Handover, Id, Life, LogId, Message, Progress, Record, SessionState, Store, SubscriptionState, Ticket,
-    },
+    store::{Contents, Handover, Id, Life, LogId, Message, Progress, Record, SessionState, SubscriptionState, Ticket},
 };
 
 use crate::{
@@ -86,10 +84,13 @@ fn a_new_life_drops_the_relays_of_the_last_and_what_only_they_hold() {
     for engine in ENGINES {
         let mut bench = Bench::new(*engine);
         let (message, relay) = (Id::new(1, LogId(0)), Id::new(2, LogId(0)));
-        bench.commit(LogId(0), vec![
-            Record::Message { id: message, message: payload(1) },
-            Record::Relay { relay, message, to: 1, member: None },
-        ]);
+        bench.commit(
+            LogId(0),
+            vec![
+                Record::Message { id: message, message: payload(1) },
+                Record::Relay { relay, message, to: 1, member: None },
+            ],
+        );
         bench.commit(LogId(1), vec![Record::Taken { relay }]);
         bench.reopen();
         let contents = bench.store.load().unwrap();
@@ -195,8 +196,7 @@ impl Writer {
             let delivery = self.next_id(log);
             let session = self.sessions.get_mut(&name).expect("it was just there");
             session.deliveries.push((delivery, number, Progress::Queued));
-            let handover =
-                Handover { qos: QoS::ExactlyOnce, retain: false, ids: [number as u32].into(), share: None };
+            let handover = Handover { qos: QoS::ExactlyOnce, retain: false, ids: [number as u32].into(), share: None };
             batch.push(Record::Queued { client_id: client(name), delivery, message, handover });
         }
     }

@@ -8,8 +8,7 @@ use ferromq::store::{LogId, MemoryStore, Record, Store, Ticket};
 /// an engine without a disk has a use for.
 pub(crate) type Engine = (&'static str, fn(&Path, Option<Arc<dyn Store>>) -> Arc<dyn Store>);
 
-pub(crate) const ENGINES: &[Engine] =
-    &[("memory", |_, closed| closed.unwrap_or_else(|| Arc::new(MemoryStore::new())))];
+pub(crate) const ENGINES: &[Engine] = &[("memory", |_, closed| closed.unwrap_or_else(|| Arc::new(MemoryStore::new())))];
 
 /// A store that commits in its own time, and the means to wait for that.
 pub(crate) struct Bench {
@@ -47,8 +46,10 @@ impl Bench {
 
 fn listen(store: &dyn Store) -> mpsc::Receiver<()> {
     let (tell, told) = mpsc::sync_channel(1);
-    // A full channel has told already.
-    store.on_commit(Box::new(move |_, _| drop(tell.try_send(()))));
+    store.on_commit(Box::new(move |_, _| {
+        // A full channel has told already.
+        let _ = tell.try_send(());
+    }));
     told
 }
 

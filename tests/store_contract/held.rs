@@ -44,7 +44,9 @@ fn settle(world: &mut World, store: &Delayed) {
 fn types(world: &mut World, line: usize) -> Vec<(PacketType, u16)> {
     let of = |packet: Packet| {
         let id = match &packet {
-            Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => ack.packet_id.get(),
+            Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => {
+                ack.packet_id.get()
+            }
             Packet::Publish(publish) => publish.packet_id.map_or(0, std::num::NonZeroU16::get),
             Packet::SubAck(suback) => suback.packet_id.get(),
             _ => 0,
