@@ -26,7 +26,21 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("observe", &["broker", "config"]),
     ("server", &["codec", "session", "router", "auth", "store", "broker", "net", "config", "client", "observe"]),
     ("cli", &["codec", "auth", "broker", "net::listener", "config", "client", "server", "observe"]),
-    ("python", &["codec", "auth", "broker", "net::listener", "config", "client", "server", "cli"]),
+    (
+        "python",
+        &[
+            "codec",
+            "session::QueueLimits",        // part of the broker's settings
+            "session::client::PublishAck", // what a publish ended with
+            "auth",
+            "broker",
+            "net::listener",
+            "config",
+            "client",
+            "server",
+            "cli",
+        ],
+    ),
     ("bin", &["cli"]),
 ];
 

@@ -56,6 +56,18 @@ fn topics_are_judged_as_section_4_7_reads() {
     run(targets::topic, |random| (0..random.below(14)).map(|_| *random.pick(&parts)).collect::<String>().into_bytes());
 }
 
+#[test]
+fn filters_match_as_section_4_7_reads() {
+    let levels = |random: &mut Random, from: &[&'static str]| -> String {
+        (0..=random.below(4)).map(|_| *random.pick(from)).collect::<Vec<_>>().join("/")
+    };
+    run(targets::topic, |random| {
+        let filter = levels(random, &["a", "b", "", "+", "+", "#", "$a"]);
+        let topic = levels(random, &["a", "a", "b", "", "$a"]);
+        format!("{filter}\n{topic}").into_bytes()
+    });
+}
+
 /// Feeds `target` with what `make` makes; a panic names the input.
 fn run(target: fn(&[u8]), make: impl Fn(&mut Random) -> Vec<u8>) {
     let mut random = Random(0x9E37_79B9_7F4A_7C15);

@@ -22,8 +22,8 @@ const READS_MAX: usize = 1_000;
 /// Each round: `change` on one thread, `read` on another at the same time; then `read` again for `check`.
 fn lockstep<T>(mut change: impl FnMut(usize) + Send, mut read: impl FnMut() -> T, check: impl Fn(usize, T)) {
     thread::scope(|scope| {
-        let (go, rounds) = mpsc::channel();
-        let (report, changed) = mpsc::channel();
+        let (go, rounds) = mpsc::sync_channel(1);
+        let (report, changed) = mpsc::sync_channel(1);
         scope.spawn(move || {
             for round in rounds {
                 change(round);

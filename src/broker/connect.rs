@@ -215,7 +215,9 @@ impl Shard {
                 let phase = std::mem::replace(&mut conn.phase, Phase::AwaitConnect);
                 if let Phase::Authenticating(mut connect, _) = phase {
                     connect.properties.retain(|property| !matches!(property, Property::AuthenticationData(_)));
-                    data.into_iter().for_each(|data| connect.properties.push(Property::AuthenticationData(data)));
+                    if let Some(data) = data {
+                        connect.properties.push(Property::AuthenticationData(data));
+                    }
                     self.accept(now, id, connect);
                 }
             }
@@ -279,7 +281,9 @@ impl Shard {
         session.will_info = session.will.as_ref().and(conn.info.clone());
         let window = connect.properties.receive_maximum().unwrap_or(u16::MAX);
         let window = window.min(self.shared.settings.session.inflight_max);
-        session.state.connected(window, capabilities.receive_maximum);
+        // A client before MQTT 5 knows of no receive maximum and cannot be held to one.
+        let receive_maximum = if connect.version.is_v5() { capabilities.receive_maximum } else { u16::MAX };
+        session.state.connected(window, receive_maximum);
         let expiry_interval = session.expiry_interval;
         self.shared.connected.fetch_add(1, Ordering::Relaxed);
         self.set_members_online(key, true);

@@ -65,7 +65,7 @@ impl Shard {
     pub(super) fn route(&mut self, now: Instant, parcel: &mut Parcel<'_>) -> bool {
         let topic = self.shared.interest.hasher().topic(parcel.topic);
         let route = self.lookup(topic);
-        parcel.begin(&mut self.wire.frames);
+        self.wire.frames.clear();
         for target in &route.local {
             self.deliver(now, target, parcel);
         }
@@ -83,7 +83,7 @@ impl Shard {
         let mut parcel = Parcel::from_message(message);
         let topic = self.shared.interest.hasher().topic(&message.topic);
         let route = self.lookup(topic);
-        parcel.begin(&mut self.wire.frames);
+        self.wire.frames.clear();
         for target in &route.local {
             self.deliver(now, target, &mut parcel);
         }
@@ -165,7 +165,7 @@ impl Shard {
         member.delivery_started();
         let mut parcel = Parcel::from_message(&message);
         if member.shard() == self.id {
-            parcel.begin(&mut self.wire.frames);
+            self.wire.frames.clear();
             self.deliver_to_member(now, member, &mut parcel);
         } else {
             self.forward(member.shard(), Some(member), &mut parcel);
@@ -299,7 +299,7 @@ impl Shard {
                 continue;
             }
             let mut parcel = Parcel::from_message(&message);
-            parcel.begin(&mut self.wire.frames);
+            self.wire.frames.clear();
             self.hand_over(now, key, Hop { qos, retain: true, ids: &ids, member: None }, &mut parcel);
         }
     }
@@ -448,7 +448,7 @@ pub(super) fn write(
 ) -> Written {
     let Some(message) = &delivery.message else { return Written::Yes };
     let mut parcel = Parcel::from_message(message);
-    parcel.begin(&mut wire.frames);
+    wire.frames.clear();
     let ids = delivery.ids.as_deref().unwrap_or_default();
     match wire.fits(now, conn, &parcel, delivery.qos, ids) {
         Written::Yes => {

@@ -21,6 +21,10 @@ impl Shard {
     pub(super) fn handle_disconnect(&mut self, now: Instant, id: ConnId, disconnect: &Disconnect) {
         let Some(key) = self.session_of(id) else { return };
         let Some(session) = self.sessions.get_mut(key) else { return };
+        if !may_client_send(disconnect.reason) || disconnect.properties.server_reference().is_some() {
+            let what = "DISCONNECT with a reason code or property that only a server sends";
+            return self.fault(now, id, &DecodeError::protocol(what));
+        }
         if let Some(interval) = disconnect.properties.session_expiry_interval() {
             if session.expiry_interval == 0 && interval > 0 {
                 // [MQTT-3.14.2-2] a session that was to end cannot be kept after all.
@@ -235,6 +239,27 @@ impl Shard {
             session.armed.ensure(&mut self.wire.timers, deadline, Timer::Session(key));
         }
     }
+}
+
+/// Whether a client may end its connection with this code (MQTT 5, table 3-10).
+const fn may_client_send(reason: ReasonCode) -> bool {
+    matches!(
+        reason,
+        ReasonCode::Success
+            | ReasonCode::DisconnectWithWill
+            | ReasonCode::UnspecifiedError
+            | ReasonCode::MalformedPacket
+            | ReasonCode::ProtocolError
+            | ReasonCode::ImplementationSpecificError
+            | ReasonCode::TopicNameInvalid
+            | ReasonCode::ReceiveMaximumExceeded
+            | ReasonCode::TopicAliasInvalid
+            | ReasonCode::PacketTooLarge
+            | ReasonCode::MessageRateTooHigh
+            | ReasonCode::QuotaExceeded
+            | ReasonCode::AdministrativeAction
+            | ReasonCode::PayloadFormatInvalid
+    )
 }
 
 /// Retained messages looked at under one lock.

@@ -62,7 +62,9 @@ impl Durable {
     ) -> Result<Self, StoreError> {
         let mut contents = store.load()?;
         let batch = recover(&contents, life);
-        batch.iter().for_each(|record| contents.apply(LogId::SHARED, record.clone()));
+        for record in &batch {
+            contents.apply(LogId::SHARED, record.clone());
+        }
         let recovery = store.submit(LogId::SHARED, batch);
         let mut durable = Self {
             store,
@@ -228,4 +230,4 @@ fn home(hasher: &TopicHasher, life: Life, client_id: &str) -> usize {
 }
 
 /// Further ahead than any interval of the protocol reaches.
-const FAR: Duration = Duration::from_secs(200 * 365 * 86_400);
+const FAR: Duration = Duration::from_hours(200 * 365 * 24);

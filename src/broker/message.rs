@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::frames::Frames;
 use crate::{
     codec::{Publish, PublishRef, QoS, Text, TopicName, publish::forward_owned},
     router::{SessionKey, ShardId},
@@ -186,11 +185,6 @@ impl<'a> Parcel<'a> {
 
     pub(crate) fn is_expired(&self, now: Instant) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
-    }
-
-    /// Starts encoding for a fan-out.
-    pub(crate) fn begin(&self, frames: &mut Frames) {
-        frames.clear();
     }
 }
 

@@ -1,6 +1,8 @@
-//! Outgoing bytes of one connection: small packets copied into pooled blocks, large payloads shared.
+//! Outgoing bytes of one connection: small packets copied into one buffer, large payloads shared between the copies.
 //!
-//! An idle connection holds no block. Blocks come from the shard's [`BlockPool`] and go back when they are written.
+//! An idle connection holds no buffer: it comes from the shard's [`BlockPool`] with the first byte and goes back with
+//! the last. One buffer, and not a chain of blocks, so that a tick's worth of small packets is one slice for the
+//! kernel, and the few bytes before each large payload do not cost a block of their own.
 
 use std::{collections::VecDeque, io::IoSlice};
 
@@ -9,25 +11,20 @@ use bytes::Bytes;
 /// Unsent bytes, in order.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    chunks: VecDeque<Chunk>,
-    /// Bytes of the first chunk that are written already.
-    written: usize,
+    copied: Vec<u8>,
+    /// Bytes of `copied` that are written already.
+    copied_written: usize,
+    shared: VecDeque<Insert>,
+    /// Bytes of the first of `shared` that are written already.
+    shared_written: usize,
     len: usize,
 }
 
+/// Shared bytes that come before `copied[at]`.
 #[derive(Debug)]
-enum Chunk {
-    Block(Vec<u8>),
-    Shared(Bytes),
-}
-
-impl Chunk {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Block(block) => block,
-            Self::Shared(bytes) => bytes,
-        }
-    }
+struct Insert {
+    at: usize,
+    bytes: Bytes,
 }
 
 impl Outbox {
@@ -45,53 +42,65 @@ impl Outbox {
 
     /// Fills `slices` with what is to be written next; returns how many were filled.
     pub fn io_slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let mut count = 0;
-        for (slot, chunk) in slices.iter_mut().zip(&self.chunks) {
-            let bytes = chunk.as_slice();
-            *slot = IoSlice::new(if count == 0 { bytes.get(self.written..).unwrap_or(&[]) } else { bytes });
-            count += 1;
+        let mut slots = slices.iter_mut();
+        let mut filled = 0;
+        let mut fill = |bytes: Option<&'a [u8]>| {
+            let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else { return true };
+            let Some(slot) = slots.next() else { return false };
+            *slot = IoSlice::new(bytes);
+            filled += 1;
+            true
+        };
+        let (mut at, mut skip) = (self.copied_written, self.shared_written);
+        for insert in &self.shared {
+            if !fill(self.copied.get(at..insert.at)) || !fill(insert.bytes.get(skip..)) {
+                return filled;
+            }
+            (at, skip) = (insert.at, 0);
         }
-        count
+        fill(self.copied.get(at..));
+        filled
     }
 
     /// `bytes` more bytes have been written.
     pub fn advance(&mut self, bytes: usize) {
         debug_assert!(bytes <= self.len, "no more can be written than was there");
         self.len -= bytes.min(self.len);
-        let mut left = bytes + self.written;
-        while let Some(chunk) = self.chunks.front() {
-            let len = chunk.as_slice().len();
-            if left < len {
+        let mut left = bytes;
+        while let Some(insert) = self.shared.front() {
+            let before = insert.at - self.copied_written;
+            let unsent = insert.bytes.len() - self.shared_written;
+            if left < before {
                 break;
             }
-            left -= len;
-            if self.chunks.len() == 1
-                && let Some(Chunk::Block(block)) = self.chunks.front_mut()
-            {
-                // The block is kept for a moment: `reclaim` gives it back once the flush is over.
-                block.clear();
-                left = 0;
-                break;
+            self.copied_written = insert.at;
+            left -= before;
+            if left < unsent {
+                self.shared_written += left;
+                return;
             }
-            self.chunks.pop_front();
+            left -= unsent;
+            self.shared_written = 0;
+            self.shared.pop_front();
         }
-        self.written = left;
+        self.copied_written += left;
+        self.compact();
     }
 
     /// Appends a copy of `bytes`.
     #[inline]
     pub(crate) fn push_copy(&mut self, pool: &mut BlockPool, bytes: &[u8]) {
-        self.block(pool, bytes.len()).extend_from_slice(bytes);
+        self.buffer(pool).extend_from_slice(bytes);
         self.len += bytes.len();
     }
 
-    /// Appends what `write` writes.
+    /// Appends what `write` writes; how many bytes that was.
     #[inline]
     pub(crate) fn push_with(&mut self, pool: &mut BlockPool, write: impl FnOnce(&mut Vec<u8>)) -> usize {
-        let block = self.block(pool, 0);
-        let before = block.len();
-        write(block);
-        let added = block.len() - before;
+        let buffer = self.buffer(pool);
+        let before = buffer.len();
+        write(buffer);
+        let added = buffer.len() - before;
         self.len += added;
         added
     }
@@ -99,36 +108,40 @@ impl Outbox {
     /// Appends shared bytes.
     pub(crate) fn push_shared(&mut self, bytes: Bytes) {
         self.len += bytes.len();
-        self.chunks.push_back(Chunk::Shared(bytes));
+        self.shared.push_back(Insert { at: self.copied.len(), bytes });
     }
 
-    /// Gives an empty outbox's block back to the pool.
+    /// Gives an empty outbox's buffer back to the pool.
     pub(crate) fn reclaim(&mut self, pool: &mut BlockPool) {
         if self.len > 0 {
             return;
         }
-        for chunk in self.chunks.drain(..) {
-            if let Chunk::Block(block) = chunk {
-                pool.give(block);
-            }
-        }
-        self.written = 0;
-        if self.chunks.capacity() > 0 {
-            self.chunks = VecDeque::new();
+        let buffer = std::mem::take(self).copied;
+        if buffer.capacity() > 0 {
+            pool.give(buffer);
         }
     }
 
-    /// The block to append to: the last one if it has room, else one from the pool.
     #[inline]
-    fn block(&mut self, pool: &mut BlockPool, bytes: usize) -> &mut Vec<u8> {
-        let fits = matches!(self.chunks.back(), Some(Chunk::Block(block)) if block.len() + bytes <= BLOCK_BYTES);
-        if !fits {
-            self.chunks.push_back(Chunk::Block(pool.take()));
+    fn buffer(&mut self, pool: &mut BlockPool) -> &mut Vec<u8> {
+        if self.copied.capacity() == 0 {
+            self.copied = pool.take();
         }
-        match self.chunks.back_mut() {
-            Some(Chunk::Block(block)) => block,
-            _ => unreachable!("a block was pushed if the last chunk was none"),
+        &mut self.copied
+    }
+
+    /// Gives up the written part of the buffer when it is the greater one: each byte is moved once at most on average.
+    fn compact(&mut self) {
+        let written = self.copied_written;
+        if written == self.copied.len() && self.shared.is_empty() {
+            self.copied.clear();
+        } else if written >= BLOCK_BYTES && written > self.copied.len() / 2 {
+            self.copied.drain(..written);
+            self.shared.iter_mut().for_each(|insert| insert.at -= written);
+        } else {
+            return;
         }
+        self.copied_written = 0;
     }
 }
 
@@ -185,12 +198,35 @@ mod tests {
     }
 
     #[test]
+    fn a_long_backlog_is_compacted_without_losing_its_place() {
+        let mut pool = BlockPool::default();
+        let mut outbox = Outbox::default();
+        let mut expected = Vec::new();
+        for n in 0..200u8 {
+            let small = vec![n; 500];
+            outbox.push_copy(&mut pool, &small);
+            outbox.push_shared(Bytes::from(vec![n ^ 0xFF; 300]));
+            expected.extend(small);
+            expected.extend(vec![n ^ 0xFF; 300]);
+        }
+        let mut written = Vec::new();
+        while !outbox.is_empty() {
+            let front = content(&outbox);
+            let step = front.len().min(777);
+            written.extend_from_slice(&front[..step]);
+            outbox.advance(step);
+        }
+        assert_eq!(written, expected);
+        assert!(outbox.copied.is_empty());
+    }
+
+    #[test]
     fn an_empty_outbox_gives_its_block_back() {
         let mut pool = BlockPool::default();
         let mut outbox = Outbox::default();
         outbox.push_copy(&mut pool, b"x");
         outbox.advance(1);
         outbox.reclaim(&mut pool);
-        assert_eq!((pool.free.len(), outbox.chunks.capacity()), (1, 0));
+        assert_eq!((pool.free.len(), outbox.copied.capacity()), (1, 0));
     }
 }

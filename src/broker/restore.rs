@@ -91,7 +91,9 @@ impl Shard {
             let handover = contents.handover;
             let subscribed = handover.share.and_then(|filter| session.subscriptions.get(&filter));
             let member = subscribed.and_then(|subscribed| subscribed.member.clone());
-            member.iter().for_each(|member| member.delivery_started());
+            if let Some(member) = &member {
+                member.delivery_started();
+            }
             let delivery = Delivery {
                 message: Some(Arc::clone(message)),
                 qos: handover.qos,

@@ -25,8 +25,8 @@ use super::{
 use crate::{
     auth::ConnectInfo,
     codec::{
-        Connect, Cut, DecodeError, Frame, Limits, Packet, PacketType, PublishRef, ReasonCode, Source, Text, Version,
-        frame,
+        Ack, Connect, Cut, DecodeError, Frame, Limits, Packet, PacketId, PacketType, PublishRef, ReasonCode, Source,
+        Text, Version, frame,
     },
     router::{CacheLimits, FilterTrie, Generations, Member, RouteCache, SessionKey, ShardId},
     session::QueueLimits,
@@ -242,10 +242,8 @@ impl Shard {
         let wants = match conn.phase {
             Phase::Closing => return false,
             Phase::Authenticating(_, Some(_)) => conn.partial.len() < AUTHENTICATING_BYTES_MAX,
-            _ => {
-                let holds_too_much = self.journal.as_ref().is_some_and(|journal| journal.is_full(id));
-                !holds_too_much && !(is_over && conn.is_publisher)
-            }
+            _ if self.journal.as_ref().is_some_and(|journal| journal.is_full(id)) => false,
+            _ => !(is_over && conn.is_publisher),
         };
         if !wants && !conn.is_paused {
             conn.is_paused = true;
@@ -301,7 +299,7 @@ impl Shard {
                 Envelope::Publish(message) => self.route_locally(now, &message),
                 Envelope::Shared { message, member } => {
                     let mut parcel = super::message::Parcel::from_message(&message);
-                    parcel.begin(&mut self.wire.frames);
+                    self.wire.frames.clear();
                     self.deliver_to_member(now, member, &mut parcel);
                 }
                 Envelope::Durable { message, member, receipt } => self.take_over(now, &message, member, receipt),
@@ -532,6 +530,14 @@ impl Shard {
                 self.handle_publish(now, id, &publish);
                 return Ok(());
             }
+            if is_for_clients(frame.header) {
+                let what = "a packet that only a server sends";
+                return Err(DecodeError::protocol(what));
+            }
+            if let Some(ack) = short_ack(frame) {
+                self.handle_packet(now, id, ack);
+                return Ok(());
+            }
             let packet = Packet::decode(frame, version, limits, &Source::Scratch)?;
             self.handle_packet(now, id, packet);
             return Ok(());
@@ -644,6 +650,32 @@ impl Shard {
             bytes_held: session.state.pending_bytes() + conn.map_or(0, |conn| conn.outbox.len()),
             session_expiry_interval: session.expiry_interval,
         }
+    }
+}
+
+/// Whether only a server sends packets of this type, so that their content does not matter.
+const fn is_for_clients(header: u8) -> bool {
+    let kind = header >> 4;
+    kind == PacketType::ConnAck as u8
+        || kind == PacketType::SubAck as u8
+        || kind == PacketType::UnsubAck as u8
+        || kind == PacketType::PingResp as u8
+}
+
+/// An acknowledgement of two bytes, success in every version: one for each message there is, so not taken apart at length.
+#[inline]
+fn short_ack(frame: Frame<'_>) -> Option<Packet> {
+    if frame.overlong {
+        return None;
+    }
+    let packet_id = PacketId::new(u16::from_be_bytes(<[u8; 2]>::try_from(frame.body).ok()?))?;
+    let ack = Ack::new(packet_id, ReasonCode::Success);
+    match frame.header {
+        0x40 => Some(Packet::PubAck(ack)),
+        0x50 => Some(Packet::PubRec(ack)),
+        0x62 => Some(Packet::PubRel(ack)),
+        0x70 => Some(Packet::PubComp(ack)),
+        _ => None,
     }
 }
 

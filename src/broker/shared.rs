@@ -119,6 +119,11 @@ impl Shared {
         }
     }
 
+    /// How many distinct filters and shared groups the sessions of all shards subscribe to.
+    pub fn filters(&self) -> usize {
+        self.interest.len() + self.interest.groups_len()
+    }
+
     /// How many connections have completed CONNECT.
     pub fn connected(&self) -> usize {
         self.connected.load(Ordering::Relaxed)

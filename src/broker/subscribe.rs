@@ -109,7 +109,8 @@ impl Shard {
     pub(super) fn release_shared(&mut self, now: Instant, key: SessionKey, only: Option<&Arc<Member>>) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let before = session.state.pending_bytes();
-        let released = session.state.withdraw(|delivery| {
+        let is_away = session.conn.is_none();
+        let released = session.state.withdraw(is_away, |delivery| {
             delivery.message.is_some()
                 && delivery.member.as_ref().is_some_and(|member| match only {
                     Some(only) => Arc::ptr_eq(member, only),

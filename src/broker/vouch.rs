@@ -146,7 +146,7 @@ impl Shard {
             None => self.route_locally(now, message),
             Some(member) => {
                 let mut parcel = Parcel::from_message(message);
-                parcel.begin(&mut self.wire.frames);
+                self.wire.frames.clear();
                 self.deliver_to_member(now, member, &mut parcel);
             }
         }

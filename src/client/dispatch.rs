@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use super::{AckPolicy, Error, Message, mailbox::Mailbox};
 use crate::{
     codec::{Text, TopicFilter},
+    router::FilterTrie,
     session::client::AckHandle,
 };
 
@@ -20,7 +21,10 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Dispatch {
     slots: Vec<Option<Slot>>,
-    filters: Vec<(TopicFilter, MailboxId)>,
+    /// Filters, shared ones by the filter their group shares.
+    trie: FilterTrie<Targets>,
+    /// How many mailboxes have a filter, shared ones by their whole name.
+    users: HashMap<Text, usize>,
     /// Where messages go that match nothing.
     unmatched: Option<MailboxId>,
     cache: HashMap<Text, Targets, foldhash::fast::RandomState>,
@@ -47,16 +51,19 @@ pub(super) struct Delivery {
 #[derive(Debug)]
 struct Slot {
     mailbox: Arc<Mailbox>,
+    filters: Vec<TopicFilter>,
     staged: VecDeque<Message>,
 }
 
 type Targets = SmallVec<[MailboxId; 2]>;
 
 impl Dispatch {
-    pub(super) fn new() -> Self {
+    /// No mailboxes. `seed` keeps a server from choosing topics that collide.
+    pub(super) fn new(seed: u64) -> Self {
         Self {
             slots: Vec::new(),
-            filters: Vec::new(),
+            trie: FilterTrie::new(seed),
+            users: HashMap::new(),
             unmatched: None,
             cache: HashMap::default(),
             last_topic: Vec::new(),
@@ -76,7 +83,7 @@ impl Dispatch {
 
     /// A mailbox for what `filters` match.
     pub(super) fn add(&mut self, mailbox: Arc<Mailbox>, filters: &[TopicFilter]) -> MailboxId {
-        let slot = Some(Slot { mailbox, staged: VecDeque::new() });
+        let slot = Some(Slot { mailbox, filters: filters.to_vec(), staged: VecDeque::new() });
         let free = self.slots.iter().position(Option::is_none);
         let at = free.unwrap_or(self.slots.len());
         match self.slots.get_mut(at) {
@@ -84,23 +91,28 @@ impl Dispatch {
             None => self.slots.push(slot),
         }
         let id = MailboxId(at as u32);
-        self.filters.extend(filters.iter().map(|filter| (filter.clone(), id)));
+        for filter in filters {
+            *self.users.entry(filter.as_text().clone()).or_default() += 1;
+            self.trie.entry_or_default(plain(filter)).push(id);
+        }
         self.forget();
         id
     }
 
     /// Removes a mailbox; gives the filters that no other mailbox has.
     pub(super) fn remove(&mut self, id: MailboxId) -> Vec<TopicFilter> {
-        if let Some(slot) = self.slots.get_mut(id.0 as usize) {
-            *slot = None;
-        }
+        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::take) else { return Vec::new() };
         self.unmatched = self.unmatched.filter(|unmatched| *unmatched != id);
         self.dirty.retain(|dirty| *dirty != id);
-        let (mine, others) = std::mem::take(&mut self.filters).into_iter().partition::<Vec<_>, _>(|(_, at)| *at == id);
-        self.filters = others;
         self.forget();
-        let is_used = |filter: &TopicFilter| self.filters.iter().any(|(other, _)| other == filter);
-        mine.into_iter().map(|(filter, _)| filter).filter(|filter| !is_used(filter)).collect()
+        for filter in &slot.filters {
+            let Some(targets) = self.trie.get_mut(plain(filter)) else { continue };
+            targets.retain(|target| *target != id);
+            if targets.is_empty() {
+                self.trie.remove(plain(filter));
+            }
+        }
+        slot.filters.into_iter().filter(|filter| self.is_last_user(filter)).collect()
     }
 
     /// Stages a message for each mailbox it is for. Returns its handle if it is to be acknowledged at once: no
@@ -154,8 +166,7 @@ impl Dispatch {
 
     /// Closes the mailboxes of `filter`: the server no longer grants it.
     pub(super) fn fail(&mut self, filter: &TopicFilter, error: &Error) {
-        let ids = self.filters.iter().filter(|(known, _)| known == filter).map(|(_, id)| *id);
-        for slot in ids.filter_map(|id| self.slots.get(id.0 as usize)?.as_ref()) {
+        for slot in self.slots.iter().flatten().filter(|slot| slot.filters.contains(filter)) {
             slot.mailbox.close(Some(error.clone()));
         }
     }
@@ -195,11 +206,13 @@ impl Dispatch {
 
     fn match_filters(&mut self, topic: &str) -> Targets {
         let mut targets = Targets::new();
-        for (filter, id) in &self.filters {
-            if filter.matches(topic) && !targets.contains(id) {
-                targets.push(*id);
+        self.trie.for_each_match(topic, |found| {
+            for id in found {
+                if !targets.contains(id) {
+                    targets.push(*id);
+                }
             }
-        }
+        });
         if targets.is_empty() {
             targets.extend(self.unmatched);
         }
@@ -212,6 +225,16 @@ impl Dispatch {
         targets
     }
 
+    fn is_last_user(&mut self, filter: &TopicFilter) -> bool {
+        let Some(users) = self.users.get_mut(filter.as_str()) else { return true };
+        *users -= 1;
+        if *users > 0 {
+            return false;
+        }
+        self.users.remove(filter.as_str());
+        true
+    }
+
     fn forget(&mut self) {
         self.cache.clear();
         self.last_topic.clear();
@@ -222,6 +245,11 @@ impl Dispatch {
         self.dropped += 1;
         message.ack_handle()
     }
+}
+
+/// The filter that topics are matched with.
+fn plain(filter: &TopicFilter) -> &str {
+    filter.shared().map_or(filter.as_str(), |shared| shared.filter)
 }
 
 /// Topics remembered; a client that sees more of them matches filters again.

@@ -16,6 +16,7 @@ mod subscription;
 mod ticket;
 mod transport;
 mod url;
+mod websocket;
 
 use std::{
     future::{Future, poll_fn},

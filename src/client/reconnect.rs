@@ -17,8 +17,7 @@ pub(super) struct Backoff {
 
 impl Backoff {
     pub(super) fn new(settings: Reconnect) -> Self {
-        // A hasher of the standard library is keyed at random: entropy without another crate.
-        let random = settings.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
+        let random = settings.seed.unwrap_or_else(random);
         Self { settings, attempts: 0, random }
     }
 
@@ -50,6 +49,11 @@ impl Backoff {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
+}
+
+/// A random number. A hasher of the standard library is keyed at random: entropy without another crate.
+pub(super) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 #[cfg(test)]

@@ -101,6 +101,8 @@ impl Responses {
         if !inner.options.session.version.is_v5() {
             return Err(RequestError::NeedsVersion5("request and response").into());
         }
+        // The topic depends on what CONNACK says.
+        client.ready().await?;
         let topic = client.response_topic()?;
         let filter = TopicFilter::parse(topic.clone(), &Limits::default())
             .map_err(|source| Error::Topic { topic: topic.to_string(), source })?;

@@ -16,6 +16,7 @@ use super::{
     ClientEvent, ClientOptions, Completion, ConnectionState, Error, Outgoing,
     dispatch::{Dispatch, MailboxId},
     mailbox::Mailbox,
+    reconnect::random,
     request::Responses,
     ticket::{Recipient, Tickets},
 };
@@ -125,7 +126,7 @@ impl Inner {
         options.session.connack_timeout = options.session.connack_timeout.min(options.connect_timeout);
         let now = now();
         let exchange = options.auth.as_ref().map(super::AuthFactory::make);
-        let mut dispatch = Dispatch::new();
+        let mut dispatch = Dispatch::new(random());
         let unmatched = options.unmatched.map(Mailbox::new).map(|mailbox| {
             let id = dispatch.add_unmatched(Arc::clone(&mailbox));
             (id, mailbox)

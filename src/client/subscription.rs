@@ -118,6 +118,12 @@ impl Subscription {
         inner.unsubscribe_all(filters).await
     }
 
+    /// Ends it here and not at the server, whose persistent session goes on collecting messages for the next run.
+    pub fn leave(mut self) {
+        self.processed();
+        self.core.close();
+    }
+
     /// Granted QoS or failure for each filter.
     pub fn reasons(&self) -> &[ReasonCode] {
         &self.reasons

@@ -7,7 +7,7 @@ use tokio::{
     net::{TcpStream, lookup_host},
 };
 
-use super::ServerUrl;
+use super::{ServerUrl, websocket::WebSocket};
 
 /// A connected transport.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -98,7 +98,10 @@ async fn connect(url: &ServerUrl) -> io::Result<BoxStream> {
         ServerUrl::Unix { .. } => {
             Err(io::Error::new(io::ErrorKind::Unsupported, "Unix sockets do not exist on this system"))
         }
-        ServerUrl::WebSocket { .. } => Err(io::Error::new(io::ErrorKind::Unsupported, "WebSocket is not built in")),
+        ServerUrl::WebSocket { host, port, path } => {
+            let stream = connect_tcp(host, *port).await?;
+            Ok(Box::new(WebSocket::connect(stream, &url.authority(), path).await?))
+        }
     }
 }
 

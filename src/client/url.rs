@@ -37,6 +37,16 @@ pub struct InvalidUrl {
     fault: &'static str,
 }
 
+impl ServerUrl {
+    /// Host and port as the `Host` header of HTTP names them; the path of a Unix socket.
+    pub(super) fn authority(&self) -> String {
+        match self {
+            Self::Tcp { host, port } | Self::WebSocket { host, port, .. } => format!("{}:{port}", Bracketed(host)),
+            Self::Unix { path } => path.display().to_string(),
+        }
+    }
+}
+
 impl FromStr for ServerUrl {
     type Err = InvalidUrl;
 

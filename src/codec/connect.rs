@@ -8,7 +8,6 @@ use super::{
     cursor::{self, Reader, field, violation},
     packet::{Context, Wire, check_flags},
     property::Place,
-    topic,
 };
 
 /// A client's request to connect.
@@ -174,9 +173,7 @@ impl Wire for Connect {
 impl Will {
     fn decode(reader: &mut Reader<'_>, qos: QoS, retain: bool, context: &Context<'_>) -> Result<Self, DecodeError> {
         let properties = Properties::decode(reader, Place::WILL, context)?;
-        let topic = reader.utf8(field!("the will topic"))?;
-        topic::check_name(topic, context.limits)
-            .map_err(|fault| fault.in_name("the will topic is not a valid topic name"))?;
+        let topic = reader.topic_name(field!("the will topic"), context.limits)?;
         let payload = reader.binary(field!("the will payload"))?;
         let topic = TopicName::from_checked(Text::from_checked(topic, context.source));
         Ok(Self { topic, payload: context.source.take(payload), qos, retain, properties })

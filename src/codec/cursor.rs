@@ -5,7 +5,11 @@
 
 use std::num::NonZeroU16;
 
-use super::{DecodeError, EncodeError, PacketId, ReasonCode, text};
+use super::{
+    DecodeError, EncodeError, Limits, PacketId, ReasonCode,
+    text::{self, Scan},
+    topic,
+};
 
 /// The faults a field can have, each as a finished sentence, so that an error costs no allocation.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +18,7 @@ pub(super) struct Field {
     pub(super) utf8: &'static str,
     pub(super) disallowed: &'static str,
     pub(super) varint: &'static str,
+    pub(super) invalid: &'static str,
     pub(super) zero: &'static str,
     pub(super) trailing: &'static str,
 }
@@ -26,6 +31,7 @@ macro_rules! field {
             utf8: concat!($($name)+, " is not well-formed UTF-8 or holds U+0000"),
             disallowed: concat!($($name)+, " holds a control character or a noncharacter"),
             varint: concat!($($name)+, " is a variable byte integer of more bytes than it needs, or than four"),
+            invalid: concat!($($name)+, " is not a valid one"),
             zero: concat!($($name)+, " is 0"),
             trailing: concat!($($name)+, " is followed by bytes that belong to nothing"),
         };
@@ -106,16 +112,14 @@ impl<'a> Reader<'a> {
         self.take(usize::from(len), field)
     }
 
-    /// UTF-8 string without the check for U+0000, for topics: theirs finds it.
-    #[inline]
-    pub(super) fn utf8(&mut self, field: &Field) -> Result<&'a str, DecodeError> {
-        std::str::from_utf8(self.binary(field)?).map_err(|_| DecodeError::malformed(field.utf8))
-    }
-
     /// UTF-8 string [MQTT-1.5.4-1] [MQTT-1.5.4-2].
+    #[inline]
     pub(super) fn text(&mut self, field: &Field) -> Result<&'a str, DecodeError> {
-        let text = self.utf8(field)?;
-        if text.as_bytes().contains(&0) { Err(DecodeError::malformed(field.utf8)) } else { Ok(text) }
+        let bytes = self.binary(field)?;
+        match Scan::of(bytes).plain {
+            Some(text) => Ok(text),
+            None => odd_text(bytes).ok_or(DecodeError::malformed(field.utf8)),
+        }
     }
 
     /// UTF-8 string that names somebody. The code points that section 1.5.4 leaves to the receiver are refused here, for
@@ -123,6 +127,19 @@ impl<'a> Reader<'a> {
     pub(super) fn identifier(&mut self, field: &Field) -> Result<&'a str, DecodeError> {
         let text = self.text(field)?;
         if text::has_disallowed(text) { Err(DecodeError::malformed(field.disallowed)) } else { Ok(text) }
+    }
+
+    /// Topic name.
+    #[inline]
+    pub(super) fn topic_name(&mut self, field: &Field, limits: &Limits) -> Result<&'a str, DecodeError> {
+        topic::decode_name(self.binary(field)?, field, limits)
+    }
+
+    /// Topic filter.
+    pub(super) fn topic_filter(&mut self, field: &Field, limits: &Limits) -> Result<&'a str, DecodeError> {
+        let filter = std::str::from_utf8(self.binary(field)?).map_err(|_| DecodeError::malformed(field.utf8))?;
+        topic::check_filter(filter, limits).map_err(|fault| fault.in_filter(field))?;
+        Ok(filter)
     }
 
     /// Packet identifier; zero is a protocol error [MQTT-2.2.1-3], in 3.1.1 [MQTT-2.3.1-1].
@@ -142,6 +159,12 @@ impl<'a> Reader<'a> {
         self.rest = rest;
         Ok(*taken)
     }
+}
+
+/// A string that is not plain ASCII.
+#[cold]
+fn odd_text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok().filter(|_| !bytes.contains(&0))
 }
 
 /// What stands where a variable byte integer should.

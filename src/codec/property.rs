@@ -1,7 +1,7 @@
 //! MQTT 5 properties (section 2.2.2.2): one table of identifier, type, packets and repetition.
 //!
 //! The table in `property/table.rs` is all there is to know about a property. It makes [`Property`], the getters of
-//! [`Properties`] and the rules, and those drive decoding, checking and encoding, both owned and in place ([`Scan`]).
+//! [`Properties`] and the rules, and those drive decoding, checking and encoding, both owned and in place (`Scan`).
 
 use super::{
     DecodeError, EncodeError, Limits, PacketType, ReasonCode, Source, Text, Version,

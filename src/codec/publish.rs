@@ -88,7 +88,9 @@ impl<'a> PublishRef<'a> {
         frame.check_length(version)?;
         let (dup, qos) = read_flags(frame.flags())?;
         let mut reader = Reader::new(frame.body);
-        let topic = reader.utf8(field!("the topic name of PUBLISH"))?;
+        let topic_bytes = reader.binary(TOPIC)?;
+        // An empty topic is judged when it is known whether an alias stands for it.
+        let topic = if topic_bytes.is_empty() { "" } else { topic::decode_name(topic_bytes, TOPIC, limits)? };
         let packet_id = match qos {
             QoS::AtMostOnce => None,
             _ => Some(reader.packet_id(field!("the packet identifier of PUBLISH"))?),
@@ -109,9 +111,8 @@ impl<'a> PublishRef<'a> {
         if version.is_v5() {
             publish.read_properties(&mut reader, limits)?;
         }
-        if !(topic.is_empty() && publish.topic_alias.is_some()) {
-            topic::check_name(topic, limits)
-                .map_err(|fault| fault.in_name("the topic name of PUBLISH is not a valid one"))?;
+        if topic.is_empty() && publish.topic_alias.is_none() {
+            return Err(DecodeError::protocol(NO_TOPIC)); // section 3.3.2.1
         }
         publish.payload = reader.rest();
         Ok(publish)
@@ -187,7 +188,7 @@ impl Wire for Publish {
             return Err(EncodeError::NotAllowed(DUP_AT_QOS_0));
         }
         if self.topic.as_str().is_empty() && (!version.is_v5() || self.properties.topic_alias().is_none()) {
-            return Err(EncodeError::NotAllowed("the topic name of PUBLISH is empty, without a topic alias"));
+            return Err(EncodeError::NotAllowed(NO_TOPIC));
         }
         let properties_len = self.properties.block_len_in(version, PLACE)?;
         Ok(topic_and_id_len(self.topic.as_str(), self.qos) + properties_len + self.payload.len())
@@ -321,6 +322,8 @@ const FIXED_HEADER_BYTES_MAX: usize = 5;
 const DUP: u8 = 0b1000;
 const RETAIN: u8 = 0b0001;
 
+const TOPIC: &cursor::Field = field!("the topic name of PUBLISH");
+
 const PLACE: Place = Place::of(PacketType::Publish);
 
 /// For properties that have been checked before.
@@ -332,6 +335,7 @@ const UNLIMITED: Limits = Limits {
     user_properties_max: u16::MAX,
 };
 
+const NO_TOPIC: &str = "PUBLISH has neither a topic name nor a topic alias";
 const DUP_AT_QOS_0: &str = "PUBLISH has DUP set at QoS 0 [MQTT-3.3.1-2]";
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use super::{
     cursor::{self, Reader, field, violation},
     packet::{Context, Wire},
     property::Place,
-    topic,
 };
 
 /// A client's request for subscriptions.
@@ -312,9 +311,7 @@ impl Wire for UnsubAck {
 }
 
 fn read_filter(reader: &mut Reader<'_>, context: &Context<'_>) -> Result<TopicFilter, DecodeError> {
-    let filter = reader.utf8(field!("a topic filter"))?;
-    topic::check_filter(filter, context.limits)
-        .map_err(|fault| fault.in_filter("a topic filter is not a valid one"))?;
+    let filter = reader.topic_filter(field!("a topic filter"), context.limits)?;
     Ok(TopicFilter::from_checked(Text::from_checked(filter, context.source)))
 }
 

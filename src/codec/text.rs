@@ -4,6 +4,7 @@ use std::{
     borrow::Borrow,
     fmt,
     hash::{Hash, Hasher},
+    mem,
     ops::Deref,
 };
 
@@ -72,6 +73,97 @@ fn is_disallowed(character: char) -> bool {
     let code = u32::from(character);
     character.is_control() || code & 0xFFFE == 0xFFFE || (0xFDD0..=0xFDEF).contains(&code)
 }
+
+/// What one pass over the bytes of a string tells.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scan<'a> {
+    /// The string, if it is printable ASCII without + and #, as nearly all are: then there is nothing more to check,
+    /// neither as UTF-8 nor as a topic name.
+    pub(super) plain: Option<&'a str>,
+    /// How many / it holds.
+    pub(super) slashes: usize,
+}
+
+impl<'a> Scan<'a> {
+    /// Looks at each byte once, a vector register of them at a time.
+    #[inline]
+    #[allow(unsafe_code)]
+    pub(super) fn of(bytes: &'a [u8]) -> Self {
+        let (suspect, slashes) = match bytes.last_chunk::<LANES>() {
+            Some(last) => scan_long(bytes, last),
+            None => scan_short(bytes),
+        };
+        if suspect {
+            return Self { plain: None, slashes };
+        }
+        debug_assert!(bytes.is_ascii(), "bytes above 0x7E are suspect");
+        // SAFETY: `suspect` tells of every byte whether it is 0x7F or greater. None is, so all are ASCII, which is
+        // well-formed UTF-8.
+        Self { plain: Some(unsafe { std::str::from_utf8_unchecked(bytes) }), slashes }
+    }
+}
+
+/// Whether anything but plain printable ASCII occurs, and how many slashes.
+#[inline]
+fn scan_short(bytes: &[u8]) -> (bool, usize) {
+    bytes.iter().fold((false, 0), |(suspect, slashes), &byte| {
+        (suspect | (suspicion(byte) != 0), slashes + usize::from(byte == b'/'))
+    })
+}
+
+/// As [`scan_short`], for whole blocks and the `last` one, which overlaps them.
+#[inline]
+fn scan_long(bytes: &[u8], last: &[u8; LANES]) -> (bool, usize) {
+    let (blocks, rest) = bytes.as_chunks::<LANES>();
+    let mut suspect = [0; LANES];
+    let mut counts = [0; LANES];
+    let mut slashes = 0;
+    for some in blocks.chunks(BLOCKS_TO_A_SUM) {
+        for block in some {
+            scan_block(block, &[1; LANES], &mut suspect, &mut counts);
+        }
+        slashes += sum(&mem::take(&mut counts));
+    }
+    // Of the last block only the lanes that are in no other block count.
+    let news = NEW_LANES.get(rest.len()..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; LANES]);
+    scan_block(last, news, &mut suspect, &mut counts);
+    (suspect != [0; LANES], slashes + sum(&counts))
+}
+
+/// Marks the lanes that hold anything but plain printable ASCII, and counts the slashes where `news` is 1.
+#[inline]
+fn scan_block(block: &[u8; LANES], news: &[u8; LANES], suspect: &mut [u8; LANES], slashes: &mut [u8; LANES]) {
+    for (((suspect, slashes), &byte), &new) in suspect.iter_mut().zip(slashes).zip(block).zip(news) {
+        *suspect |= suspicion(byte);
+        *slashes += u8::from(byte == b'/') & new;
+    }
+}
+
+/// Not 0 for anything but printable ASCII without + and #.
+#[inline]
+const fn suspicion(byte: u8) -> u8 {
+    (byte == b'+') as u8 | (byte == b'#') as u8 | (byte < b' ') as u8 | (byte > b'~') as u8
+}
+
+/// The sum of the lanes, each at most [`BLOCKS_TO_A_SUM`]: a multiplication adds up eight bytes in its uppermost one.
+#[inline]
+fn sum(lanes: &[u8; LANES]) -> usize {
+    let (halves, _) = lanes.as_chunks::<8>();
+    halves.iter().map(|half| (u64::from_ne_bytes(*half).wrapping_mul(0x0101_0101_0101_0101) >> 56) as usize).sum()
+}
+
+/// Eight lanes of at most this add up to no more than a byte holds.
+const BLOCKS_TO_A_SUM: usize = 31;
+
+/// From the n-th entry on, the lanes of the last block that are new when n bytes are left after the whole ones.
+#[rustfmt::skip]
+static NEW_LANES: [u8; 2 * LANES] = [
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+];
+
+/// Bytes to a vector register on every machine of the last twenty years.
+const LANES: usize = 16;
 
 /// The length before a string takes two bytes.
 const BYTES_MAX: usize = 65_535;
@@ -173,6 +265,23 @@ mod tests {
         assert!(Text::from_utf8(Bytes::from_static(&[0xC3])).is_none());
         assert!(Text::try_from("x".repeat(65_536)).is_err());
         assert_eq!(Text::try_from("x".repeat(65_535)).unwrap().len(), 65_535);
+    }
+
+    #[test]
+    fn a_scan_counts_slashes_and_tells_plain_text_at_every_length() {
+        for len in 0..80 {
+            let plain = "a/~ ".chars().cycle().take(len).collect::<String>();
+            let scan = Scan::of(plain.as_bytes());
+            assert_eq!((scan.plain, scan.slashes), (Some(plain.as_str()), plain.matches('/').count()));
+            for at in 0..len {
+                for odd in [b'+', b'#', 0x00, 0x1F, 0x7F, 0x80, 0xC3, 0xFF] {
+                    let mut bytes = plain.clone().into_bytes();
+                    bytes[at] = odd;
+                    assert_eq!(Scan::of(&bytes).plain, None, "0x{odd:02X} at {at} of {len}");
+                }
+            }
+        }
+        assert_eq!(Scan::of("/".repeat(65_535).as_bytes()).slashes, 65_535);
     }
 
     #[test]

@@ -2,7 +2,11 @@
 
 use bytes::Bytes;
 
-use super::{DecodeError, Limits, ReasonCode, Text, cursor::violation, text};
+use super::{
+    DecodeError, Limits, ReasonCode, Text,
+    cursor::{Field, violation},
+    text::{self, Scan},
+};
 
 /// A valid topic name: not empty, no wildcards. (Empty only inside a PUBLISH that carries a topic alias.)
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -48,7 +52,8 @@ pub enum InvalidTopic {
 
 impl InvalidTopic {
     /// The fault of a topic name that a peer has sent, in PUBLISH or as the will's topic.
-    pub(super) const fn in_name(self, what: &'static str) -> DecodeError {
+    pub(super) const fn in_name(self, field: &Field) -> DecodeError {
+        let what = field.invalid;
         match self {
             // "It is a Protocol Error if the Topic Name is zero length and there is no Topic Alias", section 3.3.2.1.
             Self::Empty => DecodeError::protocol(what),
@@ -58,7 +63,8 @@ impl InvalidTopic {
     }
 
     /// The fault of a topic filter that a peer has sent.
-    pub(super) const fn in_filter(self, what: &'static str) -> DecodeError {
+    pub(super) const fn in_filter(self, field: &Field) -> DecodeError {
+        let what = field.invalid;
         match self {
             Self::Null | Self::Disallowed => DecodeError::malformed(what),
             _ => violation(ReasonCode::TopicFilterInvalid, what),
@@ -150,25 +156,37 @@ impl TopicFilter {
 /// Checks a topic name without keeping it.
 #[inline]
 pub fn check_name(topic: &str, limits: &Limits) -> Result<(), InvalidTopic> {
-    let scan = Scan::of(topic);
-    if scan.suspect {
+    let scan = Scan::of(topic.as_bytes());
+    if scan.plain.is_none() {
         find_in_name(topic)?;
     }
-    scan.check_size(topic, limits)
+    check_size(topic, scan.slashes, limits)
+}
+
+/// Reads a topic name that a peer has sent: UTF-8 and all else that [`check_name`] checks, in one pass.
+#[inline]
+pub(super) fn decode_name<'a>(bytes: &'a [u8], field: &Field, limits: &Limits) -> Result<&'a str, DecodeError> {
+    let scan = Scan::of(bytes);
+    let topic = match scan.plain {
+        Some(topic) => topic,
+        None => decode_odd_name(bytes, field)?,
+    };
+    check_size(topic, scan.slashes, limits).map_err(|fault| fault.in_name(field))?;
+    Ok(topic)
 }
 
 /// Checks a topic filter without keeping it; `$share/...` must be well formed.
 pub fn check_filter(filter: &str, limits: &Limits) -> Result<(), InvalidTopic> {
-    let scan = Scan::of(filter);
-    scan.check_size(filter, limits)?;
-    if scan.suspect {
+    let scan = Scan::of(filter.as_bytes());
+    check_size(filter, scan.slashes, limits)?;
+    if scan.plain.is_none() {
         check_characters(filter)?;
     }
     let plain = match filter.strip_prefix(SHARE_PREFIX) {
         Some(shared) => check_share(shared)?,
         None => filter,
     };
-    if scan.suspect { check_wildcards(plain) } else { Ok(()) }
+    if scan.plain.is_none() { check_wildcards(plain) } else { Ok(()) }
 }
 
 /// Whether the plain `filter` matches `topic`; both must be valid.
@@ -177,70 +195,57 @@ pub fn matches(filter: &str, topic: &str) -> bool {
     if topic.starts_with('$') && filter.starts_with(['+', '#']) {
         return false;
     }
-    let mut levels = topic.split('/');
-    for wanted in filter.split('/') {
-        match wanted {
-            // Also the parent level: `sport/#` matches `sport`, section 4.7.1.2.
-            "#" => return true,
-            "+" if levels.next().is_some() => {}
-            _ if levels.next() == Some(wanted) => {}
-            _ => return false,
-        }
-    }
-    levels.next().is_none()
-}
-
-/// What one pass over a topic tells.
-#[derive(Debug, Clone, Copy)]
-struct Scan {
-    levels: usize,
-    /// A byte occurs that may be forbidden: a control character, a wildcard, or not ASCII.
-    suspect: bool,
-}
-
-impl Scan {
-    /// One pass, in blocks so that the compiler uses vector instructions.
-    #[inline]
-    fn of(topic: &str) -> Self {
-        let (blocks, rest) = topic.as_bytes().as_chunks::<BLOCK>();
-        let mut slashes = 0;
-        let mut suspect = false;
-        for block in blocks {
-            // At most 16 to a block: a byte is enough to count in.
-            let mut count = 0u8;
-            let mut odd = false;
-            for &byte in block {
-                count += u8::from(byte == b'/');
-                odd |= is_suspect(byte);
+    let (mut filter, mut topic) = (filter.as_bytes(), topic.as_bytes());
+    loop {
+        match (filter, topic) {
+            // `sport/#` matches the parent level `sport` too, section 4.7.1.2.
+            ([b'#', ..], _) | ([b'/', b'#'], []) => return true,
+            ([b'+', rest @ ..], _) => {
+                filter = rest;
+                topic = skip_level(topic);
             }
-            slashes += usize::from(count);
-            suspect |= odd;
+            ([wanted, filter_rest @ ..], [found, topic_rest @ ..]) if wanted == found => {
+                filter = filter_rest;
+                topic = topic_rest;
+            }
+            _ => return filter.is_empty() && topic.is_empty(),
         }
-        for &byte in rest {
-            slashes += usize::from(byte == b'/');
-            suspect |= is_suspect(byte);
-        }
-        Self { levels: slashes + 1, suspect }
-    }
-
-    #[inline]
-    fn check_size(self, topic: &str, limits: &Limits) -> Result<(), InvalidTopic> {
-        if topic.is_empty() {
-            return Err(InvalidTopic::Empty); // [MQTT-4.7.3-1]
-        }
-        if topic.len() > usize::from(limits.topic_bytes_max) {
-            return Err(InvalidTopic::TooLong { len: topic.len(), max: limits.topic_bytes_max });
-        }
-        if self.levels > usize::from(limits.topic_levels_max) {
-            return Err(InvalidTopic::TooDeep { levels: self.levels, max: limits.topic_levels_max });
-        }
-        Ok(())
     }
 }
 
+/// What is left of `topic` from its next / on.
 #[inline]
-const fn is_suspect(byte: u8) -> bool {
-    byte < 0x20 || byte >= 0x7F || byte == b'+' || byte == b'#'
+fn skip_level(mut topic: &[u8]) -> &[u8] {
+    while let [byte, rest @ ..] = topic
+        && *byte != b'/'
+    {
+        topic = rest;
+    }
+    topic
+}
+
+/// Length and depth.
+#[inline]
+fn check_size(topic: &str, slashes: usize, limits: &Limits) -> Result<(), InvalidTopic> {
+    if topic.is_empty() {
+        return Err(InvalidTopic::Empty); // [MQTT-4.7.3-1]
+    }
+    if topic.len() > usize::from(limits.topic_bytes_max) {
+        return Err(InvalidTopic::TooLong { len: topic.len(), max: limits.topic_bytes_max });
+    }
+    let levels = slashes + 1;
+    if levels > usize::from(limits.topic_levels_max) {
+        return Err(InvalidTopic::TooDeep { levels, max: limits.topic_levels_max });
+    }
+    Ok(())
+}
+
+/// UTF-8, and what [`find_in_name`] finds.
+#[cold]
+fn decode_odd_name<'a>(bytes: &'a [u8], field: &Field) -> Result<&'a str, DecodeError> {
+    let topic = std::str::from_utf8(bytes).map_err(|_| DecodeError::malformed(field.utf8))?;
+    find_in_name(topic).map_err(|fault| fault.in_name(field))?;
+    Ok(topic)
 }
 
 /// Looks closer at a topic name that holds suspect bytes.
@@ -290,9 +295,6 @@ fn copied(topic: &str) -> Result<Text, InvalidTopic> {
 
 /// What a shared subscription's filter starts with, section 4.8.2.
 const SHARE_PREFIX: &str = "$share/";
-
-/// Bytes to a vector register on every machine of the last twenty years.
-const BLOCK: usize = 16;
 
 #[cfg(test)]
 mod tests {

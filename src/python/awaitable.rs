@@ -94,6 +94,7 @@ fn make_type<T: Awaitable>(py: Python<'_>) -> PyResult<Py<PyType>> {
         method(c"send", send::<T>, ffi::METH_O, c"Resume with a value, which is ignored."),
         method(c"throw", throw::<T>, ffi::METH_VARARGS, c"Raise an exception at the place that waits."),
         method(c"close", close::<T>, ffi::METH_NOARGS, c"Stop waiting."),
+        method(c"__class_getitem__", ffi::Py_GenericAlias, ffi::METH_O | ffi::METH_CLASS, c"For annotations."),
         ffi::PyMethodDef::zeroed(),
     ]);
     let mut slots = vec![

@@ -28,7 +28,7 @@ use pyo3::{
 
 use super::{
     errors, publish,
-    runtime::{Process, epoch, is_forked},
+    runtime::{Process, attach_thread, epoch, is_forked},
 };
 use crate::{client::Error, session::client::PublishAck};
 
@@ -149,14 +149,18 @@ impl Drop for Promise {
 
 /// The loop that runs in this thread.
 pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    find_loop(py)?.ok_or_else(|| {
+        let message = "no asyncio event loop runs in this thread; use ferromq.SyncClient where there is none";
+        PyRuntimeError::new_err(message)
+    })
+}
+
+/// The loop that runs in this thread, if one does.
+pub(crate) fn find_loop(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
     static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let get = GET.get_or_try_init(py, || py.import("asyncio")?.getattr("_get_running_loop").map(Bound::unbind))?;
     let event_loop = get.bind(py).call0()?;
-    if event_loop.is_none() {
-        let message = "no asyncio event loop runs in this thread; use ferromq.SyncClient where there is none";
-        return Err(PyRuntimeError::new_err(message));
-    }
-    Ok(event_loop)
+    Ok((!event_loop.is_none()).then_some(event_loop))
 }
 
 /// Whether an asyncio future has a result, an exception, or was cancelled.
@@ -232,6 +236,10 @@ impl Shared {
     /// Lets go of all futures: the loop is closed, nobody will ever run what waits for them.
     fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
+        if is_forked(self.epoch) {
+            // Threads of the parent may have held the locks at the fork.
+            return;
+        }
         let futures = std::mem::take(&mut *self.futures.lock());
         let queue = std::mem::take(&mut *self.queue.lock());
         let reader = self.reader.lock().take();
@@ -358,7 +366,7 @@ impl Inbox {
             }
             let batch = std::mem::take(&mut *bridges);
             drop(bridges);
-            let attached = Python::try_attach(|py| batch.iter().for_each(|shared| shared.call_soon(py)));
+            let attached = attach_thread(|py| batch.iter().for_each(|shared| shared.call_soon(py)));
             if attached.is_none() {
                 return;
             }

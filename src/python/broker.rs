@@ -22,7 +22,7 @@ use super::{
     options::{duration, qos},
     payload::Data,
     properties::Keywords,
-    runtime::{Local, Process},
+    runtime::{Local, Process, register_hooks},
     subscription::{Items, SubscribeArguments, Subscribed, Subscription},
     topics::{parse_filter, text, validate_topic},
 };
@@ -60,6 +60,7 @@ impl Broker {
     }
 
     fn start_now(&self, py: Python<'_>) -> PyResult<()> {
+        register_hooks(py)?;
         let mut running = self.running.try_get(py)?.lock();
         if running.is_some() {
             return Err(PyRuntimeError::new_err("the broker runs already"));

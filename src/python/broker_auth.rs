@@ -8,7 +8,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use parking_lot::Mutex;
 use pyo3::{PyTraverseError, PyVisit, prelude::*, types::PyBytes};
 
-use super::broker::version_name;
+use super::{broker::version_name, runtime::attach_thread};
 use crate::{
     auth::{self, Authenticator, Verdict},
     codec::ReasonCode,
@@ -137,7 +137,7 @@ impl Authenticator for Gate {
     }
 
     fn authenticate_blocking(&self, info: &auth::ConnectInfo) -> Verdict {
-        let asked = Python::try_attach(|py| {
+        let asked = attach_thread(|py| {
             let Some(hook) = self.hook.as_ref().and_then(|hook| hook.get(py)) else { return Verdict::Accept };
             match ask(py, &hook, info) {
                 Ok(verdict) => verdict,

@@ -63,6 +63,7 @@ fn _ferromq(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<properties::Properties>()?;
     module.add_class::<publish::Ack>()?;
     module.add_class::<request::Request>()?;
+    module.add_class::<request::SyncRequest>()?;
     module.add_class::<subscription::Subscription>()?;
     module.add_class::<sync::SyncClient>()?;
     module.add_class::<sync::SyncStream>()?;

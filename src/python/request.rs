@@ -4,20 +4,73 @@ use std::sync::Arc;
 
 use pyo3::{exceptions::PyRuntimeError, prelude::*, types::PyBytes};
 
-use super::{core::Core, message::Message, payload::Data, publish::Publication};
-use crate::codec::{Properties, Property, Text};
+use super::{core::Core, message::Message, properties::Keywords, publish::Publication};
+use crate::codec::{Property, Text};
 
 /// A request to be answered.
 #[pyclass(frozen, module = "ferromq")]
-pub(crate) struct Request {
+pub(crate) struct Request(Incoming);
+
+/// A request to be answered by a thread that waits.
+#[pyclass(frozen, module = "ferromq")]
+pub(crate) struct SyncRequest(Incoming);
+
+/// What both are.
+struct Incoming {
+    core: Arc<Core>,
+    message: Py<Message>,
+}
+
+/// A request object for the asynchronous client or for the blocking one.
+pub(crate) fn request_object(
+    py: Python<'_>,
     core: Arc<Core>,
     message: Py<Message>,
     is_blocking: bool,
+) -> PyResult<Bound<'_, PyAny>> {
+    let incoming = Incoming { core, message };
+    if is_blocking {
+        return Ok(Bound::new(py, SyncRequest(incoming))?.into_any());
+    }
+    Ok(Bound::new(py, Request(incoming))?.into_any())
 }
 
-impl Request {
-    pub(crate) fn new(core: Arc<Core>, message: Py<Message>, is_blocking: bool) -> Self {
-        Self { core, message, is_blocking }
+impl Incoming {
+    fn attribute<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        self.message.bind(py).getattr(name)
+    }
+
+    fn payload<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.message.get().inner().payload())
+    }
+
+    fn response_topic(&self) -> Option<String> {
+        self.message.get().inner().properties().response_topic().map(Text::to_string)
+    }
+
+    /// Publishes the answer by `publish`.
+    fn respond<T>(
+        &self,
+        py: Python<'_>,
+        payload: Option<Bound<'_, PyAny>>,
+        encode: Option<&str>,
+        publish: impl FnOnce(&Publication<'_>) -> PyResult<T>,
+    ) -> PyResult<T> {
+        let request = self.message.get().inner();
+        let properties = request.properties();
+        let Some(topic) = properties.response_topic() else {
+            return Err(PyRuntimeError::new_err("the request names no response topic, so it cannot be answered"));
+        };
+        let correlation = properties.correlation_data().cloned().map(Property::CorrelationData);
+        let keywords = Keywords::default();
+        let qos = request.qos() as u8;
+        let mut response = Publication::extract(py, topic, payload.as_ref(), qos, false, encode, &keywords)?;
+        response.properties = correlation.into_iter().collect();
+        publish(&response)
+    }
+
+    fn describe(&self, py: Python<'_>, class: &str) -> PyResult<String> {
+        Ok(format!("{class}({})", self.message.bind(py).repr()?))
     }
 }
 
@@ -25,35 +78,35 @@ impl Request {
 impl Request {
     #[getter]
     fn message(&self, py: Python<'_>) -> Py<Message> {
-        self.message.clone_ref(py)
+        self.0.message.clone_ref(py)
     }
 
     #[getter]
     fn topic<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.message.bind(py).getattr("topic")
+        self.0.attribute(py, "topic")
     }
 
     #[getter]
     fn payload<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, self.message.get().inner().payload())
+        self.0.payload(py)
     }
 
     #[getter]
     fn params<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.message.bind(py).getattr("params")
+        self.0.attribute(py, "params")
     }
 
     #[getter]
     fn response_topic(&self) -> Option<String> {
-        self.message.get().inner().properties().response_topic().map(Text::to_string)
+        self.0.response_topic()
     }
 
     fn text<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.message.bind(py).call_method0("text")
+        self.0.attribute(py, "text")?.call0()
     }
 
     fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.message.bind(py).call_method0("json")
+        self.0.attribute(py, "json")?.call0()
     }
 
     #[pyo3(signature = (payload = None, *, encode = None))]
@@ -63,26 +116,55 @@ impl Request {
         payload: Option<Bound<'py, PyAny>>,
         encode: Option<&str>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let request = self.message.get().inner();
-        let properties = request.properties();
-        let Some(topic) = properties.response_topic() else {
-            return Err(PyRuntimeError::new_err("the request names no response topic, so it cannot be answered"));
-        };
-        let correlation = properties.correlation_data().cloned().map(Property::CorrelationData);
-        let publication = Publication {
-            topic: topic.as_str(),
-            payload: payload.map_or(Ok(Data::Empty), |payload| Data::extract(&payload, encode))?,
-            qos: request.qos(),
-            retain: false,
-            properties: correlation.into_iter().collect::<Properties>(),
-        };
-        if self.is_blocking {
-            return publication.publish_blocking(py, &self.core, None).map(|ack| ack.into_bound(py));
-        }
-        publication.publish(py, &self.core, None)
+        self.0.respond(py, payload, encode, |response| response.publish(py, &self.0.core, None))
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        Ok(format!("Request({})", self.message.bind(py).repr()?))
+        self.0.describe(py, "Request")
+    }
+}
+
+#[pymethods]
+impl SyncRequest {
+    #[getter]
+    fn message(&self, py: Python<'_>) -> Py<Message> {
+        self.0.message.clone_ref(py)
+    }
+
+    #[getter]
+    fn topic<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.0.attribute(py, "topic")
+    }
+
+    #[getter]
+    fn payload<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        self.0.payload(py)
+    }
+
+    #[getter]
+    fn params<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.0.attribute(py, "params")
+    }
+
+    #[getter]
+    fn response_topic(&self) -> Option<String> {
+        self.0.response_topic()
+    }
+
+    fn text<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.0.attribute(py, "text")?.call0()
+    }
+
+    fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.0.attribute(py, "json")?.call0()
+    }
+
+    #[pyo3(signature = (payload = None, *, encode = None))]
+    fn respond(&self, py: Python<'_>, payload: Option<Bound<'_, PyAny>>, encode: Option<&str>) -> PyResult<Py<PyAny>> {
+        self.0.respond(py, payload, encode, |response| response.publish_blocking(py, &self.0.core, None))
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        self.0.describe(py, "SyncRequest")
     }
 }

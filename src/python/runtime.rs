@@ -14,7 +14,7 @@ use std::{
         atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering},
     },
     thread::available_parallelism,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use pyo3::{prelude::*, types::PyDict};
@@ -27,7 +27,6 @@ use super::{bridge::WakerThread, errors};
 
 /// The state of this process.
 pub(crate) struct Process {
-    epoch: u32,
     runtime: Runtime,
     waker: OnceLock<WakerThread>,
 }
@@ -38,7 +37,7 @@ impl Process {
         if let Some(process) = load() {
             return Ok(process);
         }
-        register_fork_hook(py)?;
+        register_hooks(py)?;
         let made = Box::leak(Box::new(Self::start()?));
         match PROCESS.compare_exchange(ptr::null_mut(), ptr::from_mut(made), Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => Ok(made),
@@ -53,7 +52,7 @@ impl Process {
             .thread_name_fn(move || format!("ferromq-io-{}", counter.fetch_add(1, Ordering::Relaxed)))
             .enable_all()
             .build()?;
-        Ok(Self { epoch: epoch(), runtime, waker: OnceLock::new() })
+        Ok(Self { runtime, waker: OnceLock::new() })
     }
 
     /// The runtime on which all input and output of this process runs.
@@ -132,6 +131,27 @@ impl<T> Drop for Local<T> {
     }
 }
 
+/// Attaches a thread that Python does not know, to call into Python. Not any more when the interpreter is about to end:
+/// it would kill the thread in the middle.
+pub(crate) fn attach_thread<R>(body: impl FnOnce(Python<'_>) -> R) -> Option<R> {
+    ATTACHING.fetch_add(1, Ordering::SeqCst);
+    let result = if IS_EXITING.load(Ordering::SeqCst) { None } else { Python::try_attach(body) };
+    ATTACHING.fetch_sub(1, Ordering::SeqCst);
+    result
+}
+
+/// Called by `atexit`: lets threads that are in Python finish, within reason, and no more in.
+#[pyfunction]
+pub(crate) fn _before_exit(py: Python<'_>) {
+    IS_EXITING.store(true, Ordering::SeqCst);
+    py.detach(|| {
+        let deadline = Instant::now() + EXIT_WAIT_MAX;
+        while ATTACHING.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    });
+}
+
 /// Called by the interpreter in a child after `fork`.
 #[pyfunction]
 pub(crate) fn _after_fork_in_child() {
@@ -145,9 +165,14 @@ fn load() -> Option<&'static Process> {
     unsafe { PROCESS.load(Ordering::Acquire).as_ref() }
 }
 
-fn register_fork_hook(py: Python<'_>) -> PyResult<()> {
+/// Has the interpreter tell of forks and of its end.
+pub(crate) fn register_hooks(py: Python<'_>) -> PyResult<()> {
+    if HOOKED.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    py.import("atexit")?.call_method1("register", (wrap_pyfunction!(_before_exit, py)?,))?;
     let os = py.import("os")?;
-    if HOOKED.swap(true, Ordering::Relaxed) || !os.hasattr("register_at_fork")? {
+    if !os.hasattr("register_at_fork")? {
         return Ok(());
     }
     let keywords = PyDict::new(py);
@@ -173,6 +198,11 @@ pub(crate) const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 const THREADS_DEFAULT: usize = 2;
 const THREADS_MAX: usize = 256;
 
+/// How long the end of the interpreter waits for a hook that is being called.
+const EXIT_WAIT_MAX: Duration = Duration::from_secs(1);
+
+static ATTACHING: AtomicUsize = AtomicUsize::new(0);
+static IS_EXITING: AtomicBool = AtomicBool::new(false);
 static PROCESS: AtomicPtr<Process> = AtomicPtr::new(ptr::null_mut());
 static EPOCH: AtomicU32 = AtomicU32::new(0);
 static HOOKED: AtomicBool = AtomicBool::new(false);

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use pyo3::{
     exceptions::PyTypeError,
     prelude::*,
-    types::{PyDict, PyString, PyTuple},
+    types::{PyDict, PyString, PyTuple, PyType},
 };
 use tokio::sync::watch;
 
@@ -20,7 +20,7 @@ use super::{
     operation::Operation,
     options::{duration, qos},
     properties::user_properties,
-    request::Request,
+    request::request_object,
     runtime::Local,
     stream::{Reader, Source, WakerSlot},
     topics::Pattern,
@@ -115,13 +115,14 @@ impl Subscribed {
 
     /// Sends SUBSCRIBE, if that was not done yet.
     pub(crate) fn start(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
-        let client = self.core.client(py)?;
         let mut state = self.state.try_get(py)?.lock();
         match &*state {
-            State::New => *state = State::Asked,
+            State::New => {}
             State::Closed => return Err(errors::closed(py, "the subscription is closed: subscribe anew")),
             _ => return Ok(()),
         }
+        let client = self.core.client(py)?;
+        *state = State::Asked;
         drop(state);
         let this = Arc::clone(self);
         self.core.process(py)?.runtime().spawn(async move {
@@ -323,8 +324,7 @@ impl Source for Mailbox {
         match &self.items {
             Items::Messages => Ok(Some(message.into_any())),
             Items::Requests { core, is_blocking } => {
-                let request = Request::new(Arc::clone(core), message.unbind(), *is_blocking);
-                Ok(Some(Bound::new(py, request)?.into_any()))
+                request_object(py, Arc::clone(core), message.unbind(), *is_blocking).map(Some)
             }
         }
     }
@@ -445,7 +445,7 @@ impl Subscription {
     }
 
     #[getter]
-    fn granted(&self) -> Vec<u8> {
+    fn granted(&self) -> Vec<u16> {
         self.subscribed.granted()
     }
 
@@ -459,14 +459,20 @@ impl Subscription {
         self.subscribed.dropped()
     }
 
+    #[classmethod]
+    #[pyo3(signature = (item, /))]
+    fn __class_getitem__<'py>(cls: &Bound<'py, PyType>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        generic_alias(cls, item)
+    }
+
     fn __repr__(&self) -> String {
         self.subscribed.describe("Subscription")
     }
 }
 
 impl Subscribed {
-    pub(crate) fn granted(&self) -> Vec<u8> {
-        self.look(|subscription| subscription.reasons().iter().map(|reason| reason.as_u8()).collect())
+    pub(crate) fn granted(&self) -> Vec<u16> {
+        self.look(|subscription| subscription.reasons().iter().map(|reason| reason.as_u8().into()).collect())
     }
 
     pub(crate) fn pending(&self) -> usize {
@@ -492,6 +498,11 @@ fn with_state<T>(state: &Local<Mutex<State>>, body: impl FnOnce(&mut State) -> T
         Some(state) => body(&mut state.lock()),
         None => body(&mut State::Closed),
     }
+}
+
+/// `Subscription[Message]`, for annotations.
+pub(crate) fn generic_alias<'py>(cls: &Bound<'py, PyType>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    cls.py().import("types")?.getattr("GenericAlias")?.call1((cls, item))
 }
 
 /// Filters given one by one or as a list.

@@ -9,7 +9,7 @@ use std::{
 use parking_lot::Mutex;
 use pyo3::{
     prelude::*,
-    types::{PyDict, PyTuple},
+    types::{PyDict, PyTuple, PyType},
 };
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
     properties::Keywords,
     publish::{Publication, Publications},
     stream::Reader,
-    subscription::{Items, SubscribeArguments, Subscribed},
+    subscription::{Items, SubscribeArguments, Subscribed, generic_alias},
 };
 use crate::{
     client::Error,
@@ -375,7 +375,7 @@ impl SyncSubscription {
     }
 
     #[getter]
-    fn granted(&self) -> Vec<u8> {
+    fn granted(&self) -> Vec<u16> {
         self.subscribed.granted()
     }
 
@@ -387,6 +387,12 @@ impl SyncSubscription {
     #[getter]
     fn dropped(&self) -> u64 {
         self.subscribed.dropped()
+    }
+
+    #[classmethod]
+    #[pyo3(signature = (item, /))]
+    fn __class_getitem__<'py>(cls: &Bound<'py, PyType>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        generic_alias(cls, item)
     }
 
     fn __repr__(&self) -> String {
@@ -411,6 +417,12 @@ impl SyncStream {
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         next(py, &self.0, None)
+    }
+
+    #[classmethod]
+    #[pyo3(signature = (item, /))]
+    fn __class_getitem__<'py>(cls: &Bound<'py, PyType>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        generic_alias(cls, item)
     }
 }
 

@@ -17,6 +17,7 @@
 
 mod cache;
 mod generation;
+mod index;
 mod interest;
 mod levels;
 mod retained;

@@ -13,42 +13,41 @@
 //! is visited or not, as chance will have it.
 
 use std::{
-    collections::{BTreeMap, HashMap, btree_map},
+    collections::{BTreeMap, btree_map},
+    hash::{BuildHasher, Hasher},
     mem,
     ops::Bound,
-    sync::Arc,
 };
 
 use foldhash::fast::SeedableRandomState;
 use smallvec::SmallVec;
 
 use super::{
-    levels::{Levels, hash_state, is_sparse},
+    index::Index,
+    levels::{Levels, hash_state},
     slab::{NONE, Slab},
 };
 
 /// Messages by topic.
 #[derive(Debug)]
 pub struct RetainedStore<M> {
-    exact: HashMap<Arc<str>, u32, SeedableRandomState>,
-    records: Slab<Record<M>>,
+    hasher: SeedableRandomState,
+    /// Topic hash -> node.
+    exact: Index,
     levels: Levels,
-    /// The root is kept at key 0.
-    nodes: Slab<Node>,
+    /// The tree by level. Nodes and their messages lie together, since most nodes are leaves. The root has key 0.
+    nodes: Slab<Node<M>>,
 }
 
 impl<M> RetainedStore<M> {
     /// An empty store. `seed` keeps hostile topics from being crafted to collide.
     pub fn new(seed: u64) -> Self {
-        let mut nodes = Slab::new();
-        let root = nodes.insert(Node::new(NONE, NONE));
-        debug_assert_eq!(root, ROOT);
-        Self { exact: HashMap::with_hasher(hash_state(seed)), records: Slab::new(), levels: Levels::new(seed), nodes }
+        Self { hasher: hash_state(seed), exact: Index::new(), levels: Levels::new(seed), nodes: only_root() }
     }
 
     /// Number of messages.
     pub fn len(&self) -> usize {
-        self.records.len()
+        self.exact.len()
     }
 
     /// Whether there is no message.
@@ -58,26 +57,25 @@ impl<M> RetainedStore<M> {
 
     /// The message of `topic`.
     pub fn get(&self, topic: &str) -> Option<&M> {
-        self.exact.get(topic).map(|key| &self.records[*key].message)
+        self.record(topic).map(|record| &record.message)
     }
 
     /// Keeps `message` for `topic` and returns the one that it replaces.
     pub fn insert(&mut self, topic: &str, message: M) -> Option<M> {
-        if let Some(key) = self.exact.get(topic) {
-            return Some(mem::replace(&mut self.records[*key].message, message));
+        let hash = self.hash(topic);
+        if let Some(record) = self.find(hash, topic).and_then(|node| self.nodes[node].record.as_mut()) {
+            return Some(mem::replace(&mut record.message, message));
         }
         let node = self.make(topic);
-        let topic: Arc<str> = topic.into();
-        let key = self.records.insert(Record { topic: Arc::clone(&topic), message, node });
-        self.nodes[node].record = key;
-        self.exact.insert(topic, key);
+        self.nodes[node].record = Some(Record { topic: topic.into(), message });
+        self.exact.insert(hash, node);
         None
     }
 
     /// Takes out the message of `topic`.
     pub fn remove(&mut self, topic: &str) -> Option<M> {
-        let key = *self.exact.get(topic)?;
-        Some(self.remove_record(key))
+        let node = self.find(self.hash(topic), topic)?;
+        self.remove_record(node)
     }
 
     /// Shows `visit` the messages whose topic `filter` matches, from `cursor` on (from the start without one), until
@@ -93,8 +91,7 @@ impl<M> RetainedStore<M> {
         mut visit: impl FnMut(&'a str, &'a M),
     ) -> Option<ScanCursor> {
         if !filter.contains(['+', '#']) {
-            if let Some(key) = self.exact.get(filter) {
-                let record = &self.records[*key];
+            if let Some(record) = self.record(filter) {
                 visit(&record.topic, &record.message);
             }
             return None;
@@ -102,7 +99,7 @@ impl<M> RetainedStore<M> {
         let steps = self.steps_of(filter)?;
         let mut scan = Scan { store: self, steps, stack: SmallVec::new(), path: SmallVec::new() };
         match cursor {
-            None => scan.descend(ROOT, None),
+            None => scan.descend(&self.nodes[ROOT], None),
             Some(ScanCursor(path)) => scan.resume(&path),
         }
         for _ in 0..steps_max.max(1) {
@@ -110,52 +107,65 @@ impl<M> RetainedStore<M> {
             if scan.is_hidden() {
                 continue;
             }
-            if scan.is_match()
-                && let Some(record) = self.records.get(self.nodes[node].record)
-            {
+            let node = &self.nodes[node];
+            if let Some(record) = node.record.as_ref().filter(|_| scan.is_match()) {
                 visit(&record.topic, &record.message);
             }
-            scan.descend(node, None);
+            if !node.children.is_empty() {
+                scan.descend(node, None);
+            }
         }
         Some(ScanCursor(scan.path))
     }
 
-    /// Removes the messages that `expired` says so of, looking at `records_max` of them from `cursor` on (from the start
-    /// without one). Returns where to go on, or `None` when all have been seen.
+    /// Removes the messages that `expired` says so of, looking at `steps_max` nodes of the tree from `cursor` on (from the
+    /// start without one). Returns where to go on, or `None` when all have been seen.
     ///
-    /// Records keep their place as long as they live, so one that exists throughout the sweep is looked at once.
+    /// Messages keep their place as long as their topic has one, so one that exists throughout the sweep is looked at
+    /// once.
     pub fn sweep(
         &mut self,
         cursor: Option<SweepCursor>,
-        records_max: usize,
+        steps_max: usize,
         mut expired: impl FnMut(&M) -> bool,
     ) -> Option<SweepCursor> {
-        let start = cursor.map_or(0, |SweepCursor(key)| key);
-        let reach = u32::try_from(records_max.max(1)).unwrap_or(u32::MAX);
-        let end = self.records.end().min(start.saturating_add(reach));
-        for key in start..end {
-            if self.records.get(key).is_some_and(|record| expired(&record.message)) {
-                self.remove_record(key);
+        let start = cursor.map_or(ROOT, |SweepCursor(node)| node);
+        let reach = u32::try_from(steps_max.max(1)).unwrap_or(u32::MAX);
+        let end = self.nodes.end().min(start.saturating_add(reach));
+        for at in start..end {
+            let record = self.nodes.get(at).and_then(|node| node.record.as_ref());
+            if record.is_some_and(|record| expired(&record.message)) {
+                self.remove_record(at);
             }
         }
-        (end < self.records.end()).then_some(SweepCursor(end))
+        (end < self.nodes.end()).then_some(SweepCursor(end))
     }
 
-    fn remove_record(&mut self, key: u32) -> M {
-        let Record { topic, message, node } = self.records.remove(key);
-        self.exact.remove(&topic);
-        let (len, capacity) = (self.exact.len(), self.exact.capacity());
-        if is_sparse(len, capacity) {
-            self.exact.shrink_to(len * 2);
-        }
-        self.nodes[node].record = NONE;
-        self.prune(node);
-        if self.records.len() == 0 {
+    fn record(&self, topic: &str) -> Option<&Record<M>> {
+        let node = self.find(self.hash(topic), topic)?;
+        self.nodes[node].record.as_ref()
+    }
+
+    /// The node that holds the message of `topic`.
+    fn find(&self, hash: u64, topic: &str) -> Option<u32> {
+        self.exact.find(hash, |node| self.nodes[node].record.as_ref().is_some_and(|record| *record.topic == *topic))
+    }
+
+    fn hash(&self, topic: &str) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(topic.as_bytes());
+        hasher.finish()
+    }
+
+    fn remove_record(&mut self, at: u32) -> Option<M> {
+        let Record { topic, message } = self.nodes[at].record.take()?;
+        self.exact.remove(self.hash(&topic), |node| node == at);
+        self.prune(at);
+        if self.is_empty() {
             // Only the root is left: give the arena back.
-            self.nodes = Slab::new();
-            self.nodes.insert(Node::new(NONE, NONE));
+            self.nodes = only_root();
         }
-        message
+        Some(message)
     }
 
     /// The node of `topic`, made if missing.
@@ -175,7 +185,7 @@ impl<M> RetainedStore<M> {
 
     /// Frees `at` and its ancestors as far as they lead nowhere.
     fn prune(&mut self, mut at: u32) {
-        while at != ROOT && self.nodes[at].record == NONE && self.nodes[at].children.is_empty() {
+        while at != ROOT && self.nodes[at].is_idle() {
             let Node { parent, level, .. } = self.nodes.remove(at);
             self.nodes[parent].children.remove(level);
             self.levels.release(level);
@@ -212,7 +222,7 @@ struct Scan<'a, M> {
     path: SmallVec<[u32; LEVELS_INLINE]>,
 }
 
-impl<M> Scan<'_, M> {
+impl<'a, M> Scan<'a, M> {
     /// The next node in order; its children follow only if they are asked for by [`Self::descend`].
     fn next(&mut self) -> Option<u32> {
         loop {
@@ -226,8 +236,8 @@ impl<M> Scan<'_, M> {
     }
 
     /// Puts those children of `node` on the stack that the filter reaches and whose level comes after `after`.
-    fn descend(&mut self, node: u32, after: Option<u32>) {
-        let children = &self.store.nodes[node].children;
+    fn descend(&mut self, node: &'a Node<M>, after: Option<u32>) {
+        let children = &node.children;
         let siblings = match self.step(self.stack.len()) {
             None => Siblings::One(None),
             Some(Step::Level(level)) => {
@@ -241,7 +251,7 @@ impl<M> Scan<'_, M> {
 
     /// Goes to where `path` was looked at last, or to where it would be if it has gone since.
     fn resume(&mut self, path: &[u32]) {
-        let mut node = ROOT;
+        let mut node = &self.store.nodes[ROOT];
         for level in path {
             self.descend(node, Some(*level));
             self.path.push(*level);
@@ -251,9 +261,9 @@ impl<M> Scan<'_, M> {
                 Some(Step::Plus | Step::Multi) => true,
                 None => false,
             };
-            let child = self.store.nodes[node].children.get(*level).filter(|_| reached);
+            let child = node.children.get(*level).filter(|_| reached);
             let Some(child) = child.filter(|_| !self.is_hidden()) else { return };
-            node = child;
+            node = &self.store.nodes[child];
         }
         self.descend(node, None);
     }
@@ -275,7 +285,7 @@ impl<M> Scan<'_, M> {
     /// Whether the node looked at last is the top of a `$` tree and the filter starts with a wildcard.
     fn is_hidden(&self) -> bool {
         let [top] = self.path[..] else { return false };
-        !matches!(self.steps[0], Step::Level(_)) && self.store.levels.text(top).starts_with('$')
+        !matches!(self.steps[0], Step::Level(_)) && self.store.levels.starts_with(top, b'$')
     }
 }
 
@@ -289,25 +299,36 @@ enum Step {
 
 #[derive(Debug)]
 struct Record<M> {
-    topic: Arc<str>,
+    topic: Box<str>,
     message: M,
-    node: u32,
 }
 
 #[derive(Debug)]
-struct Node {
+struct Node<M> {
     parent: u32,
     /// Number of the level that leads here.
     level: u32,
-    /// The record of the topic that ends here.
-    record: u32,
     children: Children,
+    /// The topic that ends here, if it has a message.
+    record: Option<Record<M>>,
 }
 
-impl Node {
+impl<M> Node<M> {
     const fn new(parent: u32, level: u32) -> Self {
-        Self { parent, level, record: NONE, children: Children::None }
+        Self { parent, level, children: Children::None, record: None }
     }
+
+    /// Whether nothing is stored here or below.
+    fn is_idle(&self) -> bool {
+        self.record.is_none() && self.children.is_empty()
+    }
+}
+
+fn only_root<M>() -> Slab<Node<M>> {
+    let mut nodes = Slab::new();
+    let root = nodes.insert(Node::new(NONE, NONE));
+    debug_assert_eq!(root, ROOT, "the first key of a slab");
+    nodes
 }
 
 /// Children by level number, in order.
@@ -316,8 +337,7 @@ enum Children {
     None,
     /// Most nodes have one child at most.
     One(u32, u32),
-    #[allow(clippy::box_collection)] // keeps a node at half a cache line
-    Many(Box<BTreeMap<u32, u32>>),
+    Many(BTreeMap<u32, u32>),
 }
 
 impl Children {
@@ -337,7 +357,7 @@ impl Children {
         match self {
             Self::None => *self = Self::One(level, child),
             Self::One(other, sibling) => {
-                *self = Self::Many(Box::new(BTreeMap::from([(*other, *sibling), (level, child)])));
+                *self = Self::Many(BTreeMap::from([(*other, *sibling), (level, child)]));
             }
             Self::Many(children) => {
                 children.insert(level, child);
@@ -352,8 +372,8 @@ impl Children {
             Self::Many(children) => {
                 children.remove(&level);
                 if children.len() == 1 {
-                    let (level, child) = children.first_key_value().expect("one child is left");
-                    *self = Self::One(*level, *child);
+                    let (level, child) = children.pop_first().expect("one child is left");
+                    *self = Self::One(level, child);
                 }
             }
         }

@@ -1,18 +1,18 @@
 //! Subscription trie: filter -> `T`; finds every filter that matches a topic, without allocating.
 //!
 //! Nodes are 32 bytes in one arena and point to each other by index. The first literal child of a node is kept inside
-//! it, so chains cost nothing but nodes; all further children are in one hash table for the whole trie, keyed by
+//! it, so chains cost nothing but nodes; all further children are in one hash index for the whole trie, under
 //! (node, level number), so a node with 100,000 children is as quick as one with two. `+` is a field, and what is
 //! stored under `x/#` is a field of `x`. Matching is a depth-first walk whose stack holds at most one untried `+` branch
 //! per topic level.
 
-use std::{collections::HashMap, mem};
+use std::mem;
 
-use foldhash::fast::SeedableRandomState;
 use smallvec::SmallVec;
 
 use super::{
-    levels::{Levels, hash_state, is_sparse},
+    index::Index,
+    levels::Levels,
     slab::{NONE, Slab},
 };
 
@@ -22,7 +22,8 @@ pub struct FilterTrie<T> {
     levels: Levels,
     nodes: Vec<Node>,
     /// Literal children but for each node's first.
-    edges: HashMap<Edge, u32, SeedableRandomState>,
+    edges: Index,
+    seed: u64,
     values: Slab<T>,
     /// First free node, or [`NONE`]; the next one is in its `parent`.
     free: u32,
@@ -35,7 +36,8 @@ impl<T> FilterTrie<T> {
         Self {
             levels: Levels::new(seed),
             nodes: vec![Node::new(NONE, NONE)],
-            edges: HashMap::with_hasher(hash_state(seed)),
+            edges: Index::new(),
+            seed,
             values: Slab::new(),
             free: NONE,
             nodes_free: 0,
@@ -159,7 +161,21 @@ impl<T> FilterTrie<T> {
         if node.others == 0 {
             return NONE;
         }
-        self.edges.get(&Edge::new(at, level)).copied().unwrap_or(NONE)
+        self.edges.find(self.edge_hash(at, level), |child| self.is_edge(at, level, child)).unwrap_or(NONE)
+    }
+
+    #[inline]
+    fn is_edge(&self, at: u32, level: u32, child: u32) -> bool {
+        let child = &self.nodes[child as usize];
+        child.level == level && child.parent == at
+    }
+
+    /// One multiplication whose halves are folded together.
+    #[inline]
+    fn edge_hash(&self, at: u32, level: u32) -> u64 {
+        let edge = u64::from(at) << 32 | u64::from(level);
+        let product = u128::from(edge ^ self.seed) * u128::from(0x9e37_79b9_7f4a_7c15_u64);
+        product as u64 ^ (product >> 64) as u64
     }
 
     /// The node that stands for `filter` and which of its values is meant.
@@ -218,7 +234,7 @@ impl<T> FilterTrie<T> {
             (parent.first_level, parent.first) = (level, child);
         } else {
             parent.others += 1;
-            self.edges.insert(Edge::new(at, level), child);
+            self.edges.insert(self.edge_hash(at, level), child);
         }
         child
     }
@@ -248,7 +264,7 @@ impl<T> FilterTrie<T> {
                     (parent.first_level, parent.first) = (NONE, NONE);
                 } else {
                     parent.others -= 1;
-                    self.edges.remove(&Edge::new(up, level));
+                    self.edges.remove(self.edge_hash(up, level), |child| child == at);
                 }
                 self.levels.release(level);
             }
@@ -278,10 +294,14 @@ impl<T> FilterTrie<T> {
             (node.parent, node.plus, node.first) = (to(node.parent), to(node.plus), to(node.first));
             (node.value, node.multi) = (keep(node.value), keep(node.multi));
         }
-        let old = mem::take(&mut self.edges);
-        self.edges = HashMap::with_capacity_and_hasher(old.len(), old.hasher().clone());
-        self.edges.extend(old.into_iter().map(|(edge, child)| (edge.with_node(to(edge.node())), to(child))));
+        self.edges = Index::new();
         (self.nodes, self.values, self.free, self.nodes_free) = (nodes, values, NONE, 0);
+        for at in 1..self.nodes.len() as u32 {
+            let Node { parent, level, .. } = self.nodes[at as usize];
+            if level != PLUS && self.nodes[parent as usize].first != at {
+                self.edges.insert(self.edge_hash(parent, level), at);
+            }
+        }
     }
 
     /// The filter that leads to `at`, with `#` behind it if `multi`.
@@ -312,7 +332,7 @@ struct Node {
     first: u32,
     /// The level that leads to `first`.
     first_level: u32,
-    /// Number of literal children in the edge table.
+    /// Number of literal children in the edge index.
     others: u32,
     /// Value of the filter that ends here.
     value: u32,
@@ -352,24 +372,6 @@ enum Kind {
     Multi,
 }
 
-/// Key of the edge table: parent node and level number in one word, hashed in one multiplication.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Edge(u64);
-
-impl Edge {
-    const fn new(node: u32, level: u32) -> Self {
-        Self((node as u64) << 32 | level as u64)
-    }
-
-    const fn node(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    const fn with_node(self, node: u32) -> Self {
-        Self::new(node, self.0 as u32)
-    }
-}
-
 /// A topic taken apart as far as the walk has come; each level is looked up once, however many branches reach it.
 struct Walk<'a> {
     /// What is not yet taken apart.
@@ -390,10 +392,12 @@ impl Walk<'_> {
         if let Some(known) = self.levels.get(depth as usize) {
             return (*known != NONE).then_some(*known);
         }
-        let text = match self.rest?.split_once('/') {
-            Some((text, rest)) => {
-                self.rest = Some(rest);
-                text
+        let rest = self.rest?;
+        // Levels are short: a plain loop finds their end before a search for many bytes at once has been set up.
+        let text = match rest.bytes().position(|byte| byte == b'/') {
+            Some(end) => {
+                self.rest = Some(&rest[end + 1..]);
+                &rest[..end]
             }
             None => self.rest.take()?,
         };
@@ -403,6 +407,14 @@ impl Walk<'_> {
     }
 }
 
+/// Whether so little of `capacity` is used that giving memory back is worth the copy. A quarter, so that the next
+/// growing or shrinking is as many operations away as there are nodes to copy.
+const fn is_sparse(len: usize, capacity: usize) -> bool {
+    capacity > SPARSE_MIN && len < capacity / 4
+}
+
+/// Below this, memory is not worth giving back (32 KiB).
+const SPARSE_MIN: usize = 1024;
 const ROOT: u32 = 0;
 /// Level of a node that `+` leads to.
 const PLUS: u32 = NONE - 1;
@@ -471,7 +483,7 @@ mod tests {
             assert_eq!(trie.remove(filter), Some(filter));
             assert_eq!(trie.remove(filter), None);
         }
-        assert!(trie.is_empty() && trie.edges.is_empty());
+        assert!(trie.is_empty() && trie.edges.len() == 0);
         assert_eq!((trie.levels.len(), trie.nodes.len() - trie.nodes_free), (0, 1));
         assert!(trie.nodes[0].is_idle());
     }

@@ -214,10 +214,12 @@ impl<M: Stored> Session<M> {
         self.inflight.is_empty() && self.pending.is_empty() && self.received.is_empty()
     }
 
-    /// Takes out, for another receiver, the queued messages and the unacknowledged QoS 1 messages that `take` picks.
-    /// QoS 2 messages that were sent stay: their delivery must end here [MQTT-4.8.2-4].
-    pub fn withdraw(&mut self, mut take: impl FnMut(&M) -> bool) -> Vec<M> {
-        let mut taken = self.inflight.withdraw(&mut take);
+    /// Takes out, for another receiver, the queued messages that `take` picks and, if `unacknowledged` says so, the QoS 1
+    /// messages sent and not acknowledged. That is for a peer that is away: to one that is connected, what was started
+    /// is completed [MQTT-3.10.4-3], and its acknowledgement gives the window back. QoS 2 messages that were sent stay:
+    /// their delivery must end here [MQTT-4.8.2-4].
+    pub fn withdraw(&mut self, unacknowledged: bool, mut take: impl FnMut(&M) -> bool) -> Vec<M> {
+        let mut taken = if unacknowledged { self.inflight.withdraw(&mut take) } else { Vec::new() };
         self.pending.withdraw(&mut take, &mut taken);
         taken
     }

@@ -92,7 +92,9 @@ impl Contents {
             Record::Life(life) => {
                 self.life = Some(life);
                 let relays = std::mem::take(&mut self.relays);
-                relays.into_values().for_each(|relay| self.unrefer(relay.message));
+                for relay in relays.into_values() {
+                    self.unrefer(relay.message);
+                }
                 self.taken.clear();
             }
             Record::Message { id, message } => {
@@ -179,23 +181,24 @@ impl Contents {
     }
 
     fn put_session(&mut self, client_id: Text, state: SessionState) {
-        match self.sessions.get_mut(&client_id) {
-            Some(session) => session.state = state,
-            None => {
-                let session = SessionContents {
-                    state,
-                    subscriptions: BTreeMap::new(),
-                    deliveries: BTreeMap::new(),
-                    received: BTreeSet::new(),
-                };
-                self.sessions.insert(client_id, session);
-            }
+        if let Some(session) = self.sessions.get_mut(&client_id) {
+            session.state = state;
+            return;
         }
+        let session = SessionContents {
+            state,
+            subscriptions: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
+            received: BTreeSet::new(),
+        };
+        self.sessions.insert(client_id, session);
     }
 
     fn remove_session(&mut self, client_id: &Text) {
         let Some(session) = self.sessions.remove(client_id) else { return };
-        session.deliveries.into_values().for_each(|delivery| self.unrefer(delivery.message));
+        for delivery in session.deliveries.into_values() {
+            self.unrefer(delivery.message);
+        }
     }
 
     fn delivery(&mut self, client_id: &Text, delivery: Id) -> Option<&mut DeliveryContents> {

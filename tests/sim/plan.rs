@@ -42,9 +42,14 @@ pub(crate) struct Habits {
     pub(crate) is_persistent: bool,
     /// Seconds the session outlives the connection, if it does.
     pub(crate) expiry_s: u32,
-    pub(crate) filters: Vec<(String, QoS)>,
+    /// It takes part in shared subscriptions.
+    pub(crate) shares: bool,
+    /// Subscriptions it begins with.
+    pub(crate) filters: usize,
     /// Greatest QoS it publishes with; `None` publishes nothing.
     pub(crate) publishes: Option<QoS>,
+    /// Greatest QoS it subscribes with, shared subscriptions apart.
+    pub(crate) subscribes: QoS,
     pub(crate) receive_maximum: u16,
     pub(crate) topic_aliases: u16,
     pub(crate) packet_bytes_max: u32,
@@ -55,6 +60,8 @@ pub(crate) struct Habits {
     /// Chance of a change of its subscriptions at each step, percent.
     pub(crate) resubscribe_percent: u64,
     pub(crate) keep_alive_s: u16,
+    /// It sees all wills and is left in peace.
+    pub(crate) is_watcher: bool,
 }
 
 impl Plan {
@@ -64,7 +71,7 @@ impl Plan {
         Self {
             settings: settings(profile, rng),
             shards,
-            clients: (0..clients).map(|_| Habits::new(profile, rng)).collect(),
+            clients: (0..clients).map(|_| Habits::new(profile, rng)).chain([Habits::watcher()]).collect(),
             delay_us_max: *rng.pick(&[0, 500, 5_000, 50_000]),
             chunk_bytes_max: *rng.pick(&[1, 3, 17, 300, 10_000]),
             cut_percent: *rng.pick(&[0, 2, 8, 20]),
@@ -84,7 +91,6 @@ fn settings(profile: Profile, rng: &mut Rng) -> Settings {
             settings.session.inflight_max = rng.between(1, 3) as u16;
             settings.slow_consumer.outbox_soft_bytes = rng.between(50, 400) as usize;
             settings.slow_consumer.staged_envelopes_max = rng.between(1, 5) as usize;
-            settings.slow_consumer.memory_watermark_bytes = rng.between(2_000, 100_000) as usize;
         }
         Profile::Lossy => {
             settings.session.queued_messages_max = rng.between(1, 10) as usize;
@@ -101,22 +107,60 @@ impl Habits {
     fn new(profile: Profile, rng: &mut Rng) -> Self {
         let version = *rng.pick(&[Version::V5, Version::V5, Version::V3_1_1]);
         let narrow = profile == Profile::Narrow;
-        let count = rng.below(4);
+        let restart_percent = *rng.pick(&[0, 0, 3]);
         Self {
             version,
             is_persistent: rng.chance(70),
             // Before MQTT 5 a session lasts as long as the server likes: for ever, by default.
             expiry_s: if version.is_v5() { *rng.pick(&[5, 60, 100_000]) } else { u32::MAX },
-            filters: (0..count).map(|_| (rng.pick(&FILTERS).to_string(), any_qos(rng))).collect(),
+            shares: rng.chance(40),
+            filters: rng.below(4),
             publishes: rng.chance(80).then(|| any_qos(rng)),
+            subscribes: any_qos(rng),
             receive_maximum: if narrow { rng.between(1, 3) as u16 } else { *rng.pick(&[2, 20, 1024]) },
             topic_aliases: *rng.pick(&[0, 1, 8]),
-            packet_bytes_max: if narrow { rng.between(120, 400) as u32 } else { 268_435_460 },
+            packet_bytes_max: if narrow && version.is_v5() { rng.between(120, 400) as u32 } else { 268_435_460 },
             will_delay_s: rng.chance(40).then(|| *rng.pick(&[0, 0, 3, 50])),
-            restart_percent: *rng.pick(&[0, 0, 3]),
+            restart_percent,
             resubscribe_percent: *rng.pick(&[0, 5, 20]),
-            keep_alive_s: *rng.pick(&[0, 2, 60]),
+            keep_alive_s: *rng.pick(&[0, 4, 60]),
+            is_watcher: false,
         }
+    }
+
+    /// A client that never breaks and sees every will.
+    pub(crate) fn watcher() -> Self {
+        Self {
+            version: Version::V5,
+            is_persistent: true,
+            expiry_s: 100_000,
+            shares: false,
+            filters: 0,
+            publishes: None,
+            subscribes: QoS::ExactlyOnce,
+            receive_maximum: 1024,
+            topic_aliases: 0,
+            packet_bytes_max: 268_435_460,
+            will_delay_s: None,
+            restart_percent: 0,
+            resubscribe_percent: 0,
+            keep_alive_s: 0,
+            is_watcher: true,
+        }
+    }
+
+    /// A filter to subscribe to, with the QoS to ask for.
+    pub(crate) fn filter(&self, rng: &mut Rng) -> (String, QoS) {
+        let filter = *rng.pick(if self.shares { &SHARER_FILTERS } else { &FILTERS });
+        let qos = any_qos(rng).min(self.subscribes);
+        // A member with QoS 0 may lose what the group was promised.
+        let qos = if filter.starts_with("$share/") { qos.max(QoS::AtLeastOnce) } else { qos };
+        (filter.into(), qos)
+    }
+
+    /// Whether a life without memory may resume the session: with QoS 2 it could not tell repetitions.
+    pub(crate) fn may_forget(&self) -> bool {
+        self.is_persistent && self.subscribes < QoS::ExactlyOnce && self.publishes < Some(QoS::ExactlyOnce)
     }
 }
 
@@ -125,8 +169,11 @@ fn any_qos(rng: &mut Rng) -> QoS {
 }
 
 /// Topics that are published to.
-pub(crate) const TOPICS: [&str; 6] = ["t/0", "t/1", "t/1/deep", "u/0", "u/1", "v"];
+pub(crate) const TOPICS: [&str; 8] = ["t/0", "t/1", "t/1/deep", "u/0", "u/1", "v", "s/0", "s/1"];
 
-/// Filters that are subscribed to; overlapping, wild, and shared ones among them.
-const FILTERS: [&str; 10] =
-    ["t/0", "t/1", "t/#", "t/+", "#", "+/1", "u/#", "v", "$share/g/t/#", "$share/h/u/+"];
+/// Filters that are subscribed to, overlapping ones among them.
+const FILTERS: [&str; 8] = ["t/0", "t/1", "t/#", "t/+", "#", "+/1", "u/#", "v"];
+
+/// Filters of clients that share. Only shared ones match `s/...`, so that it is known why a message came.
+pub(crate) const SHARER_FILTERS: [&str; 8] =
+    ["t/0", "t/#", "u/+", "v", "$share/g/s/#", "$share/g/s/#", "$share/h/s/0", "$share/h/s/#"];

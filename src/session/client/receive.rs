@@ -100,10 +100,10 @@ impl ClientSession {
 
     fn handle_publish(&mut self, frame: Frame<'_>, publish: &PublishRef<'_>, input: &Bytes) -> Result<(), Violation> {
         let mut message = Message::new(frame, publish, self.options.version, input).received_at(self.received_at_us);
-        if let Some(alias) = publish.topic_alias {
-            if let Some(topic) = self.resolve_alias(alias, publish.topic)? {
-                message = message.with_topic(topic);
-            }
+        if let Some(alias) = publish.topic_alias
+            && let Some(topic) = self.resolve_alias(alias, publish.topic)?
+        {
+            message = message.with_topic(topic);
         }
         if let Some(packet_id) = publish.packet_id {
             let Some(ack) = self.receive(packet_id, publish)? else { return Ok(()) };
@@ -129,6 +129,7 @@ impl ClientSession {
     }
 
     /// Books a QoS 1 or 2 message. `None`: it was handed out before. `Some(None)`: it is acknowledged already.
+    #[allow(clippy::option_option)] // the two absences differ, as said
     fn receive(&mut self, id: PacketId, publish: &PublishRef<'_>) -> Result<Option<Option<AckHandle>>, Violation> {
         let exactly_once = publish.qos == QoS::ExactlyOnce;
         match self.session.handle_publish(id, publish.qos, publish.dup) {
@@ -157,10 +158,8 @@ impl ClientSession {
     }
 
     fn handle_pubrel(&mut self, packet_id: PacketId) {
-        let reason = match self.session.handle_pubrel(packet_id) {
-            true => ReasonCode::Success,
-            false => ReasonCode::PacketIdentifierNotFound,
-        };
+        let known = self.session.handle_pubrel(packet_id);
+        let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         // [MQTT-4.3.3-11]
         write_ack(&mut self.out, self.options.version, PUBCOMP, packet_id.get(), reason);
     }

@@ -23,7 +23,7 @@ def connect_properties(version: int, expiry: int) -> Properties | None:
         return None
     properties = Properties(PacketTypes.CONNECT)
     properties.SessionExpiryInterval = expiry
-    properties.TopicAliasMaximum = 16
+    # No TopicAliasMaximum: paho-mqtt hands over aliased messages without their topic.
     return properties
 
 

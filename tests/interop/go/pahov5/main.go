@@ -64,12 +64,12 @@ func connect(ctx context.Context, request lines.Request) (*paho.Client, bool, er
 		OnClientError:      func(error) { lines.Closed() },
 		OnServerDisconnect: func(*paho.Disconnect) { lines.Closed() },
 	})
-	aliases := uint16(16)
+	// No TopicAliasMaximum: the library hands over aliased messages without their topic.
 	packet := &paho.Connect{
 		ClientID:   request.ClientID,
 		CleanStart: request.Clean,
 		KeepAlive:  60,
-		Properties: &paho.ConnectProperties{SessionExpiryInterval: &request.Expiry, TopicAliasMaximum: &aliases},
+		Properties: &paho.ConnectProperties{SessionExpiryInterval: &request.Expiry},
 	}
 	if will := request.Will; will != nil {
 		packet.WillMessage = &paho.WillMessage{

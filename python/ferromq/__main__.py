@@ -1,0 +1,5 @@
+"""`python -m ferromq` is the `ferromq` command."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,1344 @@
+"""The part of FerroMQ that is written in Rust. Import `ferromq` instead.
+
+Words used below: a *payload* is bytes-like (anything with the buffer protocol), `str` (sent as UTF-8) or `None`
+(empty); times are seconds; `qos` is 0 (at most once), 1 (at least once) or 2 (exactly once).
+"""
+
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from os import PathLike
+from types import GenericAlias, TracebackType
+from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, final, overload
+
+from typing_extensions import Buffer, disjoint_base
+
+__all__ = [
+    "Broker",
+    "Client",
+    "ClientInfo",
+    "Closed",
+    "ConnectError",
+    "ConnectInfo",
+    "Connected",
+    "Connecting",
+    "ConnectionLost",
+    "Disconnected",
+    "FerroMQError",
+    "Forked",
+    "InvalidArgument",
+    "InvalidTopic",
+    "Message",
+    "NotAuthorized",
+    "Operation",
+    "Properties",
+    "ProtocolError",
+    "PublishAck",
+    "QueueFull",
+    "Reauthenticated",
+    "Reconnect",
+    "Refused",
+    "Request",
+    "RetainedMessages",
+    "Session",
+    "Stream",
+    "Subscription",
+    "SyncClient",
+    "SyncRequest",
+    "SyncStream",
+    "SyncSubscription",
+    "Timeout",
+    "Will",
+    "__version__",
+    "cli_main",
+    "parse_pattern",
+    "topic_matches",
+    "validate_filter",
+    "validate_topic",
+]
+__version__: str
+
+_T = TypeVar("_T")
+_T_co = TypeVar("_T_co", covariant=True)
+_D = TypeVar("_D")
+_F = TypeVar("_F", bound=Callable[[ConnectInfo], bool | int])
+
+_Payload: TypeAlias = Buffer | str | None
+_QoS: TypeAlias = Literal[0, 1, 2]
+_Encode: TypeAlias = Literal["json", "text"]
+_UserProperties: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
+_Version: TypeAlias = Literal[5, 4, 3, "5", "5.0", "4", "3.1.1", "3", "3.1"]
+_Overflow: TypeAlias = Literal["block", "drop_oldest", "drop_new", "latest_per_topic", "error"]
+_Ack: TypeAlias = Literal["auto", "processed", "manual"]
+_RetainHandling: TypeAlias = Literal["send", "new", "none"]
+_State: TypeAlias = Literal["disconnected", "connecting", "connected", "reconnecting"]
+_Event: TypeAlias = Connecting | Connected | Disconnected | Reauthenticated
+
+# --- what verbs return -----------------------------------------------------------------------------------------------
+
+@final
+class Operation(Generic[_T_co]):
+    """A verb under way: await it for its result.
+
+    The work begins with the call, not with the await, so publications keep the order of their calls. It is a
+    coroutine for `asyncio.create_task`, `gather` and the like. Awaiting it again gives the same result again.
+    """
+
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+    def __await__(self) -> Generator[Any, None, _T_co]: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Any: ...
+    def send(self, value: None, /) -> Any:
+        """Resume, as event loops do."""
+
+    @overload
+    def throw(self, exception: BaseException, /) -> Any: ...
+    @overload
+    def throw(
+        self,
+        exception: type[BaseException],
+        value: BaseException | object = ...,
+        traceback: TracebackType | None = ...,
+        /,
+    ) -> Any:
+        """Raise an exception where the operation waits; the work is given up if it can be."""
+
+    def close(self) -> None:
+        """Stop waiting."""
+
+@final
+class Stream(Generic[_T]):
+    """An asynchronous iterator over a bounded queue.
+
+    It has one consumer: a second `anext()` while another waits raises `RuntimeError`. Cancelling an `anext()` loses
+    nothing. While items are at hand, the event loop gets one turn in 128 items.
+    """
+
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Operation[_T]: ...
+    def __await__(self) -> Generator[Any, None, _T]: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Any: ...
+    def send(self, value: None, /) -> Any:
+        """Resume, as event loops do."""
+
+    @overload
+    def throw(self, exception: BaseException, /) -> Any: ...
+    @overload
+    def throw(
+        self,
+        exception: type[BaseException],
+        value: BaseException | object = ...,
+        traceback: TracebackType | None = ...,
+        /,
+    ) -> Any:
+        """Raise an exception where the stream waits."""
+
+    def close(self) -> None:
+        """Stop waiting."""
+
+# --- exceptions ------------------------------------------------------------------------------------------------------
+
+class FerroMQError(Exception):
+    """Base of all exceptions of FerroMQ."""
+
+    reason_code: int | None
+    """MQTT reason code, `None` if the protocol has none for it."""
+    reason_string: str | None
+    """What the server said about it in words (MQTT 5)."""
+    user_properties: tuple[tuple[str, str], ...]
+    """User properties of the packet that told of it (MQTT 5)."""
+    packet: str | None
+    """The packet concerned, as `"CONNECT"` or `"PUBLISH"`."""
+    retryable: bool
+    """Whether the same attempt, made again later, may succeed."""
+
+class ConnectError(FerroMQError, ConnectionError):
+    """No connection could be made: look-up, network or transport failed."""
+
+class ConnectionLost(FerroMQError, ConnectionError):
+    """The connection ended, or is not there."""
+
+class Refused(FerroMQError):
+    """The server refused a connection, publication or subscription."""
+
+class NotAuthorized(Refused):
+    """The server refused it for lack of credentials or permission."""
+
+class ProtocolError(FerroMQError):
+    """The peer violated the protocol."""
+
+class QueueFull(FerroMQError):
+    """A bounded queue is full and its policy is not to wait."""
+
+class Timeout(FerroMQError, TimeoutError):
+    """It took longer than allowed."""
+
+class Closed(FerroMQError):
+    """The client, broker or subscription is closed, or was never opened."""
+
+class InvalidArgument(FerroMQError, ValueError):
+    """A value that MQTT, or this server, has no way to carry."""
+
+class InvalidTopic(InvalidArgument):
+    """Not a valid topic name or topic filter."""
+
+class Forked(FerroMQError, RuntimeError):
+    """Used in a forked child: the threads behind it stayed with the parent."""
+
+# --- messages --------------------------------------------------------------------------------------------------------
+
+@final
+class Message(Buffer):
+    """A message that came in.
+
+    `memoryview(message)` shows the payload without a copy. Everything else is made when asked for, and made again when
+    asked again, so keep what you use often.
+    """
+
+    @property
+    def topic(self) -> str:
+        """Topic name."""
+
+    @property
+    def payload(self) -> bytes:
+        """The payload, copied out."""
+
+    @property
+    def qos(self) -> int:
+        """Quality of service it was delivered with."""
+
+    @property
+    def retain(self) -> bool:
+        """Whether it comes from the retained messages, or was published as one (`retain_as_published`)."""
+
+    @property
+    def dup(self) -> bool:
+        """Whether the server has sent it before."""
+
+    @property
+    def properties(self) -> Properties:
+        """MQTT 5 properties; all absent in older versions."""
+
+    @property
+    def params(self) -> dict[str, str]:
+        """What stood in the topic for each `{name}` of the filter."""
+
+    @property
+    def received_at(self) -> float:
+        """When it was read from the socket, as `time.time()` counts."""
+
+    def text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The payload as text.
+
+        Raises:
+            UnicodeDecodeError: It is none.
+        """
+
+    def json(self) -> Any:
+        """The payload as JSON.
+
+        Raises:
+            ValueError: It is none.
+        """
+
+    def ack(self, reason_code: int = 0) -> Operation[None]:
+        """Acknowledge it, if subscribed with `ack="manual"`. Nothing happens for QoS 0 and for a second time.
+
+        Args:
+            reason_code: 0x80 and above refuses the message (MQTT 5).
+
+        Raises:
+            RuntimeError: The subscription acknowledges by itself.
+            InvalidArgument: No such reason code.
+        """
+
+    def __bytes__(self) -> bytes: ...
+    def __len__(self) -> int: ...
+    def __bool__(self) -> bool: ...
+    if sys.version_info >= (3, 12):
+        def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class Properties:
+    """MQTT 5 properties of a message. False if there are none."""
+
+    @property
+    def message_expiry(self) -> int | None:
+        """Seconds that the message had left when the server sent it."""
+
+    @property
+    def content_type(self) -> str | None:
+        """Content type, by convention a MIME type."""
+
+    @property
+    def response_topic(self) -> str | None:
+        """Where an answer is expected."""
+
+    @property
+    def correlation_data(self) -> bytes | None:
+        """What an answer has to carry."""
+
+    @property
+    def payload_format(self) -> int | None:
+        """1 if the sender says that the payload is UTF-8."""
+
+    @property
+    def user_properties(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of names and values, in order; names may repeat."""
+
+    @property
+    def subscription_identifiers(self) -> tuple[int, ...]:
+        """Identifiers of the subscriptions it matches."""
+
+    def __bool__(self) -> bool: ...
+
+@final
+class PublishAck:
+    """The end of a publication. For QoS 0 it says that the message was handed to the connection."""
+
+    @property
+    def reason_code(self) -> int:
+        """0 is success, 0x10 success without any subscriber. Failures are raised."""
+
+    @property
+    def reason_string(self) -> str | None:
+        """What the server said about it in words."""
+
+    @property
+    def user_properties(self) -> tuple[tuple[str, str], ...]:
+        """User properties of the acknowledgement."""
+
+@final
+class Request:
+    """A request that came in with `Client.serve`, to be answered once."""
+
+    @property
+    def message(self) -> Message:
+        """The whole message."""
+
+    @property
+    def topic(self) -> str:
+        """Topic name."""
+
+    @property
+    def payload(self) -> bytes:
+        """The payload, copied out."""
+
+    @property
+    def params(self) -> dict[str, str]:
+        """What stood in the topic for each `{name}` of the filter."""
+
+    @property
+    def response_topic(self) -> str | None:
+        """Where the answer goes; `None` if none is wanted."""
+
+    def text(self) -> str:
+        """The payload as UTF-8 text."""
+
+    def json(self) -> Any:
+        """The payload as JSON."""
+
+    def respond(self, payload: _Payload | object = None, *, encode: _Encode | None = None) -> Operation[PublishAck]:
+        """Answer with the QoS of the request.
+
+        Raises:
+            RuntimeError: The request names no response topic.
+        """
+
+@final
+class SyncRequest:
+    """A request that came in with `SyncClient.serve`, to be answered once."""
+
+    @property
+    def message(self) -> Message:
+        """The whole message."""
+
+    @property
+    def topic(self) -> str:
+        """Topic name."""
+
+    @property
+    def payload(self) -> bytes:
+        """The payload, copied out."""
+
+    @property
+    def params(self) -> dict[str, str]:
+        """What stood in the topic for each `{name}` of the filter."""
+
+    @property
+    def response_topic(self) -> str | None:
+        """Where the answer goes; `None` if none is wanted."""
+
+    def text(self) -> str:
+        """The payload as UTF-8 text."""
+
+    def json(self) -> Any:
+        """The payload as JSON."""
+
+    def respond(self, payload: _Payload | object = None, *, encode: _Encode | None = None) -> PublishAck:
+        """Answer with the QoS of the request, and wait for the acknowledgement.
+
+        Raises:
+            RuntimeError: The request names no response topic.
+        """
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+@final
+class Will:
+    """The message that the server publishes should the client vanish.
+
+    Args:
+        topic: Topic name.
+        payload: Payload.
+        qos: Quality of service.
+        retain: Keep it as the retained message of the topic.
+        delay: How long the server waits for the client to come back first (MQTT 5).
+        encode: As in `Client.publish`, and so for the rest.
+
+    Raises:
+        InvalidTopic: The topic is not valid.
+    """
+
+    def __new__(
+        cls,
+        topic: str,
+        payload: _Payload | object = None,
+        *,
+        qos: _QoS = 0,
+        retain: bool = False,
+        delay: float = 0.0,
+        encode: _Encode | None = None,
+        message_expiry: float | None = None,
+        content_type: str | None = None,
+        response_topic: str | None = None,
+        correlation_data: _Payload = None,
+        user_properties: _UserProperties | None = None,
+        payload_format: Literal[0, 1] | None = None,
+    ) -> Self: ...
+    @property
+    def topic(self) -> str:
+        """Topic name."""
+
+    @property
+    def payload(self) -> bytes:
+        """Payload."""
+
+    @property
+    def qos(self) -> int:
+        """Quality of service."""
+
+    @property
+    def retain(self) -> bool:
+        """Whether it is retained."""
+
+    @property
+    def delay(self) -> int:
+        """Seconds that the server waits first."""
+
+@final
+class Reconnect:
+    """How to reconnect: the n-th wait is random between 0 and `min * factor ** n`, at most `max` seconds.
+
+    Args:
+        min: Bound of the first wait.
+        max: Bound of all waits.
+        factor: Growth of the bound.
+        attempts: Attempts in a row before giving up; `None` is never.
+        stable_after: A connection that lasted this long starts with short waits again.
+        first: Retry the very first connection, too, instead of raising.
+    """
+
+    def __new__(
+        cls,
+        *,
+        min: float = 0.1,
+        max: float = 30.0,
+        factor: float = 2.0,
+        attempts: int | None = None,
+        stable_after: float = 10.0,
+        first: bool = False,
+    ) -> Self: ...
+    @property
+    def min(self) -> float:
+        """Bound of the first wait."""
+
+    @property
+    def max(self) -> float:
+        """Bound of all waits."""
+
+    @property
+    def factor(self) -> float:
+        """Growth of the bound."""
+
+    @property
+    def attempts(self) -> int | None:
+        """Attempts in a row before giving up."""
+
+    @property
+    def stable_after(self) -> float:
+        """Seconds after which a connection counts as stable."""
+
+    @property
+    def first(self) -> bool:
+        """Whether the first connection is retried."""
+
+    def __eq__(self, value: object, /) -> bool: ...
+    def __ne__(self, value: object, /) -> bool: ...
+    __hash__: None  # type: ignore[assignment]
+
+@final
+class Session:
+    """A session that outlives its connection: the server keeps subscriptions and queues messages meanwhile.
+
+    Args:
+        expiry: How long, in seconds; infinite by default. Versions before MQTT 5 know only 0 and infinite.
+        clean_start: Forget what the server kept from earlier runs.
+    """
+
+    def __new__(cls, expiry: float = ..., *, clean_start: bool = False) -> Self: ...
+    @property
+    def expiry(self) -> float:
+        """Seconds."""
+
+    @property
+    def clean_start(self) -> bool:
+        """Whether earlier state is forgotten."""
+
+    def __eq__(self, value: object, /) -> bool: ...
+    def __ne__(self, value: object, /) -> bool: ...
+    __hash__: None  # type: ignore[assignment]
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+@final
+class Connecting:
+    """An attempt to connect begins."""
+
+    __match_args__: tuple[str, ...]
+
+    @property
+    def server(self) -> str:
+        """Address of the server."""
+
+@final
+class Connected:
+    """The server accepted the connection."""
+
+    __match_args__: tuple[str, ...]
+
+    @property
+    def server(self) -> str:
+        """Address of the server."""
+
+    @property
+    def session_present(self) -> bool:
+        """Whether the server had kept the session. If not, subscriptions are made again by themselves."""
+
+    @property
+    def user_properties(self) -> tuple[tuple[str, str], ...]:
+        """User properties of CONNACK."""
+
+@final
+class Disconnected:
+    """The connection ended, or an attempt failed."""
+
+    __match_args__: tuple[str, ...]
+
+    @property
+    def reason(self) -> FerroMQError | None:
+        """Why; `None` if this client asked for it."""
+
+    @property
+    def retry_in(self) -> float | None:
+        """Seconds to the next attempt; `None` if there is none."""
+
+@final
+class Reauthenticated:
+    """Client and server have authenticated each other again."""
+
+# --- clients ---------------------------------------------------------------------------------------------------------
+
+@disjoint_base
+class Client:
+    """An MQTT client for asyncio.
+
+        async with ferromq.Client("mqtt://localhost") as client:
+            await client.publish("plant/1/temp", "21.5", qos=1)
+
+    Entered means connected (CONNACK); left means everything is sent and acknowledged, and DISCONNECT is sent. It
+    reconnects by itself, and its subscriptions with it; `events()` tells. Needs a running asyncio loop, any kind, and
+    may be used from several.
+
+    Args:
+        server: `mqtt://host:port`, `ws://host:port/path` or `unix:///path`, several of them to be tried in turn, or a
+            `Broker` of this process. Default `mqtt://localhost:1883`.
+        client_id: Client identifier; empty lets the server choose one.
+        version: 5 (5.0), 4 (3.1.1) or 3 (3.1).
+        username: User name.
+        password: Password.
+        keep_alive: Seconds after which a silent connection is probed; 0 never.
+        session: Keep the session at the server between connections; by default it ends with the connection.
+        will: What the server publishes should this client vanish.
+        reconnect: `False`, `True` for the defaults of `Reconnect`, or how.
+        timeout: For connecting, subscribing and leaving.
+        receive_maximum: QoS 1 and 2 messages the server may have unacknowledged towards this client.
+        max_packet_size: Larger packets are not accepted, bytes.
+        max_queued: Publications that may wait for a connection or for acknowledgements.
+        max_queued_bytes: Their bytes.
+        queue_qos0: Whether QoS 0 publications wait while there is no connection, or raise.
+        user_properties: User properties of CONNECT (MQTT 5).
+
+    Raises:
+        InvalidArgument: A value cannot be.
+    """
+
+    def __new__(
+        cls,
+        server: str | Iterable[str] | Broker | None = None,
+        *,
+        client_id: str = "",
+        version: _Version = ...,
+        username: str | None = None,
+        password: _Payload = None,
+        keep_alive: int = 60,
+        session: Session | None = None,
+        will: Will | None = None,
+        reconnect: Reconnect | bool | None = ...,
+        timeout: float = 10.0,
+        receive_maximum: int = 1024,
+        max_packet_size: int | None = None,
+        max_queued: int = 100_000,
+        max_queued_bytes: int = 67_108_864,
+        queue_qos0: bool = True,
+        user_properties: _UserProperties | None = None,
+    ) -> Self: ...
+    def __aenter__(self) -> Operation[Self]: ...
+    def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> Operation[None]: ...
+    def connect(self) -> Operation[Self]:
+        """Connect; `async with` does it, too.
+
+        Raises:
+            ConnectError: No server could be reached.
+            Refused: The server refused; `NotAuthorized` for bad credentials.
+            Timeout: It took longer than `timeout`.
+        """
+
+    def disconnect(self, *, with_will: bool = False) -> Operation[None]:
+        """Finish what is under way and disconnect.
+
+        Args:
+            with_will: Have the server publish the will nevertheless (MQTT 5).
+        """
+
+    def publish(
+        self,
+        topic: str,
+        payload: _Payload | object = None,
+        *,
+        qos: _QoS = 0,
+        retain: bool = False,
+        encode: _Encode | None = None,
+        timeout: float | None = None,
+        message_expiry: float | None = None,
+        content_type: str | None = None,
+        response_topic: str | None = None,
+        correlation_data: _Payload = None,
+        user_properties: _UserProperties | None = None,
+        payload_format: Literal[0, 1] | None = None,
+    ) -> Operation[PublishAck]:
+        """Publish. Awaited means: handed over (QoS 0), or acknowledged by the server (QoS 1 and 2).
+
+        The message is on its way when this returns, awaited or not. While there is no connection it waits in a queue;
+        if there is no room, the await waits.
+
+        Args:
+            topic: Topic name.
+            payload: Payload; any object with `encode`.
+            qos: Quality of service.
+            retain: Keep it as the retained message of the topic.
+            encode: `"json"` (compact), or `"text"` for `str(payload)`.
+            timeout: How long the acknowledgement may take; `None` does not limit it. The message stays on its way.
+            message_expiry: Seconds after which it need not be delivered any more (MQTT 5, and so for the rest).
+            content_type: By convention a MIME type.
+            response_topic: Where an answer is expected.
+            correlation_data: What an answer has to carry.
+            user_properties: A mapping, or pairs if names repeat.
+            payload_format: 1 says that the payload is UTF-8.
+
+        Raises:
+            InvalidTopic: The topic is not valid.
+            InvalidArgument: The server, or the version of MQTT, does not support it.
+            Refused: The server refused it; `NotAuthorized` for lack of permission.
+            ConnectionLost: No connection, and `queue_qos0=False`.
+            Timeout: It took longer than `timeout`.
+            Closed: The client is not connected and will not be.
+        """
+
+    def publish_nowait(
+        self,
+        topic: str,
+        payload: _Payload | object = None,
+        *,
+        qos: _QoS = 0,
+        retain: bool = False,
+        encode: _Encode | None = None,
+        message_expiry: float | None = None,
+        content_type: str | None = None,
+        response_topic: str | None = None,
+        correlation_data: _Payload = None,
+        user_properties: _UserProperties | None = None,
+        payload_format: Literal[0, 1] | None = None,
+    ) -> None:
+        """Publish without ever waiting. What becomes of it, nobody hears; QoS 1 and 2 are kept up nevertheless.
+
+        Raises:
+            QueueFull: There is no room now.
+        """
+
+    @overload
+    def publish_many(
+        self,
+        messages: Iterable[tuple[str, _Payload | object]],
+        *,
+        topic: None = None,
+        qos: _QoS = 0,
+        retain: bool = False,
+        encode: _Encode | None = None,
+        timeout: float | None = None,
+    ) -> Operation[int]: ...
+    @overload
+    def publish_many(
+        self,
+        messages: Iterable[_Payload | object],
+        *,
+        topic: str,
+        qos: _QoS = 0,
+        retain: bool = False,
+        encode: _Encode | None = None,
+        timeout: float | None = None,
+    ) -> Operation[int]:
+        """Publish `(topic, payload)` pairs, or payloads for one topic, with one await for all; how many there were.
+
+        Raises:
+            Refused: The server refused one of them. The others were sent nevertheless.
+        """
+
+    def subscribe(
+        self,
+        *filters: str | Iterable[str],
+        qos: _QoS = 0,
+        maxsize: int = 65_536,
+        max_bytes: int = 67_108_864,
+        overflow: _Overflow = "block",
+        ack: _Ack = "auto",
+        no_local: bool = False,
+        retain_as_published: bool = False,
+        retain_handling: _RetainHandling = "send",
+        user_properties: _UserProperties | None = None,
+    ) -> Subscription[Message]:
+        """Subscribe. SUBSCRIBE is sent by `async with`, by `await`, or by beginning to iterate.
+
+        Args:
+            filters: Topic filters. A level may be a named wildcard, as in `"plant/{line}/temp"` (the same as
+                `plant/+/temp`), and the last one the rest, as in `"plant/{rest:#}"`; `Message.params` has the values.
+            qos: Greatest quality of service to deliver with.
+            maxsize: Messages that may wait here.
+            max_bytes: Their bytes.
+            overflow: What happens when more come: `"block"` stops reading the socket until there is room, so the
+                server holds them; `"drop_oldest"`; `"drop_new"`; `"latest_per_topic"` keeps one for each topic;
+                `"error"` ends the subscription with `QueueFull`.
+            ack: When QoS 1 and 2 messages are acknowledged: `"auto"` as they come in; `"processed"` when the next one
+                is asked for, or the block is left without an exception: at least once, without more code;
+                `"manual"` by `Message.ack`.
+            no_local: Not what this client publishes itself (MQTT 5).
+            retain_as_published: Leave the retain flag as it was published (MQTT 5).
+            retain_handling: Which retained messages to send at once: `"send"` all, `"new"` all if the subscription did
+                not exist, or `"none"` (MQTT 5).
+            user_properties: User properties of SUBSCRIBE (MQTT 5).
+
+        Raises:
+            InvalidTopic: A filter is not valid.
+            Closed: The client is not connected.
+            Refused: When entered: the server refused all filters.
+        """
+
+    def unsubscribe(self, *filters: str) -> Operation[None]:
+        """Unsubscribe from filters of a resumed session, for which there is no `Subscription` object."""
+
+    def request(
+        self,
+        topic: str,
+        payload: _Payload | object = None,
+        *,
+        qos: _QoS = 0,
+        encode: _Encode | None = None,
+        timeout: float = 10.0,
+        content_type: str | None = None,
+        message_expiry: float | None = None,
+        user_properties: _UserProperties | None = None,
+        payload_format: Literal[0, 1] | None = None,
+    ) -> Operation[Message]:
+        """Send a request and wait for its answer (MQTT 5).
+
+        Raises:
+            Timeout: No answer in time.
+            InvalidArgument: The version is not 5.
+        """
+
+    def serve(
+        self, *filters: str | Iterable[str], qos: _QoS = 1, maxsize: int = 65_536, max_bytes: int = 67_108_864
+    ) -> Subscription[Request]:
+        """Take requests, to be answered with `Request.respond`."""
+
+    def events(self) -> Stream[_Event]:
+        """What happens to the connection from now on. It ends with the client; who lags loses the oldest of 256."""
+
+    @property
+    def client_id(self) -> str:
+        """The client identifier in use."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+
+    @property
+    def state(self) -> _State:
+        """Whether there is a connection, or one is sought."""
+
+    def stats(self) -> dict[str, int]:
+        """Counters: messages, connections, bytes."""
+
+@final
+class Subscription(Generic[_T]):
+    """Messages of some filters, in a bounded queue of their own.
+
+        async with client.subscribe("plant/#", qos=1) as messages:
+            async for message in messages: ...
+
+    Entered means granted (SUBACK); left means unsubscribed. One consumer at a time.
+    """
+
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+    def __aenter__(self) -> Operation[Self]: ...
+    def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> Operation[None]: ...
+    def __await__(self) -> Generator[Any, None, Self]: ...
+    def __aiter__(self) -> Stream[_T]: ...
+    def __anext__(self) -> Operation[_T]: ...
+    def batches(self, max: int = 1000, within: float = 0.1) -> Stream[list[_T]]:
+        """Lists of up to `max` messages, given out when full, or `within` so many seconds of the first."""
+
+    def unsubscribe(self) -> Operation[None]:
+        """End it; what waits is dropped."""
+
+    @property
+    def filters(self) -> list[str]:
+        """The filters, with plain wildcards."""
+
+    @property
+    def granted(self) -> list[int]:
+        """Granted QoS, or the reason code of a refusal, for each filter; empty before SUBACK."""
+
+    @property
+    def pending(self) -> int:
+        """Messages that wait."""
+
+    @property
+    def dropped(self) -> int:
+        """Messages that `overflow` has dropped."""
+
+@disjoint_base
+class SyncClient:
+    """An MQTT client that blocks. It needs no event loop and works inside one, as in Jupyter.
+
+        with ferromq.SyncClient("mqtt://localhost") as client:
+            client.publish("plant/1/temp", "21.5", qos=1)
+
+    Waiting lets other threads run, and Ctrl-C ends it. All arguments and exceptions are those of `Client`.
+    """
+
+    def __new__(
+        cls,
+        server: str | Iterable[str] | Broker | None = None,
+        *,
+        client_id: str = "",
+        version: _Version = ...,
+        username: str | None = None,
+        password: _Payload = None,
+        keep_alive: int = 60,
+        session: Session | None = None,
+        will: Will | None = None,
+        reconnect: Reconnect | bool | None = ...,
+        timeout: float = 10.0,
+        receive_maximum: int = 1024,
+        max_packet_size: int | None = None,
+        max_queued: int = 100_000,
+        max_queued_bytes: int = 67_108_864,
+        queue_qos0: bool = True,
+        user_properties: _UserProperties | None = None,
+    ) -> Self: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None: ...
+    def connect(self) -> Self:
+        """Connect; `with` does it, too."""
+
+    def disconnect(self, *, with_will: bool = False) -> None:
+        """Finish what is under way and disconnect."""
+
+    def publish(
+        self,
+        topic: str,
+        payload: _Payload | object = None,
+        *,
+        qos: _QoS = 0,
+        retain: bool = False,
+        encode: _Encode | None = None,
+        timeout: float | None = None,
+        message_expiry: float | None = None,
+        content_type: str | None = None,
+        response_topic: str | None = None,
+        correlation_data: _Payload = None,
+        user_properties: _UserProperties | None = None,
+        payload_format: Literal[0, 1] | None = None,
+    ) -> PublishAck:
+        """Publish, and wait until it is handed over (QoS 0) or acknowledged (QoS 1 and 2). As `Client.publish`."""
+
+    def publish_nowait(
+        self,
+        topic: str,
+        payload: _Payload | object = None,
+        *,
+        qos: _QoS = 0,
+        retain: bool = False,
+        encode: _Encode | None = None,
+        message_expiry: float | None = None,
+        content_type: str | None = None,
+        response_topic: str | None = None,
+        correlation_data: _Payload = None,
+        user_properties: _UserProperties | None = None,
+        payload_format: Literal[0, 1] | None = None,
+    ) -> None:
+        """Publish without ever waiting. As `Client.publish_nowait`."""
+
+    @overload
+    def publish_many(
+        self,
+        messages: Iterable[tuple[str, _Payload | object]],
+        *,
+        topic: None = None,
+        qos: _QoS = 0,
+        retain: bool = False,
+        encode: _Encode | None = None,
+        timeout: float | None = None,
+    ) -> int: ...
+    @overload
+    def publish_many(
+        self,
+        messages: Iterable[_Payload | object],
+        *,
+        topic: str,
+        qos: _QoS = 0,
+        retain: bool = False,
+        encode: _Encode | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Publish many, and wait for all; how many there were. As `Client.publish_many`."""
+
+    def subscribe(
+        self,
+        *filters: str | Iterable[str],
+        qos: _QoS = 0,
+        maxsize: int = 65_536,
+        max_bytes: int = 67_108_864,
+        overflow: _Overflow = "block",
+        ack: _Ack = "auto",
+        no_local: bool = False,
+        retain_as_published: bool = False,
+        retain_handling: _RetainHandling = "send",
+        user_properties: _UserProperties | None = None,
+    ) -> SyncSubscription[Message]:
+        """Subscribe, and wait for SUBACK. As `Client.subscribe`."""
+
+    def unsubscribe(self, *filters: str) -> None:
+        """Unsubscribe from filters of a resumed session, for which there is no subscription object."""
+
+    def request(
+        self,
+        topic: str,
+        payload: _Payload | object = None,
+        *,
+        qos: _QoS = 0,
+        encode: _Encode | None = None,
+        timeout: float = 10.0,
+        content_type: str | None = None,
+        message_expiry: float | None = None,
+        user_properties: _UserProperties | None = None,
+        payload_format: Literal[0, 1] | None = None,
+    ) -> Message:
+        """Send a request and wait for its answer (MQTT 5)."""
+
+    def serve(
+        self, *filters: str | Iterable[str], qos: _QoS = 1, maxsize: int = 65_536, max_bytes: int = 67_108_864
+    ) -> SyncSubscription[SyncRequest]:
+        """Take requests, to be answered with `SyncRequest.respond`."""
+
+    def events(self) -> SyncStream[_Event]:
+        """What happens to the connection from now on."""
+
+    @property
+    def client_id(self) -> str:
+        """The client identifier in use."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+
+    @property
+    def state(self) -> _State:
+        """Whether there is a connection, or one is sought."""
+
+    def stats(self) -> dict[str, int]:
+        """Counters: messages, connections, bytes."""
+
+@final
+class SyncSubscription(Generic[_T]):
+    """Messages of some filters, for one thread at a time. Iterating waits for messages, for ever."""
+
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> _T: ...
+    def get(self, timeout: float | None = None) -> _T:
+        """The next message.
+
+        Args:
+            timeout: How long to wait; 0 does not, `None` does for ever.
+
+        Raises:
+            Timeout: None came.
+            Closed: None will come.
+        """
+
+    def take(self, count: int, seconds: float | None = None) -> Iterator[_T]:
+        """Iterate over the next `count` messages, or over what comes in `seconds`."""
+
+    def batch(self, max: int = 1000, within: float = 0.1) -> list[_T]:
+        """Up to `max` messages; what came `within` so many seconds, perhaps nothing."""
+
+    def unsubscribe(self) -> None:
+        """End it; what waits is dropped."""
+
+    @property
+    def filters(self) -> list[str]:
+        """The filters, with plain wildcards."""
+
+    @property
+    def granted(self) -> list[int]:
+        """Granted QoS, or the reason code of a refusal, for each filter."""
+
+    @property
+    def pending(self) -> int:
+        """Messages that wait."""
+
+    @property
+    def dropped(self) -> int:
+        """Messages that `overflow` has dropped."""
+
+@final
+class SyncStream(Generic[_T]):
+    """A blocking iterator."""
+
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> _T: ...
+    def get(self, timeout: float | None = None) -> _T:
+        """The next item.
+
+        Raises:
+            Timeout: None came in time.
+            Closed: None will come.
+        """
+
+# --- broker ----------------------------------------------------------------------------------------------------------
+
+@disjoint_base
+class Broker:
+    """An MQTT broker inside this process, for 3.1, 3.1.1 and 5.0.
+
+        async with ferromq.Broker() as broker:      # or `with`
+            print(broker.url)                       # mqtt://127.0.0.1:40123
+
+    It runs on threads of its own and serves any MQTT client. Starting takes about a millisecond.
+
+    Args:
+        listeners: URLs to listen on: `tcp://host:port`, `ws://host:port/path`, `unix:///path`; port 0 is any that is
+            free. Default `tcp://127.0.0.1:0`. An empty list leaves `Client(broker)` as the only way in.
+        config: Path of a TOML file (`ferromq broker --check` shows all keys), or a dictionary of the same shape.
+            The arguments below win over it.
+        users: Names and passwords; whoever is not among them is refused.
+        allow_anonymous: Whether clients may come without a user name. Default: unless there are `users`.
+        shards: Threads that share the clients; 0 is one for each core. Default 1.
+        seed: Seeds what is random, for tests.
+        drain_timeout: How long stopping waits for what is unsent.
+        limits: Table `[limits]`, as `{"max_inflight": 100}`.
+        capabilities: Table `[capabilities]`, as `{"maximum_packet_size": "256 KiB"}`.
+        queue: Table `[queue]`.
+        slow_consumer: Table `[slow_consumer]`.
+        shared: Table `[shared]`.
+        sys: Table `[sys]`.
+
+    Raises:
+        InvalidArgument: A setting is not known or cannot be.
+        ConnectError: When started: it cannot listen there.
+    """
+
+    def __new__(
+        cls,
+        *,
+        listeners: Sequence[str] | None = None,
+        config: str | PathLike[str] | dict[str, Any] | None = None,
+        users: dict[str, str | bytes] | None = None,
+        allow_anonymous: bool | None = None,
+        shards: int | None = None,
+        seed: int | None = None,
+        drain_timeout: float = 5.0,
+        limits: dict[str, Any] | None = None,
+        capabilities: dict[str, Any] | None = None,
+        queue: dict[str, Any] | None = None,
+        slow_consumer: dict[str, Any] | None = None,
+        shared: dict[str, Any] | None = None,
+        sys: dict[str, Any] | None = None,
+    ) -> Self: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None: ...
+    def __aenter__(self) -> Operation[Self]: ...
+    def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> Operation[None]: ...
+    def start(self) -> Self:
+        """Start; `with` and `async with` do it, too. A stopped broker may be started again, without its messages."""
+
+    def stop(self) -> None:
+        """Publish wills, tell the clients, send what is unsent, and stop."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+
+    @property
+    def url(self) -> str:
+        """Where clients connect to: the first TCP listener, or else the first.
+
+        Raises:
+            Closed: It does not run, or has no listeners.
+        """
+
+    @property
+    def urls(self) -> list[str]:
+        """All of them."""
+
+    @property
+    def port(self) -> int:
+        """Port of the first listener that has one."""
+
+    def publish(
+        self,
+        topic: str,
+        payload: _Payload | object = None,
+        *,
+        qos: _QoS = 0,
+        retain: bool = False,
+        encode: _Encode | None = None,
+        message_expiry: float | None = None,
+        content_type: str | None = None,
+        response_topic: str | None = None,
+        correlation_data: _Payload = None,
+        user_properties: _UserProperties | None = None,
+        payload_format: Literal[0, 1] | None = None,
+    ) -> None:
+        """Publish to all who want it, without a client. Arguments are those of `Client.publish`.
+
+        Raises:
+            QueueFull: Too many messages of this process wait already.
+        """
+
+    @property
+    def clients(self) -> list[ClientInfo]:
+        """Clients that are connected or have a session, as of now."""
+
+    def kick(self, client_id: str, reason_code: int = 0x98) -> bool:
+        """End the connection of a client; whether there was one."""
+
+    @property
+    def retained(self) -> RetainedMessages:
+        """The retained messages."""
+
+    def stats(self) -> dict[str, Any]:
+        """Counters; `dropped` and `ended` count messages and connections by reason."""
+
+    def settled(self, timeout: float | None = None) -> Operation[None]:
+        """Wait until every message that has reached the broker is delivered, and acknowledged, to whoever is connected.
+
+        Raises:
+            Timeout: It took longer.
+        """
+
+    def wait_settled(self, timeout: float | None = None) -> None:
+        """The same, blocking."""
+
+    def tap(
+        self,
+        *filters: str | Iterable[str],
+        maxsize: int = 65_536,
+        overflow: _Overflow = "drop_oldest",
+    ) -> Subscription[Message]:
+        """See traffic without a client of your own; as `Client.subscribe` gives it, retained messages left out."""
+
+    def on_auth(self, hook: _F) -> _F:
+        """Decorator: have a function decide who may connect. Install it before the broker is started.
+
+        It is called on a thread of its own, so it may block, with a `ConnectInfo`; it returns whether to let the client
+        in, or the reason code of a refusal. If there are `users`, it is asked only for those.
+        """
+
+@final
+class ClientInfo:
+    """A client as its broker sees it."""
+
+    @property
+    def client_id(self) -> str:
+        """Client identifier."""
+
+    @property
+    def username(self) -> str | None:
+        """User name, if any."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether it is connected, or has only a session."""
+
+    @property
+    def version(self) -> str:
+        """Version of MQTT, as `"5.0"`."""
+
+    @property
+    def address(self) -> str | None:
+        """Address of the peer, if connected."""
+
+    @property
+    def subscriptions(self) -> int:
+        """How many subscriptions it has."""
+
+    @property
+    def queued(self) -> int:
+        """Messages that wait for it."""
+
+    @property
+    def inflight(self) -> int:
+        """Messages that it has not acknowledged."""
+
+@final
+class ConnectInfo:
+    """A client that asks to connect."""
+
+    @property
+    def client_id(self) -> str:
+        """Client identifier."""
+
+    @property
+    def username(self) -> str | None:
+        """User name, if any."""
+
+    @property
+    def password(self) -> bytes | None:
+        """Password, if any."""
+
+    @property
+    def version(self) -> str:
+        """Version of MQTT, as `"5.0"`."""
+
+    @property
+    def address(self) -> str:
+        """Address of the peer."""
+
+    @property
+    def listener(self) -> str:
+        """Listener it came in by."""
+
+@final
+class RetainedMessages:
+    """The retained messages of a running broker: topics and payloads, looked up when asked."""
+
+    def __getitem__(self, filter: str, /) -> dict[str, bytes]:
+        """Those that match a topic filter.
+
+        Raises:
+            InvalidTopic: The filter is not valid.
+        """
+
+    @overload
+    def get(self, topic: str, default: None = None) -> bytes | None: ...
+    @overload
+    def get(self, topic: str, default: _D) -> bytes | _D:
+        """The payload of one topic."""
+
+    def __contains__(self, topic: str, /) -> bool: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[str]: ...
+
+# --- topics and the rest ---------------------------------------------------------------------------------------------
+
+def topic_matches(filter: str, topic: str) -> bool:
+    """Whether a topic matches a filter, which may be a shared one and may have named levels.
+
+    Raises:
+        InvalidTopic: One of them is not valid.
+    """
+
+def parse_pattern(pattern: str) -> tuple[str, dict[str, int]]:
+    """The plain filter of a filter with named levels, and the level of each name, counted from 0.
+
+    `"plant/{line}/temp"` gives `("plant/+/temp", {"line": 1})`.
+
+    Raises:
+        InvalidTopic: It is not valid.
+    """
+
+def validate_topic(topic: str) -> None:
+    """Raise `InvalidTopic` unless this is a valid topic name."""
+
+def validate_filter(filter: str) -> None:
+    """Raise `InvalidTopic` unless this is a valid topic filter."""
+
+def cli_main(arguments: Sequence[str | PathLike[str]]) -> int:
+    """Run the `ferromq` command; the first argument is its name. Its exit code."""

@@ -1,0 +1,238 @@
+import asyncio
+import socket
+
+import pytest
+
+import ferromq
+
+
+def test_it_starts_on_a_free_port_and_stops():
+    with ferromq.Broker() as broker:
+        assert broker.running
+        assert broker.url == f"mqtt://127.0.0.1:{broker.port}"
+        with socket.create_connection(("127.0.0.1", broker.port), timeout=20):
+            pass
+        with pytest.raises(RuntimeError, match="runs already"):
+            broker.start()
+    assert not broker.running
+    with pytest.raises(ferromq.Closed):
+        _ = broker.url
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(repr(broker).count("x"))), timeout=1)
+    with broker:
+        assert broker.running, "it can be started again"
+
+
+async def test_the_same_object_is_asynchronous(within):
+    async with ferromq.Broker() as broker, ferromq.Client(broker) as client:
+        await within(client.publish("x", b"1", qos=1))
+        assert await within(broker.settled(timeout=20)) is None
+    assert not broker.running
+
+
+async def test_it_listens_where_it_is_told(tmp_path, within):
+    socket_path = tmp_path / "mqtt.sock"
+    listeners = ["tcp://127.0.0.1:0", "ws://127.0.0.1:0/mqtt", f"unix://{socket_path}"]
+    async with ferromq.Broker(listeners=listeners) as broker:
+        tcp, ws, unix = broker.urls
+        assert tcp.startswith("mqtt://127.0.0.1:")
+        assert ws.startswith("ws://127.0.0.1:")
+        assert unix == f"unix://{socket_path}"
+        for url in (tcp, unix):
+            async with ferromq.Client(url) as client:
+                assert await within(client.publish("x", b"1", qos=1))
+    assert not socket_path.exists()
+
+
+def test_a_port_in_use_is_an_error(broker):
+    with pytest.raises(ferromq.ConnectError, match=str(broker.port)):
+        ferromq.Broker(listeners=[f"tcp://127.0.0.1:{broker.port}"]).start()
+
+
+async def test_without_listeners_it_is_reached_from_inside(within):
+    async with ferromq.Broker(listeners=[]) as broker, ferromq.Client(broker) as client:
+        assert broker.urls == []
+        await within(client.publish("x", b"1", qos=2))
+        with pytest.raises(ferromq.Closed):
+            _ = broker.url
+
+
+async def test_publishing_without_a_client(broker, client, within):
+    async with client.subscribe("plant/#", qos=1) as messages:
+        broker.publish("plant/alarm", {"level": 3}, encode="json", qos=1, user_properties={"a": "b"})
+        message = await within(anext(messages))
+    assert message.json() == {"level": 3}
+    assert message.properties.user_properties == (("a", "b"),)
+    with pytest.raises(ferromq.InvalidTopic):
+        broker.publish("plant/#")
+
+
+def test_retained_messages_are_looked_up(broker):
+    broker.publish("plant/1/temp", b"1", retain=True)
+    broker.publish("plant/2/temp", b"2", retain=True)
+    broker.wait_settled(timeout=20)
+    retained = broker.retained
+    assert retained["plant/+/temp"] == {"plant/1/temp": b"1", "plant/2/temp": b"2"}
+    assert retained["nothing/#"] == {}
+    assert retained.get("plant/1/temp") == b"1"
+    assert retained.get("plant/3/temp") is None
+    assert retained.get("plant/3/temp", b"?") == b"?"
+    assert "plant/2/temp" in retained
+    assert "plant/3/temp" not in retained
+    assert sorted(retained) == ["plant/1/temp", "plant/2/temp"]
+    assert len(retained) == 2
+    with pytest.raises(ferromq.InvalidTopic):
+        retained["a/#/b"]
+
+
+async def test_clients_are_listed_and_kicked(broker, client, within):
+    (info,) = broker.clients
+    assert (info.client_id, info.connected, info.version, info.username) == ("client", True, "5.0", None)
+    assert info.address.startswith("127.0.0.1:")
+    assert (info.subscriptions, info.queued, info.inflight) == (0, 0, 0)
+    assert repr(info) == 'ClientInfo("client", connected, MQTT 5.0)'
+    events = client.events()
+    assert broker.kick("client", 0x98)
+    gone = await within(anext(events))
+    assert gone.reason.reason_code == 0x98
+    assert not broker.kick("nobody")
+    with pytest.raises(ferromq.InvalidArgument):
+        broker.kick("client", 0)
+
+
+async def test_counters_count(broker, client):
+    await client.publish_many([b"12345"] * 10, topic="x", qos=1)
+    stats = broker.stats()
+    assert stats["clients_connected"] == 1
+    assert stats["publish_received"] == 10
+    assert stats["publish_bytes_received"] == 50
+    assert stats["dropped"]["queue_full"] == 0
+    assert "client_disconnect" in stats["ended"]
+
+
+async def test_a_tap_sees_traffic(broker, client, within):
+    async with broker.tap("plant/#", "other") as tap:
+        await client.publish("plant/1", b"1", retain=True, qos=1)
+        message = await within(anext(tap))
+        assert (message.topic, message.payload, message.retain) == ("plant/1", b"1", True)
+
+
+async def test_settled_waits_for_acknowledgements(broker, client, other, within):
+    async with other.subscribe("x", qos=2) as messages:
+        await client.publish_many([b""] * 500, topic="x", qos=2)
+        await within(broker.settled())
+        (info,) = [info for info in broker.clients if info.client_id == "other"]
+        assert (info.queued, info.inflight) == (0, 0)
+        assert messages.pending == 500
+
+
+async def test_settled_times_out(broker, within):
+    async with (
+        ferromq.Client(broker.url, client_id="lazy") as lazy,
+        lazy.subscribe("x", qos=1, ack="manual"),
+    ):
+        broker.publish("x", qos=1)
+        with pytest.raises(ferromq.Timeout):
+            await within(broker.settled(timeout=0.05))
+
+
+async def test_users_are_checked(within):
+    async with ferromq.Broker(users={"dev": "secret", "ops": b"\xff"}) as broker:
+        for username, password in (("dev", "secret"), ("ops", b"\xff")):
+            async with ferromq.Client(broker.url, username=username, password=password) as client:
+                await within(client.publish("x", qos=1))
+        for credentials, code in (
+            ({"username": "dev", "password": "wrong"}, 0x86),
+            ({"username": "nobody", "password": "secret"}, 0x86),
+            ({}, 0x87),
+        ):
+            with pytest.raises(ferromq.NotAuthorized) as refused:
+                await within(ferromq.Client(broker.url, **credentials).connect())
+            assert refused.value.reason_code == code
+            assert not refused.value.retryable
+
+
+async def test_a_hook_decides_who_may_connect(within):
+    seen = []
+    broker = ferromq.Broker()
+
+    @broker.on_auth
+    def judge(info: ferromq.ConnectInfo):
+        seen.append((info.client_id, info.username, info.password, info.version))
+        assert "hidden" not in repr(info)
+        return {"good": True, "bad": False, "banned": 0x8A}[info.username]
+
+    assert judge.__name__ == "judge"
+    async with broker:
+        async with ferromq.Client(broker.url, client_id="a", username="good", password="hidden"):
+            pass
+        for username, code in (("bad", 0x87), ("banned", 0x8A)):
+            with pytest.raises(ferromq.NotAuthorized) as refused:
+                await within(ferromq.Client(broker.url, username=username).connect())
+            assert refused.value.reason_code == code
+    assert seen[0] == ("a", "good", b"hidden", "5.0")
+
+
+async def test_a_hook_that_fails_refuses_and_is_reported(monkeypatch, within):
+    reported = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr("sys.unraisablehook", lambda args: loop.call_soon_threadsafe(reported.put_nowait, args.exc_type))
+    broker = ferromq.Broker()
+    broker.on_auth(lambda info: 1 / 0)
+    async with broker:
+        with pytest.raises(ferromq.Refused) as refused:
+            await within(ferromq.Client(broker.url).connect())
+        assert refused.value.reason_code == 0x83
+        assert await within(reported.get()) is ZeroDivisionError
+        with pytest.raises(RuntimeError, match="before"):
+            broker.on_auth(lambda info: True)
+
+
+async def test_settings_come_from_a_file_a_dictionary_and_keywords(tmp_path, within):
+    path = tmp_path / "broker.toml"
+    path.write_text('listeners = ["tcp://127.0.0.1:0"]\n[capabilities]\nmaximum_packet_size = "1 KiB"\nmaximum_qos = 1\n')
+    for broker in (
+        ferromq.Broker(config=path, capabilities={"maximum_qos": 0}),
+        ferromq.Broker(config={"capabilities": {"maximum_packet_size": 1024}}, capabilities={"maximum_qos": 0}),
+    ):
+        async with broker, ferromq.Client(broker.url) as client:
+            with pytest.raises(ferromq.InvalidArgument, match="QoS 0"):
+                await within(client.publish("x", qos=1))
+            with pytest.raises(ferromq.InvalidArgument, match="1024"):
+                await within(client.publish("x", bytes(2000)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"limits": {"max_inflght": 1}}, "max_inflight"),
+        ({"config": {"lstener": 1}}, "lstener"),
+        ({"listeners": ["http://x"]}, "http"),
+        ({"capabilities": {"maximum_qos": 7}}, "maximum_qos"),
+        ({"drain_timeout": -1}, "drain_timeout"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_by_name(arguments, complaint):
+    with pytest.raises(ferromq.InvalidArgument, match=complaint):
+        ferromq.Broker(**arguments)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ferromq.InvalidArgument, match=r"no\.toml"):
+        ferromq.Broker(config=tmp_path / "no.toml")
+    with pytest.raises(TypeError):
+        ferromq.Broker(config=1)
+
+
+async def test_several_shards_serve_one_broker(within):
+    async with ferromq.Broker(shards=3, seed=1) as broker:
+        clients = [ferromq.Client(broker.url, client_id=str(n)) for n in range(6)]
+        subscriptions = []
+        for client in clients:
+            await client.connect()
+            subscriptions.append(await client.subscribe("x", qos=1))
+        await clients[0].publish("x", b"1", qos=1)
+        for subscription in subscriptions:
+            assert (await within(anext(subscription))).payload == b"1"
+        for client in clients:
+            await client.disconnect()

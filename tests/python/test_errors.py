@@ -1,0 +1,131 @@
+"""Failures carry what the protocol says about them, and what may be done."""
+
+import pytest
+
+import ferromq
+
+
+def test_the_hierarchy_is_one_and_meets_the_builtin_one():
+    names = [name for name in dir(ferromq) if isinstance(getattr(ferromq, name), type)]
+    exceptions = [getattr(ferromq, name) for name in names if issubclass(getattr(ferromq, name), Exception)]
+    assert len(exceptions) == 12
+    assert all(issubclass(exception, ferromq.FerroMQError) for exception in exceptions)
+    assert issubclass(ferromq.ConnectError, ConnectionError)
+    assert issubclass(ferromq.ConnectionLost, ConnectionError)
+    assert issubclass(ferromq.Timeout, TimeoutError)
+    assert issubclass(ferromq.InvalidTopic, ValueError)
+    assert issubclass(ferromq.NotAuthorized, ferromq.Refused)
+    assert ferromq.Closed.__module__ == "ferromq"
+    assert ferromq.Closed.__doc__
+
+
+def test_an_exception_raised_by_others_has_the_attributes_too():
+    error = ferromq.Refused("no")
+    assert (error.reason_code, error.reason_string, error.packet, error.retryable) == (None, None, None, False)
+    assert error.user_properties == ()
+    assert str(error) == "no"
+
+
+async def test_nobody_listens_there():
+    with pytest.raises(ferromq.ConnectError) as failed:
+        await ferromq.Client("mqtt://127.0.0.1:1", timeout=20).connect()
+    assert failed.value.retryable
+    assert failed.value.reason_code is None
+    assert "127.0.0.1:1" in str(failed.value)
+
+
+async def test_a_server_that_says_nothing_is_a_timeout(within):
+    import asyncio
+
+    async def silent(reader, writer):
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(ferromq.Timeout) as failed:
+        await within(ferromq.Client(f"mqtt://127.0.0.1:{port}", timeout=0.1).connect())
+    assert failed.value.retryable
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_refused_connection_says_why(within):
+    broker = ferromq.Broker()
+    broker.on_auth(lambda info: 0x89)
+    async with broker:
+        with pytest.raises(ferromq.Refused) as refused:
+            await within(ferromq.Client(broker.url, reconnect=False).connect())
+    assert refused.value.reason_code == 0x89
+    assert refused.value.reason_string == "server busy"
+    assert refused.value.packet == "CONNECT"
+    assert refused.value.retryable, "a busy server may be free later"
+
+
+async def test_a_refused_subscription_says_why():
+    async with ferromq.Broker(capabilities={"shared_subscription_available": False}) as broker:
+        async with ferromq.Client(broker.url, version=4) as client:
+            with pytest.raises(ferromq.FerroMQError) as refused:
+                await client.subscribe("$share/g/x")
+            assert refused.value.reason_code in {0x80, None}
+
+
+async def test_a_taken_over_session_is_told(broker, within):
+    async with ferromq.Client(broker.url, client_id="one") as first:
+        events = first.events()
+        async with ferromq.Client(broker.url, client_id="one"):
+            lost = await within(anext(events))
+            assert isinstance(lost.reason, ferromq.ConnectionLost)
+            assert (lost.reason.reason_code, lost.reason.packet) == (0x8E, "DISCONNECT")
+            assert not lost.reason.retryable
+            assert lost.retry_in is None
+            assert "0x8E" in repr(lost)
+
+
+async def test_an_invalid_topic_is_named(client):
+    with pytest.raises(ferromq.InvalidTopic, match=r"a/\+"):
+        await client.publish("a/+", b"")
+    with pytest.raises(ferromq.InvalidTopic, match="a/#/b"):
+        client.subscribe("a/#/b")
+
+
+async def test_what_needs_mqtt_5_says_so(broker):
+    async with ferromq.Client(broker.url, version=4) as client:
+        with pytest.raises(ferromq.InvalidArgument, match="MQTT 5"):
+            await client.request("x", timeout=5)
+
+
+async def test_values_out_of_range_are_refused(client):
+    with pytest.raises(ferromq.InvalidArgument, match="qos"):
+        await client.publish("x", qos=3)
+    with pytest.raises(ferromq.InvalidArgument, match="message_expiry"):
+        await client.publish("x", message_expiry=-1)
+    with pytest.raises(ferromq.InvalidArgument, match="payload_format"):
+        await client.publish("x", payload_format=2)
+
+
+async def test_unfinished_publications_fail_when_the_client_ends(broker):
+    import asyncio
+
+    client = ferromq.Client(broker.url, timeout=0.1, reconnect=ferromq.Reconnect(min=60, max=60))
+    await client.connect()
+    events = client.events()
+    broker.stop()
+    while not isinstance(await anext(events), ferromq.Disconnected):
+        pass
+    publication = asyncio.ensure_future(client.publish("x", qos=1))
+    await client.disconnect()
+    with pytest.raises(ferromq.FerroMQError):
+        await publication
+
+
+async def test_a_publication_may_have_a_timeout(broker):
+    async with ferromq.Client(broker.url, timeout=1, reconnect=ferromq.Reconnect(min=60, max=60)) as client:
+        events = client.events()
+        broker.stop()
+        while not isinstance(await anext(events), ferromq.Disconnected):
+            pass
+        with pytest.raises(ferromq.Timeout, match="publishing"):
+            await client.publish("x", qos=1, timeout=0.05)
+        with pytest.raises(ferromq.Timeout):
+            await client.publish_many([b""], topic="x", qos=1, timeout=0.05)
