@@ -10,6 +10,7 @@ pub use super::conn::{Peer, TransportEnd};
 use super::{
     conn::{Conn, Phase},
     deliver::{LocalSubscription, Route},
+    journal::{Journal, Receipt},
     message::Message,
     outbox::Outbox,
     reasons::EndReason,
@@ -54,6 +55,8 @@ pub struct Shard {
     pub(super) next_ticket: u64,
     pub(super) tickets: BTreeMap<u64, ConnId>,
     pub(super) sys: Sys,
+    /// What a store is told, and what waits for it.
+    pub(super) journal: Option<Box<Journal>>,
     pub(super) is_shutting_down: bool,
     /// Properties to pass on, reused from packet to packet.
     pub(super) properties: Vec<u8>,
@@ -110,6 +113,20 @@ pub enum Envelope {
         /// The member it was given to.
         member: Arc<Member>,
     },
+    /// A message as in the other two, whose sender wants to know when it is stored.
+    Durable {
+        /// The message.
+        message: Arc<Message>,
+        /// The member it was given to; without one it is for all subscribers of that shard.
+        member: Option<Arc<Member>>,
+        /// What to answer.
+        receipt: Receipt,
+    },
+    /// The answer: the message is as safe as the sender was asked to keep it till now.
+    Stored {
+        /// Whose.
+        receipt: Receipt,
+    },
 }
 
 /// A connection on its way to its home shard.
@@ -162,7 +179,8 @@ impl Shard {
             bytes_max: settings.session.queued_bytes_max,
             drop_oldest: settings.session.drop_policy == super::DropPolicy::Oldest,
         };
-        Self {
+        let journal = shared.durable.as_ref().map(|durable| Box::new(Journal::new(durable, id, now)));
+        let mut shard = Self {
             id,
             wire,
             sessions: Slots::new(),
@@ -179,11 +197,14 @@ impl Shard {
             next_ticket: 1,
             tickets: BTreeMap::new(),
             sys: Sys::default(),
+            journal,
             is_shutting_down: false,
             properties: Vec::new(),
             random: seed ^ u64::from(id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15),
             shared,
-        }
+        };
+        shard.restore(now);
+        shard
     }
 
     /// A transport was accepted: its CONNECT is awaited.
@@ -221,6 +242,7 @@ impl Shard {
         let wants = match conn.phase {
             Phase::Closing => return false,
             Phase::Authenticating(_, Some(_)) => conn.partial.len() < AUTHENTICATING_BYTES_MAX,
+            _ if self.journal.as_ref().is_some_and(|journal| journal.is_full(id)) => false,
             _ => !(is_over && conn.is_publisher),
         };
         if !wants && !conn.is_paused {
@@ -280,6 +302,12 @@ impl Shard {
                     self.wire.frames.clear();
                     self.deliver_to_member(now, member, &mut parcel);
                 }
+                Envelope::Durable { message, member, receipt } => self.take_over(now, &message, member, receipt),
+                Envelope::Stored { receipt } => {
+                    if let Some(journal) = &mut self.journal {
+                        journal.handle_stored(now, receipt);
+                    }
+                }
             }
         }
     }
@@ -320,6 +348,12 @@ impl Shard {
     pub fn poll_output(&mut self) -> Option<Output> {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
+        }
+        if self.journal.is_some() {
+            self.settle_journal();
+            if let Some(output) = self.outputs.pop_front() {
+                return Some(output);
+            }
         }
         if self.staged_count == 0 {
             return None;
@@ -368,6 +402,7 @@ impl Shard {
     pub fn is_settled(&self) -> bool {
         self.wire.unsent_bytes() == 0
             && self.staged_count == 0
+            && self.journal.as_ref().is_none_or(|journal| journal.is_settled())
             && self.sessions.iter().all(|(_, session)| {
                 session.conn.is_none()
                     || (session.state.inflight() == 0 && session.state.pending() == 0 && session.retained.is_empty())
@@ -430,9 +465,9 @@ impl Shard {
         self.outputs.push_back(Output::Resume { conns });
     }
 
-    /// Bytes in outboxes and queues.
+    /// Bytes in outboxes and queues, and on their way to the store.
     pub(super) fn held_bytes(&self) -> usize {
-        self.wire.unsent_bytes() + self.queued_bytes
+        self.wire.unsent_bytes() + self.queued_bytes + self.journal.as_ref().map_or(0, |journal| journal.bytes())
     }
 
     fn is_over_bounds(&self) -> bool {
