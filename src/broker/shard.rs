@@ -490,7 +490,8 @@ impl Shard {
             if rest.is_empty() {
                 return used;
             }
-            match frame::cut(rest, limits.packet_bytes_max) {
+            let packet_bytes_max = packet_bytes_max(conn, &limits);
+            match frame::cut(rest, packet_bytes_max) {
                 Ok(Cut::NeedMore(_)) => {
                     if let Err(error) = check_start(conn, rest) {
                         self.fault(now, id, &error);
@@ -694,6 +695,14 @@ fn announced_version(frame: Frame<'_>) -> Option<Version> {
     }
 }
 
+/// The largest packet taken now: from a stranger, no more than the greatest CONNECT that makes sense.
+fn packet_bytes_max(conn: &Conn, limits: &Limits) -> u32 {
+    match conn.phase {
+        Phase::AwaitConnect | Phase::Authenticating(..) => limits.packet_bytes_max.min(CONNECT_BYTES_MAX),
+        _ => limits.packet_bytes_max,
+    }
+}
+
 /// Refuses early what can never become an acceptable packet: anything but a CONNECT of sensible size as the first.
 fn check_start(conn: &Conn, start: &[u8]) -> Result<(), DecodeError> {
     if !matches!(conn.phase, Phase::AwaitConnect) {
@@ -709,6 +718,9 @@ fn check_start(conn: &Conn, start: &[u8]) -> Result<(), DecodeError> {
 
 /// Routes a shard remembers: 64 MiB at most.
 const ROUTE_CACHE: CacheLimits = CacheLimits { entries_max: 65_536, bytes_max: 64 << 20 };
+
+/// Largest CONNECT or AUTH: five fields of 64 KiB, and as much again in properties.
+const CONNECT_BYTES_MAX: u32 = 1 << 20;
 
 /// Some bridges mark themselves in the protocol level.
 const BRIDGE_BIT: u8 = 0x80;

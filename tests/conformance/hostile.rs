@@ -56,10 +56,7 @@ fn a_stranger_cannot_make_the_broker_hold_megabytes() {
 fn a_connect_with_every_field_at_its_limit_is_taken() {
     on_all_versions(|bench, version| {
         let most = "x".repeat(usize::from(u16::MAX));
-        let connect = Connect::new(&most)
-            .will(Will::new(&most, &most))
-            .username(&most)
-            .password(most.as_bytes());
+        let connect = Connect::new(&most).will(Will::new(&most, &most)).username(&most).password(most.as_bytes());
         bench.accepted(version, &connect).0.expect_healthy();
     });
 }

@@ -4,9 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use ferromq::{
-    codec::{
-        Properties, Property, QoS, ReasonCode, SubscriptionOptions, Text, TopicFilter, TopicName, Will, topic,
-    },
+    codec::{Properties, Property, QoS, ReasonCode, SubscriptionOptions, Text, TopicFilter, TopicName, Will, topic},
     session::client::{
         ClientSession, CloseReason, Connected, Event as Told, Message, Outgoing, Payload, SessionOptions,
         SubscribeRequest,
@@ -332,10 +330,15 @@ impl World {
                 message.attempts += 1;
             }
         }
+        let kept_us = u64::from(actor.habits.expiry_s).saturating_mul(1_000_000);
         if connected.session_present {
+            // The session may have expired, and another begun by a CONNECT whose CONNACK never arrived: its
+            // subscriptions are then gone, and nothing tells the client.
+            if actor.heard_us.is_some_and(|heard| now_us >= heard.saturating_add(kept_us)) {
+                actor.subscriptions.values_mut().for_each(|held| held.since = None);
+            }
             return Ok(());
         }
-        let kept_us = u64::from(actor.habits.expiry_s).saturating_mul(1_000_000);
         if actor.heard_us.is_some_and(|heard| now_us < heard.saturating_add(kept_us)) {
             return Err(format!("client {client} has lost its session too early"));
         }
