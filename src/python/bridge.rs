@@ -52,6 +52,7 @@ pub(crate) enum Outcome {
     /// With the end of a publication.
     Published(Result<PublishAck, Error>),
     /// With what this makes on the thread of the loop.
+    #[allow(clippy::type_complexity)] // named once, here
     Made(Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>),
 }
 
