@@ -136,8 +136,10 @@ impl ClientSession {
             message = message.with_topic(topic);
         }
         if let Some(packet_id) = publish.packet_id {
-            let Some(ack) = self.receive(packet_id, publish)? else { return Ok(()) };
-            message = message.with_ack(ack);
+            match self.receive(packet_id, publish)? {
+                Taken::Before => return Ok(()),
+                Taken::Now(ack) => message = message.with_ack(ack),
+            }
         }
         if let Some(handle) = deliver(&mut self.events, message) {
             self.acknowledge(handle, ReasonCode::Success);
@@ -160,23 +162,22 @@ impl ClientSession {
         Ok(None)
     }
 
-    /// Books a QoS 1 or 2 message. `None`: it was handed out before. `Some(None)`: it is acknowledged already.
-    #[allow(clippy::option_option)] // the two absences differ, as said
-    fn receive(&mut self, id: PacketId, publish: &PublishRef<'_>) -> Result<Option<Option<AckHandle>>, Violation> {
+    /// Books a QoS 1 or 2 message.
+    fn receive(&mut self, id: PacketId, publish: &PublishRef<'_>) -> Result<Taken, Violation> {
         let exactly_once = publish.qos == QoS::ExactlyOnce;
         match self.session.handle_publish(id, publish.qos, publish.dup) {
             Received::New if self.options.ack_mode == AckMode::Application => {
-                Ok(Some(Some(self.acks.push(id, exactly_once))))
+                Ok(Taken::Now(Some(self.acks.push(id, exactly_once))))
             }
             Received::New => {
                 self.send_ack(id, exactly_once, ReasonCode::Success);
-                Ok(Some(None))
+                Ok(Taken::Now(None))
             }
             // [MQTT-4.3.3-10] the same identifier is the same message until PUBREL, whatever DUP says.
             Received::Duplicate | Received::InUse if exactly_once => {
                 self.acks.repeat(id);
                 self.send_acks();
-                Ok(None)
+                Ok(Taken::Before)
             }
             Received::Duplicate | Received::InUse => {
                 Err(Violation::protocol("QoS 1 PUBLISH with the packet identifier of an unreleased QoS 2 message"))
@@ -190,8 +191,8 @@ impl ClientSession {
     }
 
     fn handle_pubrel(&mut self, packet_id: PacketId) {
-        let known = self.session.handle_pubrel(packet_id);
-        let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+        let is_known = self.session.handle_pubrel(packet_id);
+        let reason = if is_known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         // [MQTT-4.3.3-11]
         write_ack(&mut self.out, self.options.version, PUBCOMP, packet_id.get(), reason);
     }
@@ -226,7 +227,7 @@ impl ClientSession {
 
     /// The server is at fault: tell it (MQTT 5, once connected), and end the connection [MQTT-4.13.1-1].
     fn fail(&mut self, fault: Fault) {
-        let reason = match &fault {
+        let reason = match fault {
             Fault::Violation(violation) => violation.reason,
             Fault::TooLarge { .. } => ReasonCode::PacketTooLarge,
         };
@@ -245,7 +246,16 @@ trait Deliver: FnMut(&mut VecDeque<Event>, Message) -> Option<AckHandle> {}
 
 impl<F: FnMut(&mut VecDeque<Event>, Message) -> Option<AckHandle>> Deliver for F {}
 
+/// What a QoS 1 or 2 PUBLISH turned out to be.
+enum Taken {
+    /// New; with a handle if the application is to acknowledge it, else that is done.
+    Now(Option<AckHandle>),
+    /// A message that was handed out before.
+    Before,
+}
+
 /// What ends a connection.
+#[derive(Clone, Copy)]
 enum Fault {
     Violation(Violation),
     TooLarge { len: u32, max: u32 },
