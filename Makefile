@@ -95,7 +95,7 @@ lint: $(VENV)/.stamp-dev $(VENV)/.stamp-build
 	$(CARGO) fmt --check
 	$(CARGO) clippy --lib --bins -- -D warnings
 	$(PYO3_ENV) $(CARGO) clippy --lib --features python -- -D warnings
-	$(CARGO) clippy --all-targets -- -D warnings -A clippy::pedantic
+	$(CARGO) clippy --all-targets -- -D warnings -A clippy::all -A clippy::pedantic -A clippy::unwrap_used
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(PY) -m mypy

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     codec::{
-        Ack, Connect, Decoder, Limits, Packet, PacketType, Properties, Property, Publish, QoS, ReasonCode, Subscribe, Subscription,
-        SubscriptionOptions, Text, TopicFilter, TopicName, Version, Will,
+        Ack, Connect, Decoder, Limits, Packet, PacketType, Properties, Property, Publish, QoS, ReasonCode, Subscribe,
+        Subscription, SubscriptionOptions, Text, TopicFilter, TopicName, Version, Will,
     },
     router::ShardId,
 };
