@@ -50,9 +50,9 @@ where
     };
     let result = match arguments.command {
         Command::Broker(arguments) => broker::run(arguments),
-        Command::Pub(arguments) => in_runtime(publish::run(arguments)),
+        Command::Pub(arguments) => in_runtime(unless_interrupted(publish::run(arguments))),
         Command::Sub(arguments) => in_runtime(subscribe::run(arguments)),
-        Command::Rr(arguments) => in_runtime(request::run(arguments)),
+        Command::Rr(arguments) => in_runtime(unless_interrupted(request::run(arguments))),
     };
     result.unwrap_or_else(|failure| {
         eprintln!("ferromq: {}", failure.message);
@@ -87,15 +87,17 @@ impl<E: std::error::Error> From<E> for Failure {
 /// What a command comes to.
 type Outcome = Result<u8, Failure>;
 
-/// Runs a client command on a runtime of its own, until it ends or is interrupted.
+/// Runs a client command on a runtime of its own.
 fn in_runtime(command: impl Future<Output = Outcome>) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        tokio::select! {
-            outcome = command => outcome,
-            signal = interrupted() => signal.map(|()| EXIT_OK),
-        }
-    })
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+}
+
+/// Does something until it is done or the process is asked to end, which is no failure.
+async fn unless_interrupted(work: impl Future<Output = Outcome>) -> Outcome {
+    tokio::select! {
+        outcome = work => outcome,
+        signal = interrupted() => signal.map(|()| EXIT_OK),
+    }
 }
 
 /// Returns when the process is asked to end.
