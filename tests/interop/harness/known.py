@@ -43,8 +43,8 @@ FAULTS = [
         transport="ws",
         hangs=True,
     ),
-    Fault(test="test_messages_wait_for_an_offline_subscriber_in_order", reason=OURS, client="ferromq-py"),
-    Fault(test="test_a_subscriber_that_was_cut_off_gets_what_it_missed", reason=OURS, client="ferromq-py"),
+    Fault(test="test_messages_wait_for_an_offline_subscriber_in_order", reason=OURS, client="ferromq-py", hangs=True),
+    Fault(test="test_a_subscriber_that_was_cut_off_gets_what_it_missed", reason=OURS, client="ferromq-py", hangs=True),
     Fault(
         test="test_a_disconnect_takes_the_will_along",
         reason="mosquitto_sub 2.0 answers SIGTERM with DISCONNECT 0x04, which asks for the will",
