@@ -148,7 +148,7 @@ impl Options {
             match arg.as_str() {
                 "--test" => options.duration = Duration::from_millis(20),
                 "--shards" => {
-                    options.shards = vec![args.next().and_then(|n| n.parse().ok()).expect("a number of shards")]
+                    options.shards = vec![args.next().and_then(|n| n.parse().ok()).expect("a number of shards")];
                 }
                 "--seconds" => {
                     let seconds = args.next().and_then(|n| n.parse().ok()).expect("a number of seconds");
@@ -195,7 +195,7 @@ fn run(scenario: &Scenario, shards: usize, duration: Duration) {
         check_no_drops(&broker.handle());
     }
     let elapsed = start.elapsed();
-    let cpu = shard_cpu().zip(cpu_before).map(|(after, before)| after - before);
+    let cpu = shard_cpu().zip(cpu_before).map(|(after, before)| after.saturating_sub(before));
     load.is_over.store(true, Ordering::Release);
     broker.shutdown();
     reader.join().expect("the reader ends with its connections");

@@ -1,4 +1,6 @@
 //! Starting and stopping: errors that say what to do, goodbyes that arrive, nothing left behind.
+#![cfg(feature = "net")]
+#![allow(clippy::unwrap_used)] // clippy.toml allows it in test functions, these are their helpers
 
 mod net_support;
 
@@ -26,9 +28,9 @@ fn shutdown_tells_version_5_why_and_publishes_wills() {
         let handle = broker.handle();
         let mut modern: Vec<_> = (0..8).map(|n| Client::connect(&url, &format!("modern-{n}"))).collect();
         let old = Options { version: Version::V3_1_1, ..Options::default() };
-        let mut older: Vec<_> = (0..8).map(|n| Client::connect_with(&url, &format!("old-{n}"), old.clone())).collect();
+        let mut older: Vec<_> = (0..8).map(|n| Client::connect_with(&url, &format!("old-{n}"), &old)).collect();
         let willing = Options { will: Some(("last/words", "goodbye")), ..Options::default() };
-        let mut testator = Client::connect_with(&url, "testator", willing);
+        let mut testator = Client::connect_with(&url, "testator", &willing);
         let mut half_open = tcp(net_support::address(&url));
         broker.shutdown();
         for client in &mut modern {
@@ -120,7 +122,7 @@ fn two_hundred_brokers_leave_nothing_behind() {
         client.send(&packet);
         client.recv_publish();
         let memory = broker.connect_memory().unwrap();
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             client.disconnect();
             broker.shutdown();
         } else {

@@ -1,4 +1,6 @@
 //! Peers that are slow, silent, too many or still being judged: those beside them do not notice.
+#![cfg(feature = "net")]
+#![allow(clippy::unwrap_used)] // clippy.toml allows it in test functions, these are their helpers
 
 mod net_support;
 
@@ -168,7 +170,9 @@ fn a_flood_of_connections_does_not_reach_the_clients_beside_it() {
             healthy.send(&packet);
             assert_eq!(healthy.recv_publish().payload, n.to_string());
         }
-        floods.into_iter().for_each(|flood| flood.join().unwrap());
+        for flood in floods {
+            flood.join().unwrap();
+        }
         let handle = broker.handle();
         let flooded = (THREADS * CONNECTIONS) as u64;
         eventually("all of them have come", || handle.stats().connections_opened > flooded);
@@ -211,14 +215,14 @@ fn an_authenticator_that_waits_holds_up_nobody_else() {
                 let mut client = Client::open(&url);
                 // What is sent behind CONNECT waits with it.
                 let options = Options { username: Some("slow"), ..Options::default() };
-                client.handshake("slow", options).reason
+                client.handshake("slow", &options).reason
             }
         });
         let as_user = |name| Options { username: Some(name), ..Options::default() };
-        let mut quick = Client::connect_with(&url, "quick", as_user("quick"));
+        let mut quick = Client::connect_with(&url, "quick", &as_user("quick"));
         quick.ping();
-        assert_eq!(Client::try_connect(&url, "wrong", as_user("wrong")).1.reason, ReasonCode::BadUserNameOrPassword);
-        let (mut broken, connack) = Client::try_connect(&url, "broken", as_user("broken"));
+        assert_eq!(Client::try_connect(&url, "wrong", &as_user("wrong")).1.reason, ReasonCode::BadUserNameOrPassword);
+        let (mut broken, connack) = Client::try_connect(&url, "broken", &as_user("broken"));
         assert_eq!(connack.reason, ReasonCode::UnspecifiedError);
         broken.recv_end();
         quick.ping();
@@ -283,7 +287,7 @@ fn running_out_of_descriptors_postpones_connections_and_keeps_those_there_are() 
     let last = waiting.pop().unwrap();
     drop(waiting);
     let mut late = Client::raw(last);
-    assert_eq!(late.handshake("late", Options::default()).reason, ReasonCode::Success);
+    assert_eq!(late.handshake("late", &Options::default()).reason, ReasonCode::Success);
     healthy.ping();
 }
 

@@ -1,4 +1,6 @@
 //! Several shards are one broker: connections reach their home, messages stay in order, sessions are taken over.
+#![cfg(feature = "net")]
+#![allow(clippy::unwrap_used)] // clippy.toml allows it in test functions, these are their helpers
 
 mod net_support;
 
@@ -18,11 +20,11 @@ fn a_session_is_taken_over_whatever_shard_the_new_connection_reaches() {
     for shards in [1, 2, 4] {
         let (broker, url) = broker(|builder| builder.shards(shards));
         let options = Options { clean_start: false, session_expiry: 60, ..Options::default() };
-        let mut current = Client::connect_with(&url, "wanderer", options.clone());
+        let mut current = Client::connect_with(&url, "wanderer", &options);
         current.subscribe("t", QoS::AtLeastOnce);
         // Enough connections that every shard has accepted one of them.
         for round in 0..16 {
-            let (mut next, connack) = Client::try_connect(&url, "wanderer", options.clone());
+            let (mut next, connack) = Client::try_connect(&url, "wanderer", &options);
             assert!(connack.session_present, "{shards} shards, round {round}");
             let packets = current.recv_end();
             assert!(
@@ -59,8 +61,8 @@ fn what_is_sent_behind_connect_survives_the_move_to_the_home_shard() {
             let mut bytes = connect_bytes(&id);
             client.version = ferromq::codec::Version::V3_1_1;
             // More than one read's worth, so that some of it is still in the kernel when the connection moves.
-            for k in 0..2000 {
-                let packet = client.publish_packet(&format!("early/{n}"), vec![k as u8; 64], QoS::AtLeastOnce);
+            for k in 0..2000_usize {
+                let packet = client.publish_packet(&format!("early/{n}"), vec![(k % 256) as u8; 64], QoS::AtLeastOnce);
                 packet.encode(client.version, &mut bytes).unwrap();
             }
             client.stream.write_all(&bytes).unwrap();
@@ -98,8 +100,12 @@ fn ten_thousand_messages_of_each_qos_arrive_in_order_across_shards() {
                     thread::spawn(move || send_in_windows(&mut client, n, MESSAGES / publishers, qos))
                 })
                 .collect();
-            senders.into_iter().for_each(|sender| sender.join().unwrap());
-            subscribers.into_iter().for_each(|subscriber| subscriber.join().unwrap());
+            for sender in senders {
+                sender.join().unwrap();
+            }
+            for subscriber in subscribers {
+                subscriber.join().unwrap();
+            }
         }
         // Subscribers leave without waiting for the end of their last exchanges.
         let stats = broker.handle().stats();
@@ -191,8 +197,12 @@ fn a_full_inbox_holds_back_the_publisher_and_loses_nothing() {
             thread::spawn(move || send_in_windows(&mut client, n, MESSAGES, QoS::AtLeastOnce))
         })
         .collect();
-    publishers.into_iter().for_each(|thread| thread.join().unwrap());
-    subscribers.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in publishers {
+        thread.join().unwrap();
+    }
+    for thread in subscribers {
+        thread.join().unwrap();
+    }
     let handle = broker.handle();
     assert!(handle.net_stats().inboxes_full > 0);
     let stats = handle.stats();

@@ -1,4 +1,6 @@
 //! Every transport carries MQTT: TCP, Unix socket, WebSocket, in-process duplex; one broker, many listeners.
+#![cfg(feature = "net")]
+#![allow(clippy::unwrap_used)] // clippy.toml allows it in test functions, these are their helpers
 
 mod net_support;
 
@@ -66,7 +68,7 @@ fn clients_of_every_transport_meet_in_one_broker() {
         let mut clients: Vec<_> = broker.listeners().iter().map(Client::open).collect();
         clients.push(Client::raw(Blocking::connect(&broker)));
         for (index, client) in clients.iter_mut().enumerate() {
-            let connack = client.handshake(&format!("client-{index}"), Options::default());
+            let connack = client.handshake(&format!("client-{index}"), &Options::default());
             assert_eq!(connack.reason, ReasonCode::Success);
             client.subscribe("all/#", QoS::AtLeastOnce);
         }
@@ -124,7 +126,7 @@ fn a_peer_that_closes_its_direction_reads_what_was_due_to_it() {
     observer.subscribe("will", QoS::AtMostOnce);
     let mut stream = tcp(address(&url));
     let mut client = Client::raw(stream.try_clone().unwrap());
-    client.handshake("half", Options { will: Some(("will", "gone")), ..Options::default() });
+    client.handshake("half", &Options { will: Some(("will", "gone")), ..Options::default() });
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     // MQTT knows no half-open connection: the broker takes it as lost.
     assert_eq!(observer.recv_publish().payload, "gone");
@@ -278,7 +280,7 @@ fn a_dropped_duplex_is_a_lost_connection() {
         let mut observer = Client::connect(&url, "observer");
         observer.subscribe("will", QoS::AtMostOnce);
         let mut client = Client::raw(Blocking::connect(&broker));
-        client.handshake("memory", Options { will: Some(("will", "gone")), ..Options::default() });
+        client.handshake("memory", &Options { will: Some(("will", "gone")), ..Options::default() });
         drop(client);
         assert_eq!(observer.recv_publish().payload, "gone");
     }
@@ -290,7 +292,7 @@ fn a_duplex_reads_the_end_when_the_broker_shuts_down() {
     let handle = broker.handle();
     let mut clients: Vec<_> = (0..4).map(|_| Client::raw(Blocking::connect(&broker))).collect();
     for (index, client) in clients.iter_mut().enumerate() {
-        client.handshake(&format!("memory-{index}"), Options::default());
+        client.handshake(&format!("memory-{index}"), &Options::default());
     }
     broker.shutdown();
     for client in &mut clients {

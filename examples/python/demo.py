@@ -1,20 +1,21 @@
-"""This machine's telemetry as a fleet of devices, through a broker inside this process, into a live table.
+"""This machine as a fleet of devices: live telemetry through a broker inside this process.
 
-`make demo` runs it; `--seconds` and `--devices` say how long and how many. An independent paho-mqtt client on the same
-broker's TCP port shows that it is MQTT and no shortcut. It ends by itself, with a summary.
+    make demo                     or: python examples/python/demo.py --seconds 20 --devices 50
+
+Sensors read the machine many times a second (CPU cores, memory, disks, network, processes). Each device is an MQTT
+client of its own that publishes what it reads. One consumer subscribes with wildcards and shows rates, last values and
+latencies. An independent client, Eclipse Paho, listens to the same port: it must see every message, too.
 """
-
-from __future__ import annotations
 
 import argparse
 import asyncio
-import statistics
+import contextlib
 import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import ferromq
 import paho.mqtt.client as paho
@@ -23,216 +24,251 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+MEBI = 2**20
 
-SAMPLES_PER_SECOND = 20
-LATENCIES_KEPT = 10_000
+
+@dataclass(frozen=True)
+class Reading:
+    """One value of one sensor."""
+
+    sensor: str
+    metric: str
+    value: float
+    unit: str
 
 
 @dataclass
-class Series:
-    """What the consumer knows of one metric."""
+class Metric:
+    """What the consumer knows of one kind of reading."""
 
-    count: int = 0
+    devices: set[str] = field(default_factory=set)
+    messages: int = 0
     last: float = 0.0
     unit: str = ""
-    devices: set[str] = field(default_factory=set)
+    recent: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=5_000))
+
+    def add(self, device: str, value: float, unit: str, latency: float) -> None:
+        """Take in one reading."""
+        self.devices.add(device)
+        self.messages += 1
+        self.last, self.unit = value, unit
+        self.recent.append((time.monotonic(), latency))
+
+    def rate(self) -> float:
+        """Messages a second, of late."""
+        if len(self.recent) < 2:  # noqa: PLR2004 - a rate needs an interval
+            return 0.0
+        span = max(time.monotonic() - self.recent[0][0], 1e-3)
+        return len(self.recent) / span
 
 
 @dataclass
-class Monitor:
-    """What the consumer has seen."""
+class Count:
+    """What was published and what arrived."""
 
-    started: float = field(default_factory=time.monotonic)
-    series: dict[str, Series] = field(default_factory=dict)
-    latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
-    from_paho: int = 0
+    published: int = 0
+    consumed: int = 0
+    paho_received: int = 0
+    paho_answered: int = 0
+    metrics: dict[str, Metric] = field(default_factory=dict)
 
-    def take(self, message: ferromq.Message) -> None:
-        """Take one reading in."""
+
+def read_machine() -> list[Reading]:
+    """Everything that this machine says of itself now."""
+    cores = [Reading(f"cpu{n}", "load", load, "%") for n, load in enumerate(psutil.cpu_percent(percpu=True))]
+    memory, swap, own = psutil.virtual_memory(), psutil.swap_memory(), psutil.Process()
+    readings = [
+        Reading("memory", "used", memory.used / MEBI, "MiB"),
+        Reading("memory", "available", memory.available / MEBI, "MiB"),
+        Reading("memory", "swap", swap.used / MEBI, "MiB"),
+        Reading("processes", "count", len(psutil.pids()), ""),
+        Reading("processes", "threads", own.num_threads(), ""),
+        Reading("processes", "resident", own.memory_info().rss / MEBI, "MiB"),
+    ]
+    if disks := psutil.disk_io_counters():
+        readings.append(Reading("disk", "read", disks.read_bytes / MEBI, "MiB"))
+        readings.append(Reading("disk", "written", disks.write_bytes / MEBI, "MiB"))
+    if network := psutil.net_io_counters():
+        readings.append(Reading("network", "received", network.bytes_recv / MEBI, "MiB"))
+        readings.append(Reading("network", "sent", network.bytes_sent / MEBI, "MiB"))
+    return cores + readings
+
+
+class Machine:
+    """The machine, read many times a second on a thread of its own, so that no device waits for it."""
+
+    def __init__(self, hertz: float) -> None:
+        """Read it once."""
+        self.interval = 1 / hertz
+        self.sensors: dict[str, list[Reading]] = {}
+        self.update(read_machine())
+
+    def update(self, readings: list[Reading]) -> None:
+        """Sort readings by sensor."""
+        self.sensors = {}
+        for reading in readings:
+            self.sensors.setdefault(reading.sensor, []).append(reading)
+
+    async def watch(self) -> None:
+        """Read it again and again."""
+        while True:
+            started = time.monotonic()
+            self.update(await asyncio.to_thread(read_machine))
+            await asyncio.sleep(max(0.0, started + self.interval - time.monotonic()))
+
+
+async def device(broker: ferromq.Broker, number: int, machine: Machine, count: Count, stop: asyncio.Event) -> None:
+    """One device of the fleet: announces itself, publishes what its sensor reads, and says goodbye."""
+    sensor = list(machine.sensors)[number % len(machine.sensors)]
+    name = f"{sensor}-{number:03}"
+    will = ferromq.Will(f"fleet/{name}/state", "vanished", qos=1, retain=True)
+    async with ferromq.Client(broker.url, client_id=name, will=will) as client:
+        await client.publish(f"fleet/{name}/state", "online", qos=1, retain=True)
+        due = time.monotonic()
+        while not stop.is_set():
+            for reading in machine.sensors[sensor]:
+                body = {"at": time.time(), "value": reading.value, "unit": reading.unit}
+                await client.publish(f"fleet/{name}/{reading.metric}", body, encode="json", qos=1)
+                count.published += 1
+            due = max(due + machine.interval, time.monotonic())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), due - time.monotonic())
+        await client.publish(f"fleet/{name}/state", "offline", qos=1, retain=True)
+
+
+async def consume(messages: ferromq.Subscription[ferromq.Message], count: Count) -> None:
+    """Take in the readings of the whole fleet."""
+    async for message in messages:
+        device, name = message.params["device"], message.params["metric"]
+        if name == "state":
+            continue
+        if device == "paho":
+            count.paho_answered += 1
+            continue
         reading = message.json()
-        series = self.series.setdefault(message.params["metric"], Series())
-        series.count += 1
-        series.last, series.unit = reading["value"], reading["unit"]
-        series.devices.add(message.params["device"])
-        self.latencies_ms.append((time.time_ns() - reading["sent_ns"]) / 1e6)
-
-    @property
-    def count(self) -> int:
-        """Readings so far."""
-        return sum(series.count for series in self.series.values())
-
-    def percentile(self, percent: int) -> float:
-        """End-to-end latency, milliseconds."""
-        if len(self.latencies_ms) < 2:  # noqa: PLR2004 - quantiles needs two
-            return 0.0
-        return statistics.quantiles(self.latencies_ms, n=100, method="inclusive")[percent - 1]
-
-    def table(self) -> Table:
-        """Show everything at a glance."""
-        seconds = max(time.monotonic() - self.started, 1e-3)
-        latency = f"latency p50 {self.percentile(50):.2f} ms, p99 {self.percentile(99):.2f} ms"
-        table = Table(title=f"{self.count} readings, {self.count / seconds:,.0f} a second, {latency}")
-        for column, align in [("metric", "left"), ("devices", "right"), ("readings", "right"), ("a second", "right")]:
-            table.add_column(column, justify=align)
-        table.add_column("last value", justify="right")
-        for metric, series in sorted(self.series.items()):
-            rate = f"{series.count / seconds:,.0f}"
-            value = f"{series.last:,.1f} {series.unit}"
-            table.add_row(metric, str(len(series.devices)), str(series.count), rate, value)
-        return table
+        metric = count.metrics.setdefault(f"{device.split('-')[0]} {name}", Metric())
+        metric.add(device, reading["value"], reading["unit"], time.time() - reading["at"])
+        count.consumed += 1
 
 
-class Witness:
-    """A paho-mqtt client on the broker's port: counts what it sees and publishes a greeting of its own."""
+@contextlib.contextmanager
+def independent_client(port: int, count: Count) -> Iterator[None]:
+    """Eclipse Paho on the broker's port, in a thread of its own: listens to all, and publishes a few messages."""
+    subscribed = threading.Event()
 
-    def __init__(self, port: int) -> None:
-        """Connect and wait until subscribed."""
-        self.seen = 0
-        self.subscribed = threading.Event()
-        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
-        self.client.on_connect = lambda client, *_: client.subscribe("fleet/#")
-        self.client.on_subscribe = lambda *_: self.subscribed.set()
-        self.client.on_message = self._count
-        self.client.connect("127.0.0.1", port)
-        self.client.loop_start()
-        if not self.subscribed.wait(timeout=10):
-            raise TimeoutError("paho-mqtt did not get its SUBACK within 10 s")
+    def on_message(client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
+        if message.topic.endswith("/state") or message.topic.startswith("fleet/paho/"):
+            return
+        count.paho_received += 1
+        if count.paho_received % 100 == 1:
+            client.publish("fleet/paho/seen", str(count.paho_received), qos=1)
 
-    def _count(self, *_: object) -> None:
-        self.seen += 1
-
-    def greet(self) -> None:
-        """Publish as any MQTT client would."""
-        self.client.publish("witness/paho", b"hello from paho-mqtt", qos=1)
-
-    def close(self) -> None:
-        """Disconnect."""
-        self.client.disconnect()
-        self.client.loop_stop()
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
+    client.on_connect = lambda client, *_: client.subscribe("fleet/#", qos=1)
+    client.on_subscribe = lambda *_: subscribed.set()
+    client.on_message = on_message
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    subscribed.wait(10)
+    try:
+        yield
+    finally:
+        client.disconnect()
+        client.loop_stop()
 
 
-def readings() -> Iterator[tuple[str, float, str]]:
-    """Yield what the machine says of itself now: metric, value, unit."""
-    for core, percent in enumerate(psutil.cpu_percent(percpu=True)):
-        yield f"cpu{core}", percent, "%"
-    memory = psutil.virtual_memory()
-    yield "memory-used", memory.used / 2**20, "MiB"
-    yield "memory-free", memory.available / 2**20, "MiB"
-    if disk := psutil.disk_io_counters():
-        yield "disk-read", disk.read_bytes / 2**20, "MiB"
-        yield "disk-written", disk.write_bytes / 2**20, "MiB"
-    network = psutil.net_io_counters()
-    yield "net-received", network.bytes_recv / 2**20, "MiB"
-    yield "net-sent", network.bytes_sent / 2**20, "MiB"
-    yield "processes", len(psutil.pids()), ""
-    yield "load", psutil.getloadavg()[0], ""
-
-
-async def run_device(number: int, url: str, ends: float) -> int:
-    """One device: a client of its own that publishes its share of the readings. Returns how many."""
-    device, published = f"device-{number:03}", 0
-    will = ferromq.Will(f"status/{device}", b"lost", retain=True)
-    async with ferromq.Client(url, client_id=device, will=will) as client:
-        next_sample = time.monotonic() + number / SAMPLES_PER_SECOND / 100
-        while time.monotonic() < ends:
-            for metric, value, unit in readings():
-                reading = {"value": value, "unit": unit, "sent_ns": time.time_ns()}
-                await client.publish(f"fleet/{device}/{metric}", reading, encode="json")
-                published += 1
-            next_sample += 1 / SAMPLES_PER_SECOND
-            await asyncio.sleep(max(0.0, next_sample - time.monotonic()))
-        await client.publish(f"status/{device}", b"done", qos=1, retain=True)
-    return published
-
-
-async def consume(broker: ferromq.Broker, monitor: Monitor, ready: asyncio.Event) -> None:
-    """Take every reading in; over the in-process pipe, without a socket."""
-    async with (
-        ferromq.Client(broker) as client,
-        client.subscribe("fleet/{device}/{metric}", maxsize=1_000_000) as stream,
-    ):
-        ready.set()
-        async for message in stream:
-            monitor.take(message)
-
-
-async def listen_to_paho(broker: ferromq.Broker, monitor: Monitor, ready: asyncio.Event) -> None:
-    """Count what the foreign client publishes."""
-    async with ferromq.Client(broker) as client, client.subscribe("witness/#", qos=1) as stream:
-        ready.set()
-        async for _ in stream:
-            monitor.from_paho += 1
-
-
-async def show(monitor: Monitor, console: Console, ends: float) -> None:
-    """Redraw the table a few times a second; on no terminal, a line a second."""
-    if not console.is_terminal:
-        while time.monotonic() < ends:
-            await asyncio.sleep(1)
-            print(f"{monitor.count} readings, p50 {monitor.percentile(50):.2f} ms, p99 {monitor.percentile(99):.2f} ms")
-        return
-    with Live(monitor.table(), console=console, auto_refresh=False) as live:
-        while time.monotonic() < ends:
-            await asyncio.sleep(0.2)
-            live.update(monitor.table(), refresh=True)
-
-
-async def main(seconds: float, devices: int) -> bool:
-    """Run the whole demo; whether everything arrived everywhere."""
-    console, monitor = Console(), Monitor()
-    async with ferromq.Broker() as broker:
-        console.print(f"broker on {broker.url}, inside this process; {devices} devices for {seconds:g} s")
-        ready = [asyncio.Event(), asyncio.Event()]
-        consumers = [
-            asyncio.create_task(consume(broker, monitor, ready[0])),
-            asyncio.create_task(listen_to_paho(broker, monitor, ready[1])),
-        ]
-        for event in ready:
-            await event.wait()
-        witness = await asyncio.to_thread(Witness, int(broker.url.rsplit(":", 1)[1]))
-        witness.greet()
-        monitor.started = time.monotonic()
-        ends = monitor.started + seconds
-        table = asyncio.create_task(show(monitor, console, ends))
-        published = sum(await asyncio.gather(*(run_device(n, broker.url, ends) for n in range(devices))))
-        await table
-        await arrivals(monitor, witness, published)
-        for task in consumers:
-            task.cancel()
-        await asyncio.gather(*consumers, return_exceptions=True)
-        await asyncio.to_thread(witness.close)
-    return summary(console, monitor, witness, published)
-
-
-async def arrivals(monitor: Monitor, witness: Witness, published: int) -> None:
-    """Wait until all has arrived, 10 seconds at most: paho-mqtt takes its time."""
+async def arrivals(broker: ferromq.Broker, messages: ferromq.Subscription[ferromq.Message], count: Count) -> None:
+    """Wait until everything has arrived everywhere; 10 seconds at most."""
+    await broker.settled(timeout=10)
     deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and min(monitor.count, witness.seen) < published:  # noqa: ASYNC110 - paho has no loop
-        await asyncio.sleep(0.05)
+    while time.monotonic() < deadline and (count.paho_received < count.published or messages.pending):  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
 
 
-def summary(console: Console, monitor: Monitor, witness: Witness, published: int) -> bool:
-    """Say what came of it."""
-    if console.is_terminal:
-        console.print()
-    else:
-        console.print(monitor.table())
-    console.print(f"published by the fleet        {published:>9}")
-    console.print(f"received by the consumer      {monitor.count:>9}")
-    console.print(f"received by paho-mqtt on TCP  {witness.seen:>9}")
-    console.print(f"received from paho-mqtt       {monitor.from_paho:>9}")
-    console.print(f"latency p50 / p99             {monitor.percentile(50):.2f} / {monitor.percentile(99):.2f} ms")
-    complete = monitor.count == witness.seen == published and monitor.from_paho == 1
-    console.print("complete: nothing was lost" if complete else "INCOMPLETE: the numbers above do not agree")
-    return complete
+def percentile(latencies: list[float], share: float) -> float:
+    """The latency, in ms, that this share of the messages kept to."""
+    return sorted(latencies)[min(int(len(latencies) * share), len(latencies) - 1)] * 1e3 if latencies else 0.0
+
+
+def table(count: Count, started: float) -> Table:
+    """The state of things."""
+    seconds = time.monotonic() - started
+    title = f"{count.consumed:,} messages in {seconds:.0f} s; paho-mqtt saw {count.paho_received:,}"
+    shown = Table(title=title, title_justify="left")
+    for heading in ("metric", "devices", "messages", "msg/s", "last", "p50 ms", "p99 ms"):
+        shown.add_column(heading, justify="left" if heading == "metric" else "right")
+    for name, metric in sorted(count.metrics.items()):
+        latencies = [latency for _, latency in metric.recent]
+        shown.add_row(
+            name,
+            str(len(metric.devices)),
+            f"{metric.messages:,}",
+            f"{metric.rate():,.0f}",
+            f"{metric.last:,.1f} {metric.unit}",
+            f"{percentile(latencies, 0.5):.2f}",
+            f"{percentile(latencies, 0.99):.2f}",
+        )
+    return shown
+
+
+async def show(console: Console, count: Count, seconds: float) -> None:
+    """Keep the table up to date on a terminal; elsewhere, a line a second."""
+    started = time.monotonic()
+    with Live(console=console, auto_refresh=False) if console.is_terminal else contextlib.nullcontext() as live:
+        while (elapsed := time.monotonic() - started) < seconds:
+            await asyncio.sleep(min(0.25 if live else 1.0, seconds - elapsed))
+            if live:
+                live.update(table(count, started), refresh=True)
+            else:
+                print(
+                    f"{count.published:,} published, {count.consumed:,} consumed, {count.paho_received:,} seen by paho"
+                )
+    if not console.is_terminal:
+        console.print(table(count, started))
+
+
+def summary(console: Console, count: Count, stats: dict[str, object], seconds: float) -> bool:
+    """Say what came out; whether all is well."""
+    latencies = [latency for metric in count.metrics.values() for _, latency in metric.recent]
+    quantiles = ", ".join(f"p{share * 100:g} {percentile(latencies, share):.2f} ms" for share in (0.5, 0.9, 0.99, 1.0))
+    checks = {
+        f"published {count.published:,}, all consumed": count.published == count.consumed > 0,
+        f"paho-mqtt saw {count.paho_received:,}, all of them": count.paho_received == count.published,
+        f"paho-mqtt was heard {count.paho_answered:,} times": count.paho_answered > 0,
+    }
+    console.print(f"\n{count.published / seconds:,.0f} messages a second, each to two clients; latency {quantiles}")
+    console.print(f"broker: {stats['bytes_received']:,} bytes in, {stats['bytes_sent']:,} bytes out")
+    for check, is_well in checks.items():
+        console.print(f"{'ok  ' if is_well else 'FAIL'} {check}", highlight=False)
+    return all(checks.values())
+
+
+async def main() -> int:
+    """Run the fleet for a while."""
+    parser = argparse.ArgumentParser(description="This machine's telemetry through an MQTT broker in this process.")
+    parser.add_argument("--seconds", type=float, default=10, help="how long to run (default 10)")
+    parser.add_argument("--devices", type=int, default=20, help="how many devices publish (default 20)")
+    parser.add_argument("--hertz", type=float, default=20, help="readings a second of each device (default 20)")
+    arguments = parser.parse_args()
+    console, count, stop = Console(), Count(), asyncio.Event()
+    machine = Machine(arguments.hertz)
+    async with ferromq.Broker() as broker, ferromq.Client(broker, client_id="dashboard") as dashboard:
+        console.print(f"broker at {broker.url}: try  ferromq sub -p {broker.port} -t 'fleet/#' -v", highlight=False)
+        async with dashboard.subscribe("fleet/{device}/{metric}", qos=1) as messages:
+            with independent_client(broker.port, count):
+                consumer = asyncio.create_task(consume(messages, count))
+                fleet = [device(broker, n, machine, count, stop) for n in range(arguments.devices)]
+                watching = asyncio.create_task(machine.watch())
+                running = asyncio.gather(*fleet)
+                await show(console, count, arguments.seconds)
+                stop.set()
+                await running
+                watching.cancel()
+                await arrivals(broker, messages, count)
+            consumer.cancel()
+            is_well = summary(console, count, broker.stats(), arguments.seconds)
+    return 0 if is_well else 1
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10, help="how long the fleet publishes (default 10)")
-    parser.add_argument("--devices", type=int, default=10, help="how many devices there are (default 10)")
-    arguments = parser.parse_args()
-    succeeded = asyncio.run(main(arguments.seconds, arguments.devices))
-    sys.exit(not succeeded)
+    sys.exit(asyncio.run(main()))

@@ -1,3 +1,6 @@
+# ruff: noqa: A002, ANN401, N818
+# A002 and N818: names are those of MQTT and of the brevity that users want. ANN401: JSON is anything, and so is what
+# event loops pass to and from awaitables.
 """The part of FerroMQ that is written in Rust. Import `ferromq` instead.
 
 Words used below: a *payload* is bytes-like (anything with the buffer protocol), `str` (sent as UTF-8) or `None`
@@ -516,7 +519,7 @@ class Session:
 class Connecting:
     """An attempt to connect begins."""
 
-    __match_args__: tuple[str, ...]
+    __match_args__ = ("server",)
 
     @property
     def server(self) -> str:
@@ -526,7 +529,7 @@ class Connecting:
 class Connected:
     """The server accepted the connection."""
 
-    __match_args__: tuple[str, ...]
+    __match_args__ = ("session_present",)
 
     @property
     def server(self) -> str:
@@ -544,7 +547,7 @@ class Connected:
 class Disconnected:
     """The connection ended, or an attempt failed."""
 
-    __match_args__: tuple[str, ...]
+    __match_args__ = ("reason", "retry_in")
 
     @property
     def reason(self) -> FerroMQError | None:

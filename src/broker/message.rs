@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::frames::Frames;
 use crate::{
     codec::{Publish, PublishRef, QoS, Text, TopicName, publish::forward_owned},
     router::{SessionKey, ShardId},
@@ -115,6 +114,8 @@ pub(crate) struct Parcel<'a> {
     pub(crate) retain: bool,
     pub(crate) expires_at: Option<Instant>,
     pub(crate) publisher: Option<Publisher>,
+    /// Its name in the shard's log, once it is written there.
+    pub(crate) stored: Option<crate::store::Id>,
     kept: Option<Arc<Message>>,
 }
 
@@ -135,6 +136,7 @@ impl<'a> Parcel<'a> {
             retain: publish.retain,
             expires_at: publish.message_expiry.map(|seconds| expiry(now, seconds)),
             publisher: Some(publisher),
+            stored: None,
             kept: None,
         }
     }
@@ -149,6 +151,7 @@ impl<'a> Parcel<'a> {
             retain: message.retain,
             expires_at: message.expires_at,
             publisher: message.publisher,
+            stored: None,
             kept: Some(Arc::clone(message)),
         }
     }
@@ -182,11 +185,6 @@ impl<'a> Parcel<'a> {
 
     pub(crate) fn is_expired(&self, now: Instant) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
-    }
-
-    /// Starts encoding for a fan-out.
-    pub(crate) fn begin(&self, frames: &mut Frames) {
-        frames.clear();
     }
 }
 

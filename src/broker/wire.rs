@@ -249,6 +249,7 @@ impl Wire {
 
 /// The four acknowledgements of PUBLISH; the value is the first byte of the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names)] // the specification's names
 pub(crate) enum AckKind {
     PubAck = 0x40,
     PubRec = 0x50,

@@ -122,8 +122,8 @@ mod tests {
     #[test]
     fn jobs_run_beside_each_other_and_survive_a_panic() {
         let pool = BlockingPool::new();
-        let (sender, receiver) = mpsc::channel();
-        let (release, released) = mpsc::channel::<()>();
+        let (sender, receiver) = mpsc::sync_channel(2);
+        let (release, released) = mpsc::sync_channel::<()>(1);
         let first = sender.clone();
         let blocked: Job = Box::new(move || {
             released.recv().unwrap();

@@ -42,6 +42,9 @@ pub(crate) struct Promise {
     token: Option<Token>,
 }
 
+/// A new bridge, and what has to be kept for a loop that keeps nothing itself.
+type Opened = (Bridge, Option<Py<LoopReader>>);
+
 /// What a future is completed with.
 pub(crate) enum Outcome {
     /// With `None`: somebody may look again.
@@ -49,6 +52,7 @@ pub(crate) enum Outcome {
     /// With the end of a publication.
     Published(Result<PublishAck, Error>),
     /// With what this makes on the thread of the loop.
+    #[allow(clippy::type_complexity)] // named once, here
     Made(Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>),
 }
 
@@ -79,7 +83,7 @@ impl Bridge {
     }
 
     #[cfg(unix)]
-    fn open(event_loop: &Bound<'_, PyAny>) -> PyResult<(Self, Option<Py<LoopReader>>)> {
+    fn open(event_loop: &Bound<'_, PyAny>) -> PyResult<Opened> {
         let py = event_loop.py();
         let (reader, writer) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
@@ -96,11 +100,11 @@ impl Bridge {
     }
 
     #[cfg(not(unix))]
-    fn open(event_loop: &Bound<'_, PyAny>) -> PyResult<(Self, Option<Py<LoopReader>>)> {
+    fn open(event_loop: &Bound<'_, PyAny>) -> PyResult<Opened> {
         Self::open_threaded(event_loop)
     }
 
-    fn open_threaded(event_loop: &Bound<'_, PyAny>) -> PyResult<(Self, Option<Py<LoopReader>>)> {
+    fn open_threaded(event_loop: &Bound<'_, PyAny>) -> PyResult<Opened> {
         let py = event_loop.py();
         let weak_loop = PyWeakrefReference::new(event_loop)?.unbind();
         let process = Process::get(py)?;
@@ -149,14 +153,18 @@ impl Drop for Promise {
 
 /// The loop that runs in this thread.
 pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    find_loop(py)?.ok_or_else(|| {
+        let message = "no asyncio event loop runs in this thread; use ferromq.SyncClient where there is none";
+        PyRuntimeError::new_err(message)
+    })
+}
+
+/// The loop that runs in this thread, if one does.
+pub(crate) fn find_loop(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
     static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let get = GET.get_or_try_init(py, || py.import("asyncio")?.getattr("_get_running_loop").map(Bound::unbind))?;
     let event_loop = get.bind(py).call0()?;
-    if event_loop.is_none() {
-        let message = "no asyncio event loop runs in this thread; use ferromq.SyncClient where there is none";
-        return Err(PyRuntimeError::new_err(message));
-    }
-    Ok(event_loop)
+    Ok((!event_loop.is_none()).then_some(event_loop))
 }
 
 /// Whether an asyncio future has a result, an exception, or was cancelled.

@@ -66,7 +66,7 @@ impl Broker {
             return Err(PyRuntimeError::new_err("the broker runs already"));
         }
         let hooks = Hooks {
-            authenticator: Gate::new(py, &self.settings.users, &self.hook, self.settings.allow_anonymous),
+            authenticator: Gate::install(&self.settings.users, &self.hook, self.settings.allow_anonymous),
             ..Hooks::default()
         };
         let builder = self.settings.builder().hooks(hooks);

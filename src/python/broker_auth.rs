@@ -96,8 +96,7 @@ pub(crate) struct Gate {
 
 impl Gate {
     /// The judge, if there is anything to judge by.
-    pub(crate) fn new(
-        _py: Python<'_>,
+    pub(crate) fn install(
         users: &HashMap<String, Vec<u8>>,
         hook: &Arc<Hook>,
         allow_anonymous: bool,

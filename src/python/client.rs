@@ -72,7 +72,7 @@ impl Client {
         Ok(Self { core: Core::new(py, server.as_ref(), &arguments)? })
     }
 
-    fn __aenter__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+    fn __aenter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         let (py, core) = (slf.py(), Arc::clone(&slf.get().core));
         let this = slf.clone().into_any().unbind();
         Operation::spawn(py, core.connect(py)?, move |_, client| {

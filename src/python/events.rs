@@ -97,6 +97,7 @@ pub(crate) struct Reauthenticated;
 
 #[pymethods]
 impl Reauthenticated {
+    #[allow(clippy::unused_self)] // a method of Python's
     fn __repr__(&self) -> &'static str {
         "Reauthenticated()"
     }
@@ -109,7 +110,11 @@ pub(crate) fn reader(py: Python<'_>, core: &Core) -> PyResult<Arc<Reader>> {
     let theirs = Arc::clone(&queue);
     let task = core.process(py)?.runtime().spawn(async move {
         while let Some(event) = events.recv().await {
+            let is_last = matches!(event, ClientEvent::Disconnected { retry_in: None, .. });
             theirs.push(event);
+            if is_last {
+                break;
+            }
         }
         theirs.end();
     });

@@ -129,6 +129,7 @@ impl Message {
     }
 
     /// A message without payload is a message nevertheless.
+    #[allow(clippy::unused_self)] // a method of Python's
     fn __bool__(&self) -> bool {
         true
     }
@@ -175,7 +176,10 @@ pub(crate) fn topic_string<'py>(py: Python<'py>, topic: &str) -> Bound<'py, PySt
     string
 }
 
-static TOPICS: Mutex<Vec<Option<(Box<str>, Py<PyString>)>>> = Mutex::new(Vec::new());
+/// Slots of the table of topics.
+type Topics = Vec<Option<(Box<str>, Py<PyString>)>>;
+
+static TOPICS: Mutex<Topics> = Mutex::new(Vec::new());
 
 /// Topics whose strings are kept; a direct-mapped table, so that a miss costs one replacement.
 const TOPICS_MAX: usize = 4096;

@@ -8,12 +8,13 @@ use std::{
     future::Future,
 };
 
+use parking_lot::Mutex;
 use pyo3::{prelude::*, sync::PyOnceLock, types::PyType};
 use tokio::task::AbortHandle;
 
 use super::{
     awaitable::{Awaitable, Step, new_object},
-    bridge::{Bridge, Outcome, is_done, running_loop},
+    bridge::{Bridge, Outcome, find_loop, is_done, running_loop},
     errors,
     runtime::{Local, Process},
 };
@@ -23,9 +24,19 @@ use crate::client::Error;
 pub(crate) enum Operation {
     /// Finished, with this result.
     Ready(Py<PyAny>),
-    /// Finished when the future is. The task, if there is one, ends with the wait.
-    Waiting { future: Py<PyAny>, task: Option<Local<AbortHandle>> },
+    /// Finished when its future is.
+    Waiting(Waiting),
+    /// Made where no loop runs: it begins when a loop first asks, like any coroutine.
+    Deferred { start: Mutex<Option<Start>>, begun: PyOnceLock<Waiting> },
 }
+
+pub(crate) struct Waiting {
+    future: Py<PyAny>,
+    /// The task that works for it, if there is one, ends with the wait.
+    task: Option<Local<AbortHandle>>,
+}
+
+type Start = Box<dyn FnOnce(Python<'_>) -> PyResult<Waiting> + Send>;
 
 impl Operation {
     /// A finished operation.
@@ -37,12 +48,44 @@ impl Operation {
     /// An operation that is finished when `future` is.
     pub(crate) fn waiting(future: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
         let py = future.py();
-        new_object(py, Self::Waiting { future: future.unbind(), task: None })
+        new_object(py, Self::Waiting(Waiting { future: future.unbind(), task: None }))
     }
 
     /// Runs `work` on tokio; `convert` makes its result a Python object, on the thread of the loop. When the operation
     /// is cancelled, `work` is dropped.
-    pub(crate) fn spawn<'py, T, W, C>(py: Python<'py>, work: W, convert: C) -> PyResult<Bound<'py, PyAny>>
+    pub(crate) fn spawn<T, W, C>(py: Python<'_>, work: W, convert: C) -> PyResult<Bound<'_, PyAny>>
+    where
+        T: Send + 'static,
+        W: Future<Output = Result<T, Error>> + Send + 'static,
+        C: FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
+    {
+        if find_loop(py)?.is_some() {
+            return new_object(py, Self::Waiting(Waiting::spawn(py, work, convert)?));
+        }
+        let start: Start = Box::new(move |py| Waiting::spawn(py, work, convert));
+        new_object(py, Self::Deferred { start: Mutex::new(Some(start)), begun: PyOnceLock::new() })
+    }
+
+    fn begin(&self, py: Python<'_>) -> PyResult<Option<&Waiting>> {
+        match self {
+            Self::Ready(_) => Ok(None),
+            Self::Waiting(waiting) => Ok(Some(waiting)),
+            Self::Deferred { start, begun } => {
+                if begun.get(py).is_none() {
+                    running_loop(py)?;
+                    let start =
+                        start.lock().take().ok_or_else(|| errors::closed(py, "the operation failed to begin"))?;
+                    // If another thread was faster there would have been no `start` to take.
+                    let _ = begun.set(py, start(py)?);
+                }
+                Ok(begun.get(py))
+            }
+        }
+    }
+}
+
+impl Waiting {
+    fn spawn<T, W, C>(py: Python<'_>, work: W, convert: C) -> PyResult<Self>
     where
         T: Send + 'static,
         W: Future<Output = Result<T, Error>> + Send + 'static,
@@ -56,7 +99,7 @@ impl Operation {
                 Err(error) => Err(errors::from_client(py, &error)),
             })));
         });
-        new_object(py, Self::Waiting { future: future.unbind(), task: Some(Local::new(task.abort_handle())) })
+        Ok(Self { future: future.unbind(), task: Some(Local::new(task.abort_handle())) })
     }
 }
 
@@ -74,34 +117,43 @@ impl Awaitable for Operation {
     fn ready<'py>(&self, py: Python<'py>) -> Option<PyResult<Bound<'py, PyAny>>> {
         match self {
             Self::Ready(value) => Some(Ok(value.bind(py).clone())),
-            Self::Waiting { .. } => None,
+            _ => None,
         }
     }
 
     fn step(&self, py: Python<'_>) -> PyResult<Step> {
-        match self {
-            Self::Ready(value) => Ok(Step::Return(value.clone_ref(py))),
-            Self::Waiting { future, .. } => {
-                let future = future.bind(py);
-                if is_done(future)? {
-                    return future.call_method0(pyo3::intern!(py, "result")).map(|value| Step::Return(value.unbind()));
-                }
-                wait_for(future)
-            }
+        if let Self::Ready(value) = self {
+            return Ok(Step::Return(value.clone_ref(py)));
         }
+        let waiting = self.begin(py)?.ok_or_else(|| errors::closed(py, "the operation failed to begin"))?;
+        let future = waiting.future.bind(py);
+        if is_done(future)? {
+            return future.call_method0(pyo3::intern!(py, "result")).map(|value| Step::Return(value.unbind()));
+        }
+        wait_for(future)
     }
 
-    fn abandon(&self, _py: Python<'_>) {
-        if let Self::Waiting { task: Some(task), .. } = self
-            && let Some(task) = task.get()
-        {
+    fn abandon(&self, py: Python<'_>) {
+        let waiting = match self {
+            Self::Ready(_) => None,
+            Self::Waiting(waiting) => Some(waiting),
+            Self::Deferred { start, begun } => {
+                let never_begun = start.lock().take();
+                drop(never_begun);
+                begun.get(py)
+            }
+        };
+        if let Some(task) = waiting.and_then(|waiting| waiting.task.as_ref()).and_then(Local::get) {
             task.abort();
         }
     }
 
     fn traverse(&self, visit: &mut dyn FnMut(&Py<PyAny>) -> Result<(), c_int>) -> Result<(), c_int> {
         match self {
-            Self::Ready(value) | Self::Waiting { future: value, .. } => visit(value),
+            Self::Ready(value) => visit(value),
+            Self::Waiting(waiting) => visit(&waiting.future),
+            // Its future is known to the loop as well, so nothing is collected too late.
+            Self::Deferred { .. } => Ok(()),
         }
     }
 

@@ -17,7 +17,7 @@ use pyo3::{
 use tokio::sync::oneshot;
 
 use super::{
-    bridge::{Bridge, Outcome, Promise, running_loop},
+    bridge::{Bridge, Outcome, Promise, find_loop, running_loop},
     core::Core,
     errors,
     operation::Operation,
@@ -120,7 +120,7 @@ impl<'a> Publication<'a> {
         timeout: Option<Duration>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let client = core.client(py)?;
-        if timeout.is_some() {
+        if timeout.is_some() || (self.qos != QoS::AtMostOnce && find_loop(py)?.is_none()) {
             return self.publish_in_task(py, client, timeout);
         }
         let submitted = match self.qos {

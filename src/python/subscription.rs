@@ -391,7 +391,7 @@ impl Subscription {
 
 #[pymethods]
 impl Subscription {
-    fn __aenter__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+    fn __aenter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         let (py, subscribed) = (slf.py(), &slf.get().subscribed);
         subscribed.start(py)?;
         let this = slf.clone().into_any().unbind();

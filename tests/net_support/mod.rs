@@ -82,16 +82,16 @@ impl Client {
 
     /// Connects to a listener, and says CONNECT.
     pub fn connect(url: &ListenerUrl, client_id: &str) -> Self {
-        Self::connect_with(url, client_id, Options::default())
+        Self::connect_with(url, client_id, &Options::default())
     }
 
-    pub fn connect_with(url: &ListenerUrl, client_id: &str, options: Options) -> Self {
+    pub fn connect_with(url: &ListenerUrl, client_id: &str, options: &Options) -> Self {
         let (client, connack) = Self::try_connect(url, client_id, options);
         assert_eq!(connack.reason, ReasonCode::Success);
         client
     }
 
-    pub fn try_connect(url: &ListenerUrl, client_id: &str, options: Options) -> (Self, ConnAck) {
+    pub fn try_connect(url: &ListenerUrl, client_id: &str, options: &Options) -> (Self, ConnAck) {
         let mut client = Self::open(url);
         let connack = client.handshake(client_id, options);
         (client, connack)
@@ -119,7 +119,7 @@ impl Client {
     }
 
     /// CONNECT and CONNACK.
-    pub fn handshake(&mut self, client_id: &str, options: Options) -> ConnAck {
+    pub fn handshake(&mut self, client_id: &str, options: &Options) -> ConnAck {
         self.version = options.version;
         let mut properties = Properties::new();
         if options.version == Version::V5 {

@@ -65,15 +65,16 @@ impl WebSocket {
 
 /// A masked frame.
 pub fn frame(opcode: u8, is_final: bool, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![opcode | if is_final { 0x80 } else { 0 }];
+    let fin = if is_final { 0x80 } else { 0x00 };
+    let mut frame = vec![fin | opcode];
     match payload.len() {
         len @ ..126 => frame.push(0x80 | len as u8),
         len @ 126..=0xFFFF => {
-            frame.push(0x80 | 126);
+            frame.push(0x80 | 0x7E);
             frame.extend((len as u16).to_be_bytes());
         }
         len => {
-            frame.push(0x80 | 127);
+            frame.push(0x80 | 0x7F);
             frame.extend((len as u64).to_be_bytes());
         }
     }

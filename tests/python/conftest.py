@@ -6,9 +6,8 @@ import subprocess
 import sys
 import textwrap
 
-import pytest
-
 import ferromq
+import pytest
 
 # One thread does for a test, and there are many of them.
 os.environ.setdefault("FERROMQ_THREADS", "1")

@@ -1,17 +1,17 @@
+# ruff: noqa: PT012 - what raises is one of many
 """Bounded queues: what each overflow policy keeps, and when messages are acknowledged."""
 
 import asyncio
 
-import pytest
-
 import ferromq
+import pytest
 
 
 @pytest.mark.parametrize(
     ("overflow", "kept"),
     [("drop_oldest", range(90, 100)), ("drop_new", range(10))],
 )
-async def test_a_full_queue_drops_by_its_policy(broker, client, other, overflow, kept, within):
+async def test_a_full_queue_drops_by_its_policy(broker, client, other, overflow, kept, within):  # noqa: PLR0917
     async with other.subscribe("n", maxsize=10, overflow=overflow) as messages:
         await client.publish_many([str(n) for n in range(100)], topic="n")
         await within(broker.settled())
@@ -98,7 +98,7 @@ async def test_acknowledging_by_hand_needs_to_be_asked_for(client, within):
             await message.ack()
 
 
-async def test_a_message_that_went_wrong_is_not_acknowledged(broker, client, within):
+async def test_a_message_that_went_wrong_is_not_acknowledged(broker, client):
     session = ferromq.Session(60)
     with pytest.raises(ZeroDivisionError):
         async with ferromq.Client(broker.url, client_id="worker", session=session) as worker:

@@ -1,9 +1,8 @@
 import asyncio
 import socket
 
-import pytest
-
 import ferromq
+import pytest
 
 
 def test_it_starts_on_a_free_port_and_stops():
@@ -164,7 +163,7 @@ async def test_a_hook_decides_who_may_connect(within):
 
     assert judge.__name__ == "judge"
     async with broker:
-        async with ferromq.Client(broker.url, client_id="a", username="good", password="hidden"):
+        async with ferromq.Client(broker.url, client_id="a", username="good", password="hidden"):  # noqa: S106
             pass
         for username, code in (("bad", 0x87), ("banned", 0x8A)):
             with pytest.raises(ferromq.NotAuthorized) as refused:
@@ -176,21 +175,25 @@ async def test_a_hook_decides_who_may_connect(within):
 async def test_a_hook_that_fails_refuses_and_is_reported(monkeypatch, within):
     reported = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr("sys.unraisablehook", lambda args: loop.call_soon_threadsafe(reported.put_nowait, args.exc_type))
+    monkeypatch.setattr(
+        "sys.unraisablehook", lambda args: loop.call_soon_threadsafe(reported.put_nowait, args.exc_type)
+    )
     broker = ferromq.Broker()
-    broker.on_auth(lambda info: 1 / 0)
+    broker.on_auth(lambda _info: 1 / 0)
     async with broker:
         with pytest.raises(ferromq.Refused) as refused:
             await within(ferromq.Client(broker.url).connect())
         assert refused.value.reason_code == 0x83
         assert await within(reported.get()) is ZeroDivisionError
         with pytest.raises(RuntimeError, match="before"):
-            broker.on_auth(lambda info: True)
+            broker.on_auth(lambda _info: True)
 
 
 async def test_settings_come_from_a_file_a_dictionary_and_keywords(tmp_path, within):
     path = tmp_path / "broker.toml"
-    path.write_text('listeners = ["tcp://127.0.0.1:0"]\n[capabilities]\nmaximum_packet_size = "1 KiB"\nmaximum_qos = 1\n')
+    path.write_text(
+        'listeners = ["tcp://127.0.0.1:0"]\n[capabilities]\nmaximum_packet_size = "1 KiB"\nmaximum_qos = 1\n'
+    )
     for broker in (
         ferromq.Broker(config=path, capabilities={"maximum_qos": 0}),
         ferromq.Broker(config={"capabilities": {"maximum_packet_size": 1024}}, capabilities={"maximum_qos": 0}),

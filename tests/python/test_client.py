@@ -1,9 +1,8 @@
 import asyncio
 import time
 
-import pytest
-
 import ferromq
+import pytest
 
 
 @pytest.mark.parametrize("version", [3, 4, 5, "3.1.1"])
@@ -125,7 +124,8 @@ async def test_order_is_kept_and_nothing_is_lost_over_many_messages(client, othe
             async for message in messages:
                 received.append(int(message.text()))
                 if len(received) == count:
-                    return received
+                    break
+            return received
 
         assert await within(collect(), 60) == list(range(count))
 
@@ -282,6 +282,7 @@ async def test_iterating_subscribes_by_itself_and_leaving_unsubscribes(broker, c
     async def first():
         async for message in client.subscribe("x", retain_handling="send"):
             return message
+        raise AssertionError
 
     await other.publish("x", b"1", retain=True, qos=1)
     assert (await within(first())).payload == b"1"

@@ -1,3 +1,4 @@
+# ruff: noqa: PLC0415 - uvloop is optional
 """Between tokio and asyncio: cancellation, fairness, one consumer, loops of all kinds, and their ends."""
 
 import asyncio
@@ -6,9 +7,9 @@ import selectors
 import threading
 import weakref
 
-import pytest
-
 import ferromq
+import pytest
+from ferromq import _ferromq
 
 
 class NoReaderLoop(asyncio.SelectorEventLoop):
@@ -18,7 +19,7 @@ class NoReaderLoop(asyncio.SelectorEventLoop):
         raise NotImplementedError
 
 
-def loops():
+def each_loop():
     yield pytest.param(asyncio.SelectorEventLoop, id="selector")
     yield pytest.param(lambda: asyncio.SelectorEventLoop(selectors.SelectSelector()), id="select")
     yield pytest.param(NoReaderLoop, id="no-reader")
@@ -30,20 +31,12 @@ def loops():
         yield pytest.param(uvloop.new_event_loop, id="uvloop")
 
 
+LOOPS = list(each_loop())
+
+
 def run(factory, coroutine):
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(coroutine)
-
-
-async def there_and_back(url, count=200):
-    async with ferromq.Client(url) as client, client.subscribe("x", qos=1) as messages:
-        received = []
-        for n in range(count):
-            await client.publish("x", str(n), qos=n % 3)
-            received.append(int((await anext(messages)).text()))
-        async for batch in messages.batches(max=10, within=0.05):
-            raise AssertionError(batch)
-        return received
 
 
 async def one_by_one(url, count=200):
@@ -55,12 +48,12 @@ async def one_by_one(url, count=200):
         return received
 
 
-@pytest.mark.parametrize("factory", loops())
+@pytest.mark.parametrize("factory", LOOPS)
 def test_any_loop_will_do(broker, factory):
     assert run(factory, one_by_one(broker.url)) == list(range(200))
 
 
-@pytest.mark.parametrize("factory", loops())
+@pytest.mark.parametrize("factory", LOOPS)
 def test_a_batch_is_given_out_in_time_on_any_loop(broker, factory):
     async def main():
         async with ferromq.Client(broker.url) as client, client.subscribe("x") as messages:
@@ -110,13 +103,27 @@ def test_one_client_serves_several_loops_one_after_the_other(broker):
     assert asyncio.run(use()) == b"2"
 
 
-def test_outside_of_a_loop_the_error_says_what_to_use(broker):
+def test_verbs_may_be_called_before_the_loop_runs(broker):
+    loop = asyncio.new_event_loop()
     client = ferromq.Client(broker.url)
+    assert loop.run_until_complete(client.connect()) is client
+    assert loop.run_until_complete(client.publish("x", b"", qos=1)).reason_code == 0x10
+    assert loop.run_until_complete(client.publish("x", b"")).reason_code == 0
+    assert loop.run_until_complete(client.publish_many([b""] * 3, topic="x", qos=1)) == 3
+    operation = client.disconnect()
+    assert loop.run_until_complete(operation) is None
+    assert loop.run_until_complete(operation) is None
+    loop.close()
+    assert asyncio.run(client.connect()) is client
+
+
+def test_without_a_loop_the_error_says_what_to_use():
+    connecting = ferromq.Client().connect()
     with pytest.raises(RuntimeError, match="SyncClient"):
-        client.connect()
+        connecting.send(None)
 
 
-@pytest.mark.parametrize("factory", loops())
+@pytest.mark.parametrize("factory", LOOPS)
 def test_a_closed_loop_leaves_nothing_behind(broker, factory):
     """Futures of a loop that was closed under a waiting consumer are dropped without a word."""
 
@@ -131,8 +138,7 @@ def test_a_closed_loop_leaves_nothing_behind(broker, factory):
 
     loop = factory()
     client, subscription, loop_ref = loop.run_until_complete(main())
-    for task in asyncio.all_tasks(loop):
-        task.cancel()
+    assert [task.cancel() for task in asyncio.all_tasks(loop)] == [True]
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
     # Things still come in, for nobody.
@@ -145,12 +151,12 @@ def test_a_closed_loop_leaves_nothing_behind(broker, factory):
         return payload
 
     assert run(factory, later()) == b"1"
-    del loop, client, subscription
+    del loop
     gc.collect()
     assert loop_ref() is None, "something keeps a closed loop alive"
 
 
-async def test_a_cancelled_anext_loses_no_message(broker, client, other, within):
+async def test_a_cancelled_anext_loses_no_message(client, other, within):
     count = 300
     async with other.subscribe("n", qos=1) as messages:
         received = []
@@ -195,11 +201,14 @@ async def test_a_second_consumer_is_refused_and_the_first_goes_on(client, other,
         assert (await within(anext(messages))).payload == b"2"
 
 
-async def test_gather_of_two_anext_is_two_consumers(client, other):
+async def test_gather_of_two_anext_is_two_consumers(client, other, within):
     async with other.subscribe("n") as messages:
-        results = await asyncio.gather(anext(messages), anext(messages), client.publish("n"), return_exceptions=True)
-        assert isinstance(results[0], ferromq.Message)
-        assert isinstance(results[1], RuntimeError)
+        both = asyncio.gather(anext(messages), anext(messages), return_exceptions=True)
+        await asyncio.sleep(0)
+        await client.publish("n")
+        first, second = await within(both)
+        assert isinstance(first, ferromq.Message)
+        assert isinstance(second, RuntimeError)
 
 
 async def test_anext_of_a_stream_is_a_coroutine_for_asyncio(client, other, within):
@@ -295,8 +304,6 @@ async def test_cancelling_a_connection_attempt_ends_it(within):
 
 
 async def test_objects_that_only_ferromq_makes_cannot_be_made():
-    from ferromq import _ferromq
-
     with pytest.raises(TypeError):
         _ferromq.Stream()
     with pytest.raises(TypeError):

@@ -1,6 +1,7 @@
 """What the process does around FerroMQ: Ctrl-C, fork, exit, import. Each in a process of its own."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -220,7 +221,7 @@ def test_the_number_of_threads_is_set_by_the_environment(run_python, monkeypatch
                 names.append(task.read_text().strip())
             print(sum(name.startswith("ferromq-io") for name in names))
     """
-    if not os.path.isdir("/proc/self/task"):
+    if not pathlib.Path("/proc/self/task").is_dir():
         pytest.skip("needs /proc to count threads")
     monkeypatch.setenv("FERROMQ_THREADS", "3")
     assert run_python(program) == "3\n"

@@ -2,9 +2,8 @@
 
 import asyncio
 
-import pytest
-
 import ferromq
+import pytest
 
 
 @pytest.fixture

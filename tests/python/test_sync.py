@@ -1,9 +1,8 @@
 import asyncio
 import threading
 
-import pytest
-
 import ferromq
+import pytest
 
 
 def test_publish_and_get(sync_client):

@@ -1,10 +1,9 @@
-import pytest
-
 import ferromq
+import pytest
 
 
 @pytest.mark.parametrize(
-    ("filter", "topic", "matches"),
+    ("pattern", "topic", "matches"),
     [
         ("a/b", "a/b", True),
         ("a/+", "a/b", True),
@@ -19,12 +18,12 @@ import ferromq
         ("plant/{rest:#}", "plant/7/8/temp", True),
     ],
 )
-def test_a_topic_matches_a_filter_as_the_specification_says(filter, topic, matches):
-    assert ferromq.topic_matches(filter, topic) is matches
+def test_a_topic_matches_a_filter_as_the_specification_says(pattern, topic, matches):
+    assert ferromq.topic_matches(pattern, topic) is matches
 
 
 @pytest.mark.parametrize(
-    ("pattern", "filter", "names"),
+    ("pattern", "plain", "names"),
     [
         ("plant/{line}/temp", "plant/+/temp", {"line": 1}),
         ("{a}/+/{b}", "+/+/+", {"a": 0, "b": 2}),
@@ -34,12 +33,12 @@ def test_a_topic_matches_a_filter_as_the_specification_says(filter, topic, match
         ("json/{}/x{y}", None, None),
     ],
 )
-def test_a_pattern_is_a_filter_with_names(pattern, filter, names):
-    if filter is None:
+def test_a_pattern_is_a_filter_with_names(pattern, plain, names):
+    if plain is None:
         with pytest.raises(ferromq.InvalidTopic):
             ferromq.parse_pattern(pattern)
     else:
-        assert ferromq.parse_pattern(pattern) == (filter, names)
+        assert ferromq.parse_pattern(pattern) == (plain, names)
 
 
 @pytest.mark.parametrize("pattern", ["{a}/{a}", "{rest:#}/more", "{1}", "{a b}", "a/#/b", "", "a+"])

@@ -36,7 +36,7 @@ impl World {
             return Err(format!("nothing settles: {}", self.unsettled()));
         }
         // Delayed wills come out, sessions of nobody expire; after that it must be as settled as before.
-        self.run(100, |_| false)?;
+        self.run(60, |_| false)?;
         if !self.run(100, Self::is_settled)? {
             return Err(format!("nothing settles again: {}", self.unsettled()));
         }
@@ -68,8 +68,10 @@ impl World {
                 )
             })
             .collect();
+        let sessions = self.shards.iter().flat_map(ferromq::broker::Shard::clients);
+        let busy: Vec<_> = sessions.filter(|session| session.queued + session.inflight > 0).collect();
         let settled: Vec<bool> = self.shards.iter().map(ferromq::broker::Shard::is_settled).collect();
-        format!("{clients:?}, shards settled {settled:?}, {:?}", self.stats())
+        format!("{clients:?}, shards settled {settled:?}, sessions {busy:?}, {:?}", self.stats())
     }
 
     fn check(&self, profile: Profile) -> Result<(), String> {
@@ -203,7 +205,7 @@ impl World {
             self.say_goodbye(client, expiry);
             self.serve(client)?;
         }
-        self.run(100, |_| false)?;
+        self.run(10, |_| false)?;
         Ok(())
     }
 

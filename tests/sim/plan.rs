@@ -123,7 +123,7 @@ impl Habits {
             will_delay_s: rng.chance(40).then(|| *rng.pick(&[0, 0, 3, 50])),
             restart_percent,
             resubscribe_percent: *rng.pick(&[0, 5, 20]),
-            keep_alive_s: *rng.pick(&[0, 2, 60]),
+            keep_alive_s: *rng.pick(&[0, 4, 60]),
             is_watcher: false,
         }
     }

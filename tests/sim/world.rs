@@ -1,7 +1,7 @@
 //! The loop: shards, clients and connections in one thread under virtual time.
 
 use std::{
-    cmp::Reverse,
+    cmp::{Ordering, Reverse},
     collections::{BinaryHeap, HashMap},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -41,8 +41,7 @@ pub(crate) struct World {
     pub(crate) is_over: bool,
     recorder: Arc<Recorder>,
     epoch: Instant,
-    queue: BinaryHeap<Reverse<(u64, u64)>>,
-    events: HashMap<u64, Event>,
+    queue: BinaryHeap<Reverse<Scheduled>>,
     next_event: u64,
     /// Shards that are about to do what follows from their input.
     awake: Vec<bool>,
@@ -85,6 +84,34 @@ pub(crate) enum Event {
     Reconnect(usize),
 }
 
+/// An event and its time; of events at the same time the older comes first.
+#[derive(Debug)]
+struct Scheduled {
+    at_us: u64,
+    number: u64,
+    event: Event,
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.at_us, self.number).cmp(&(other.at_us, other.number))
+    }
+}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Scheduled {}
+
 impl World {
     pub(crate) fn new(profile: Profile, seed: u64, traced: bool) -> Self {
         let mut rng = Rng::new(seed);
@@ -109,7 +136,6 @@ impl World {
             recorder,
             epoch,
             queue: BinaryHeap::new(),
-            events: HashMap::new(),
             next_event: 0,
             envelopes_last_us: HashMap::new(),
             trace: traced.then(Vec::new),
@@ -126,8 +152,7 @@ impl World {
     }
 
     pub(crate) fn schedule_at(&mut self, at_us: u64, event: Event) {
-        self.queue.push(Reverse((at_us.max(self.now_us), self.next_event)));
-        self.events.insert(self.next_event, event);
+        self.queue.push(Reverse(Scheduled { at_us: at_us.max(self.now_us), number: self.next_event, event }));
         self.next_event += 1;
     }
 
@@ -173,7 +198,7 @@ impl World {
 
     /// The next thing that happens before `end_us`; whether there was one.
     fn step(&mut self, end_us: u64) -> Result<bool, String> {
-        let event_us = self.queue.peek().map(|Reverse((at, _))| *at);
+        let event_us = self.queue.peek().map(|Reverse(next)| next.at_us);
         let due = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(self.epoch).as_micros() as u64);
         let shard = (0..self.shards.len())
             .filter_map(|shard| due(self.shards[shard].poll_timeout()).map(|at| (at, shard)))
@@ -186,9 +211,8 @@ impl World {
         self.now_us = self.now_us.max(next_us);
         self.tick += 1;
         if event_us == Some(next_us) {
-            let Some(Reverse((_, id))) = self.queue.pop() else { return Ok(false) };
-            let event = self.events.remove(&id).expect("an event of the queue is there");
-            self.happen(event)?;
+            let Some(Reverse(next)) = self.queue.pop() else { return Ok(false) };
+            self.happen(next.event)?;
         } else if let Some((_, shard)) = shard.filter(|(at, _)| *at == next_us) {
             let now = self.now() + Duration::from_micros(1);
             self.shards[shard].handle_timeout(now);
@@ -316,7 +340,7 @@ impl World {
 
     /// Nothing is under way.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.events.is_empty()
+        self.queue.is_empty()
     }
 
     /// Counters of all shards together.
