@@ -415,6 +415,43 @@ fn granted_subscriptions_are_made_again_only_if_the_session_is_gone() {
 }
 
 #[test]
+fn a_restoration_that_was_cut_short_is_taken_up_on_the_next_connection() {
+    let mut pair = Pair::online(options(), []);
+    pair.session.subscribe(subscribe_to(&["a", "b"]), 1).unwrap();
+    pair.give(suback(id(1), &[ReasonCode::Success, ReasonCode::Success]));
+    pair.sent();
+    pair.reconnect(false);
+    assert_eq!(sent(&mut pair), ["subscribe"]);
+    // The session the server resumes now is the new one: it may lack what was asked for last.
+    pair.session.connection_lost();
+    pair.session.unsubscribe(vec![filter("b")], 2).unwrap();
+    pair.reconnect(true);
+    match pair.sent().as_slice() {
+        [Packet::Subscribe(subscribe), Packet::Unsubscribe(_)] => {
+            let filters: Vec<_> = subscribe.subscriptions.iter().map(|part| part.filter.as_str()).collect();
+            assert_eq!(filters, ["a"]);
+            pair.give(suback(subscribe.packet_id, &[ReasonCode::Success]));
+        }
+        other => panic!("{other:?}"),
+    }
+    pair.reconnect(true);
+    assert_eq!(sent(&mut pair), ["unsubscribe"]);
+}
+
+#[test]
+fn a_subscription_that_was_ended_before_it_was_granted_is_not_made_again() {
+    let mut pair = Pair::online(options(), []);
+    pair.session.subscribe(subscribe_to(&["a"]), 1).unwrap();
+    pair.session.unsubscribe(vec![filter("a")], 2).unwrap();
+    pair.give(suback(id(1), &[ReasonCode::Success]));
+    let (packet_id, reasons) = (id(2), vec![ReasonCode::Success]);
+    pair.give(Packet::UnsubAck(UnsubAck { packet_id, properties: Properties::new(), reasons }));
+    pair.sent();
+    pair.reconnect(false);
+    assert!(pair.sent().is_empty());
+}
+
+#[test]
 fn requests_without_an_answer_are_sent_again_on_the_next_connection() {
     let mut pair = Pair::new(options());
     pair.session.subscribe(subscribe_to(&["early"]), 1).unwrap();

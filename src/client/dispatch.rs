@@ -10,7 +10,7 @@ use std::{
 
 use smallvec::SmallVec;
 
-use super::{AckPolicy, Error, Message, mailbox::Mailbox};
+use super::{AckPolicy, Message, mailbox::Mailbox};
 use crate::{
     codec::{Text, TopicFilter},
     router::FilterTrie,
@@ -21,6 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Dispatch {
     slots: Vec<Option<Slot>>,
+    free: Vec<u32>,
     /// Filters, shared ones by the filter their group shares.
     trie: FilterTrie<Targets>,
     /// How many mailboxes have a filter, shared ones by their whole name.
@@ -62,6 +63,7 @@ impl Dispatch {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             slots: Vec::new(),
+            free: Vec::new(),
             trie: FilterTrie::new(seed),
             users: HashMap::new(),
             unmatched: None,
@@ -84,13 +86,12 @@ impl Dispatch {
     /// A mailbox for what `filters` match.
     pub(super) fn add(&mut self, mailbox: Arc<Mailbox>, filters: &[TopicFilter]) -> MailboxId {
         let slot = Some(Slot { mailbox, filters: filters.to_vec(), staged: VecDeque::new() });
-        let free = self.slots.iter().position(Option::is_none);
-        let at = free.unwrap_or(self.slots.len());
-        match self.slots.get_mut(at) {
+        let at = self.free.pop().unwrap_or(self.slots.len() as u32);
+        match self.slots.get_mut(at as usize) {
             Some(place) => *place = slot,
             None => self.slots.push(slot),
         }
-        let id = MailboxId(at as u32);
+        let id = MailboxId(at);
         for filter in filters {
             *self.users.entry(filter.as_text().clone()).or_default() += 1;
             self.trie.entry_or_default(plain(filter)).push(id);
@@ -102,6 +103,7 @@ impl Dispatch {
     /// Removes a mailbox; gives the filters that no other mailbox has.
     pub(super) fn remove(&mut self, id: MailboxId) -> Vec<TopicFilter> {
         let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::take) else { return Vec::new() };
+        self.free.push(id.0);
         self.unmatched = self.unmatched.filter(|unmatched| *unmatched != id);
         self.dirty.retain(|dirty| *dirty != id);
         self.forget();
@@ -164,18 +166,15 @@ impl Dispatch {
         }
     }
 
-    /// Closes the mailboxes of `filter`: the server no longer grants it.
-    pub(super) fn fail(&mut self, filter: &TopicFilter, error: &Error) {
-        for slot in self.slots.iter().flatten().filter(|slot| slot.filters.contains(filter)) {
-            slot.mailbox.close(Some(error.clone()));
-        }
+    /// The mailboxes of `filter`.
+    pub(super) fn mailboxes_of(&self, filter: &TopicFilter) -> Vec<Arc<Mailbox>> {
+        let slots = self.slots.iter().flatten().filter(|slot| slot.filters.contains(filter));
+        slots.map(|slot| Arc::clone(&slot.mailbox)).collect()
     }
 
-    /// Closes every mailbox.
-    pub(super) fn close_all(&mut self, failure: Option<&Error>) {
-        for slot in self.slots.iter().flatten() {
-            slot.mailbox.close(failure.cloned());
-        }
+    /// All mailboxes.
+    pub(super) fn mailboxes(&self) -> Vec<Arc<Mailbox>> {
+        self.slots.iter().flatten().map(|slot| Arc::clone(&slot.mailbox)).collect()
     }
 
     /// Messages that matched nothing and were dropped.

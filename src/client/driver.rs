@@ -228,7 +228,7 @@ impl<'a> Connection<'a> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        loop {
+        for _ in 0..TURNS_MAX {
             self.deliver(cx);
             let mut progress = self.poll_read(cx);
             progress |= self.poll_timer(cx);
@@ -240,6 +240,9 @@ impl<'a> Connection<'a> {
                 return Poll::Pending;
             }
         }
+        // A stream that is always ready must not keep the thread to itself.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Reads and processes until the socket is empty, a consumer is full, or others should have their turn.
@@ -468,7 +471,10 @@ const READ_BYTES: usize = 64 * 1024;
 /// A read buffer with less room than this is replaced.
 const READ_BYTES_LOW: usize = 4 * 1024;
 
-/// Reads before the writer, the timer and other tasks have their turn.
+/// Turns before other tasks have theirs.
+const TURNS_MAX: usize = 16;
+
+/// Reads before the writer and the timer have their turn.
 const READS_PER_TURN: usize = 8;
 
 /// Queues kept for the next reads.

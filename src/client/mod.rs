@@ -2,6 +2,30 @@
 //!
 //! All protocol is in [`crate::session::client`]; here are its transports, its clock, reconnecting, mailboxes, and
 //! the futures that wait for acknowledgements. [`Client::connect`] is the entrance.
+//!
+//! ```
+//! use ferromq::{
+//!     client::{Client, ClientOptions, MailboxOptions, PublishRequest, SubscribeRequest},
+//!     codec::{Limits, QoS, SubscriptionOptions, Text, TopicFilter},
+//!     net::listener::ListenerUrl,
+//!     server::Broker,
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let broker = Broker::builder().listen("tcp://127.0.0.1:0".parse::<ListenerUrl>()?).start()?;
+//! let client = Client::connect(ClientOptions::parse(&broker.listeners()[0].to_string())?).await?;
+//!
+//! let filter = TopicFilter::parse(Text::from_static("plant/+/temp"), &Limits::default())?;
+//! let request = SubscribeRequest::new(filter, SubscriptionOptions::default());
+//! let mut temperatures = client.subscribe(request, MailboxOptions::default()).await?;
+//!
+//! client.publish(PublishRequest::new("plant/1/temp", "21.5").qos(QoS::AtLeastOnce)).await?;
+//! let message = temperatures.recv().await.expect("it was acknowledged");
+//! assert_eq!((message.topic(), message.payload()), ("plant/1/temp", &b"21.5"[..]));
+//! # Ok(())
+//! # }
+//! ```
 
 mod dispatch;
 mod driver;

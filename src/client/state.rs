@@ -115,6 +115,8 @@ pub(super) struct Effects {
     pub(super) wakers: Vec<Waker>,
     pub(super) completions: Vec<Completion>,
     pub(super) events: Vec<ClientEvent>,
+    /// Mailboxes that get no more messages, and why if nobody asked for it.
+    pub(super) closed: Vec<(Arc<Mailbox>, Option<Error>)>,
     pub(super) sink_room: bool,
     /// The connection has just been made.
     pub(super) connected: Option<Arc<Connected>>,
@@ -202,7 +204,8 @@ impl Inner {
         state.connection = ConnectionState::Disconnected;
         state.session.abandon();
         state.process(&mut effects);
-        state.dispatch.close_all(failure.as_ref());
+        let mailboxes = state.dispatch.mailboxes().into_iter();
+        effects.closed.extend(mailboxes.map(|mailbox| (mailbox, failure.clone())));
         state.replies.clear();
         effects.wakers.append(&mut state.room);
         drop(state);
@@ -308,7 +311,8 @@ impl State {
                     let what = format!("the subscription {:?} when it was made again", filter.as_str());
                     let properties = Properties::new();
                     let error = Error::Refused { packet: PacketType::Subscribe, what, reason, properties };
-                    self.dispatch.fail(&filter, &error);
+                    let mailboxes = self.dispatch.mailboxes_of(&filter);
+                    effects.closed.extend(mailboxes.into_iter().map(|mailbox| (mailbox, Some(error.clone()))));
                 }
                 Event::Connected(connected) => {
                     effects.connected = Some(Arc::from(connected));
@@ -366,6 +370,9 @@ impl Effects {
         for waker in self.wakers {
             waker.wake();
         }
+        for (mailbox, failure) in self.closed {
+            mailbox.close(failure);
+        }
         if let Some(sink) = &inner.options.completions {
             if !self.completions.is_empty() {
                 sink.complete(&mut self.completions);
@@ -381,7 +388,11 @@ impl Effects {
     }
 
     fn is_empty(&self) -> bool {
-        self.wakers.is_empty() && self.completions.is_empty() && self.events.is_empty() && !self.sink_room
+        self.wakers.is_empty()
+            && self.completions.is_empty()
+            && self.events.is_empty()
+            && self.closed.is_empty()
+            && !self.sink_room
     }
 }
 

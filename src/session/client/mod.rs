@@ -32,7 +32,7 @@ use publish::OutMessage;
 use subscribe::{Active, Request};
 
 use crate::{
-    codec::{Disconnect, Packet, Properties, Property, ReasonCode, Text, Version},
+    codec::{Disconnect, Packet, Properties, Property, ReasonCode, Text, TopicName, Version},
     session::{IncomingAliases, KeepAlive, OutgoingAliases, Session},
 };
 
@@ -68,6 +68,8 @@ pub struct ClientSession {
     events: VecDeque<Event>,
     /// The topic that was checked last: devices publish to one topic many times.
     checked_topic: String,
+    /// The same, as messages keep it, once one of them had to be kept.
+    kept_topic: Option<TopicName>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +109,7 @@ impl ClientSession {
             out: Vec::new(),
             events: VecDeque::new(),
             checked_topic: String::new(),
+            kept_topic: None,
             options,
         }
     }

@@ -94,7 +94,7 @@ impl ClientSession {
                 return Err(RequestError::Offline);
             }
         }
-        let message = OutMessage::own(message, token, now)?;
+        let message = self.keep(message, token, now)?;
         let has_room = self.out.len() < OUTPUT_BYTES_HIGH;
         if is_online && has_room && message.qos > QoS::AtMostOnce && self.session.may_send() {
             self.write_new(now, message)?;
@@ -201,6 +201,7 @@ impl ClientSession {
             check_name(message.topic, &self.options.limits)?;
             self.checked_topic.clear();
             self.checked_topic.push_str(message.topic);
+            self.kept_topic = None;
         }
         if !message.properties.is_empty() {
             check_properties(message.properties, self.options.version)?;
@@ -209,6 +210,25 @@ impl ClientSession {
             check_capabilities(&self.server, message.qos, message.retain)?;
         }
         Ok(())
+    }
+
+    /// The message in memory of its own; the topic shares that of the message before if it is the same.
+    fn keep(&mut self, message: &Outgoing<'_>, token: Token, now: Instant) -> Result<OutMessage, RequestError> {
+        let expiry = message.properties.message_expiry_interval();
+        let mut properties = Vec::new();
+        forward_owned(message.properties, &mut properties)?;
+        let topic = self.kept_topic.get_or_insert_with(|| {
+            TopicName::from_checked(Text::try_from(message.topic).expect("the topic was checked"))
+        });
+        Ok(OutMessage {
+            topic: topic.clone(),
+            payload: message.payload.to_bytes(),
+            properties,
+            qos: message.qos,
+            retain: message.retain,
+            expires_at: expiry.map(|seconds| now + Duration::from_secs(seconds.into())),
+            token,
+        })
     }
 
     fn write_once(&mut self, now: Instant, message: &Outgoing<'_>) -> Result<(), RequestError> {
@@ -276,24 +296,6 @@ impl ClientSession {
             QoS::ExactlyOnce => self.session.handle_pubrec(packet_id, true).ok().flatten(),
             _ => self.session.handle_puback(packet_id).ok(),
         }
-    }
-}
-
-impl OutMessage {
-    fn own(message: &Outgoing<'_>, token: Token, now: Instant) -> Result<Self, RequestError> {
-        let expiry = message.properties.message_expiry_interval();
-        let mut properties = Vec::new();
-        forward_owned(message.properties, &mut properties)?;
-        let topic = Text::try_from(message.topic).expect("the topic was checked");
-        Ok(Self {
-            topic: TopicName::from_checked(topic),
-            payload: message.payload.to_bytes(),
-            properties,
-            qos: message.qos,
-            retain: message.retain,
-            expires_at: expiry.map(|seconds| now + Duration::from_secs(seconds.into())),
-            token,
-        })
     }
 }
 

@@ -5,12 +5,12 @@ use std::{collections::VecDeque, time::Instant};
 use bytes::Bytes;
 
 use super::{
-    AckHandle, AckMode, ClientSession, CloseReason, Event, Message, PUBACK, PUBCOMP, PUBREC, Phase, write_ack,
+    AckHandle, AckMode, ClientSession, CloseReason, Event, Message, PUBACK, PUBCOMP, PUBREC, PUBREL, Phase, write_ack,
 };
 use crate::{
     codec::{
-        Cut, DecodeError, Disconnect, Frame, Packet, PacketId, Properties, PublishRef, QoS, ReasonCode, Source, Text,
-        frame::cut,
+        Ack, Cut, DecodeError, Disconnect, Frame, Packet, PacketId, Properties, PublishRef, QoS, ReasonCode, Source,
+        Text, frame::cut,
     },
     session::Received,
 };
@@ -94,6 +94,14 @@ impl ClientSession {
         if frame.header >> 4 == PUBLISH_TYPE && self.phase == Phase::Online {
             let publish = PublishRef::decode(frame, version, limits)?;
             return Ok(self.handle_publish(frame, &publish, input, deliver)?);
+        }
+        if let (Some(ack), Phase::Online, false) = (bare_ack(frame), self.phase, frame.overlong) {
+            return Ok(match frame.header {
+                PUBACK => self.handle_puback(ack),
+                PUBREC => self.handle_pubrec(ack),
+                PUBCOMP => self.handle_pubcomp(ack),
+                _ => self.handle_packet(now, Packet::PubRel(ack)),
+            }?);
         }
         let packet = Packet::decode(frame, version, limits, &Source::Scratch)?;
         Ok(self.handle_packet(now, packet)?)
@@ -245,6 +253,13 @@ impl ClientSession {
 trait Deliver: FnMut(&mut VecDeque<Event>, Message) -> Option<AckHandle> {}
 
 impl<F: FnMut(&mut VecDeque<Event>, Message) -> Option<AckHandle>> Deliver for F {}
+
+/// An acknowledgement that is nothing but its packet identifier, as nearly all are.
+#[inline]
+fn bare_ack(frame: Frame<'_>) -> Option<Ack> {
+    let (PUBACK | PUBREC | PUBREL | PUBCOMP, [high, low]) = (frame.header, frame.body) else { return None };
+    Some(Ack::new(PacketId::new(u16::from_be_bytes([*high, *low]))?, ReasonCode::Success))
+}
 
 /// What a QoS 1 or 2 PUBLISH turned out to be.
 enum Taken {

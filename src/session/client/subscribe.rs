@@ -76,11 +76,13 @@ impl ClientSession {
             return Err(Violation::protocol("SUBACK whose reason codes do not fit the SUBSCRIBE"));
         }
         for (subscription, reason) in request.subscriptions.iter().zip(&ack.reasons) {
-            if !reason.is_error() {
-                self.activate(subscription, request.identifier);
-            } else if token.is_none() {
-                self.active.remove(subscription.filter.as_str());
-                self.events.push_back(Event::SubscriptionLost(subscription.filter.clone(), *reason));
+            match (reason.is_error(), token) {
+                (false, Some(_)) => self.activate(subscription, request.identifier),
+                (true, None) if self.active.remove(subscription.filter.as_str()).is_some() => {
+                    self.events.push_back(Event::SubscriptionLost(subscription.filter.clone(), *reason));
+                }
+                // Restored as it was, ended meanwhile, or refused as who waits will hear.
+                _ => {}
             }
         }
         if let Some(token) = token {
@@ -100,6 +102,10 @@ impl ClientSession {
             // [MQTT-3.11.3-1]
             return Err(Violation::protocol("UNSUBACK whose reason codes do not fit the UNSUBSCRIBE"));
         }
+        for filter in &filters {
+            // A SUBSCRIBE that was under way when this was asked for has been granted since.
+            self.active.remove(filter.as_str());
+        }
         let reply = Reply { reasons: ack.reasons, properties: ack.properties };
         self.events.push_back(Event::Unsubscribed(token, Ok(reply)));
         self.send_requests();
@@ -116,6 +122,12 @@ impl ClientSession {
             if request.packet_id.is_some() {
                 return true;
             }
+            if let Verb::Restore(restore) = &mut request.verb {
+                restore.subscriptions.retain(|part| self.active.contains_key(part.filter.as_str()));
+                if restore.subscriptions.is_empty() {
+                    return false;
+                }
+            }
             let Some(packet_id) = self.session.reserve() else { return true };
             request.packet_id = Some(packet_id);
             let sent = self.write_request(&request.verb, packet_id);
@@ -131,16 +143,16 @@ impl ClientSession {
 
     /// The connection is gone, and with it the identifiers: the requests will be sent anew.
     pub(super) fn forget_request_ids(&mut self) {
-        self.requests.retain_mut(|request| {
+        for request in &mut self.requests {
             if let Some(packet_id) = request.packet_id.take() {
                 self.session.release(packet_id);
             }
-            !matches!(request.verb, Verb::Restore(_))
-        });
+        }
     }
 
     /// The server has no session: asks again for all that it had granted.
     pub(super) fn subscribe_again(&mut self) {
+        self.requests.retain(|request| !matches!(request.verb, Verb::Restore(_)));
         let mut groups: Vec<SubscribeRequest> = Vec::new();
         for active in self.active.values() {
             let subscription = Subscription { filter: active.filter.clone(), options: active.options };
