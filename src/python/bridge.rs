@@ -52,8 +52,11 @@ pub(crate) enum Outcome {
     /// With the end of a publication.
     Published(Result<PublishAck, Error>),
     /// With what this makes on the thread of the loop.
-    Made(Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>),
+    Made(Make),
 }
+
+/// Makes a result, or an exception, where Python may be called.
+type Make = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 
 impl Bridge {
     /// The bridge to the loop that runs in this thread.
