@@ -245,13 +245,12 @@ async def test_a_session_keeps_messages_while_its_client_is_away(broker, client,
     keeper = ferromq.Client(broker.url, client_id="keeper", session=session)
     await keeper.connect()
     subscription = await keeper.subscribe("kept", qos=1)
+    events = keeper.events()
     # Vanish without unsubscribing, as a crash would.
     broker.kick("keeper")
-    events = keeper.events()
     await client.publish("kept", b"1", qos=1)
-    while True:
-        if isinstance(await within(anext(events)), ferromq.Connected):
-            break
+    while not isinstance(await within(anext(events)), ferromq.Connected):
+        pass
     assert (await within(anext(subscription))).payload == b"1"
     await keeper.disconnect()
     assert [info.client_id for info in broker.clients if not info.connected] == ["keeper"]
