@@ -94,7 +94,8 @@ test-stubs: $(VENV)/.stamp-dev $(VENV)/.stamp-build
 lint: $(VENV)/.stamp-dev $(VENV)/.stamp-build
 	$(CARGO) fmt --check
 	$(CARGO) clippy --lib --bins -- -D warnings
-	$(PYO3_ENV) $(CARGO) clippy --all-targets --features python -- -D warnings
+	$(PYO3_ENV) $(CARGO) clippy --lib --features python -- -D warnings
+	$(CARGO) clippy --all-targets -- -D warnings -A clippy::all -A clippy::pedantic -A clippy::unwrap_used
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(PY) -m mypy

@@ -1,5 +1,6 @@
 //! What a message costs in the client: nanoseconds of CPU over all of its threads, the scripted server's not counted.
-//! The server writes in blocks of 64 KiB over a loopback socket. `cargo bench --bench client [-- --test]`
+//! The server writes in blocks of 64 KiB over a loopback socket. `cargo bench --bench client [-- --test | receive |
+//! publish | acknowledged]`
 
 use std::{
     fs,
@@ -29,14 +30,22 @@ fn main() {
     let is_test = std::env::args().any(|argument| argument == "--test");
     let scale = if is_test { 1 } else { 100 };
     println!("{:<44} {:>14} {:>14}", "path", "CPU ns/message", "k messages/s");
-    for (qos, payload) in [(QoS::AtMostOnce, 16), (QoS::AtMostOnce, 1024), (QoS::AtLeastOnce, 16)] {
-        receive(qos, payload, 20_000 * scale);
+    let only = std::env::args().nth(1).filter(|name| !name.starts_with('-'));
+    let wants = |name| only.as_deref().is_none_or(|only| only == name);
+    if wants("receive") {
+        for (qos, payload) in [(QoS::AtMostOnce, 16), (QoS::AtMostOnce, 1024), (QoS::AtLeastOnce, 16)] {
+            receive(qos, payload, 20_000 * scale);
+        }
     }
-    for payload in [16, 1024] {
-        publish_one_by_one(payload, 20_000 * scale);
-        publish_many(payload, 20_000 * scale);
+    if wants("publish") {
+        for payload in [16, 1024] {
+            publish_one_by_one(payload, 20_000 * scale);
+            publish_many(payload, 20_000 * scale);
+        }
     }
-    publish_acknowledged(16, 10_000 * scale);
+    if wants("acknowledged") {
+        publish_acknowledged(16, 10_000 * scale);
+    }
 }
 
 fn receive(qos: QoS, payload: usize, count: usize) {
@@ -116,8 +125,8 @@ fn publish_acknowledged(payload: usize, count: usize) {
     let cost = Cost::begin();
     for number in 0..count {
         sink.wait_below(1000);
-        client.submit(&outgoing(&bytes, QoS::AtLeastOnce), number as u64).expect("the window is large");
         *sink.open.lock().expect("no panic") += 1;
+        client.submit(&outgoing(&bytes, QoS::AtLeastOnce), number as u64).expect("the window is large");
     }
     sink.wait_below(1);
     cost.report(&format!("publish AtLeastOnce, window of 1000, {payload} B"), count);
@@ -138,20 +147,20 @@ fn wait_for_room(error: &Error) {
 /// Counts what is open, and wakes who waits for fewer.
 #[derive(Debug, Default)]
 struct Sink {
-    open: Mutex<i64>,
+    open: Mutex<usize>,
     changed: Condvar,
 }
 
 impl CompletionSink for Sink {
     fn complete(&self, batch: &mut Vec<Completion>) {
-        *self.open.lock().expect("no panic") -= batch.len() as i64;
+        *self.open.lock().expect("no panic") -= batch.len();
         batch.clear();
         self.changed.notify_all();
     }
 }
 
 impl Sink {
-    fn wait_below(&self, bound: i64) {
+    fn wait_below(&self, bound: usize) {
         let open = self.open.lock().expect("no panic");
         drop(self.changed.wait_while(open, |open| *open >= bound).expect("no panic"));
     }
@@ -173,7 +182,9 @@ impl Cost {
     }
 
     fn report(&self, name: &str, count: usize) {
+        #[allow(clippy::cast_precision_loss)] // it is printed in whole nanoseconds
         let cpu = (cpu_ns() - self.cpu_ns) as f64 / count as f64;
+        #[allow(clippy::cast_precision_loss)]
         let rate = count as f64 / self.began.elapsed().as_secs_f64() / 1000.0;
         println!("{name:<44} {cpu:>14.0} {rate:>14.0}");
     }
@@ -249,7 +260,7 @@ impl Peer {
     }
 
     fn fill(&mut self) -> usize {
-        let mut chunk = [0; 65_536];
+        let mut chunk = vec![0; 65_536];
         let count = self.stream.read(&mut chunk).unwrap_or(0);
         self.input.extend_from_slice(&chunk[..count]);
         count

@@ -1,5 +1,7 @@
 //! The client against the broker of this crate: every transport, every version, every QoS, across sessions.
 
+#![allow(clippy::unwrap_used)] // what fails here fails the test
+
 mod client_support;
 
 use std::{io, time::Duration};
@@ -12,12 +14,12 @@ use ferromq::{
     },
     codec::{Limits, QoS, ReasonCode, Text, TopicName, Version, Will},
     net::listener::ListenerUrl,
-    server::{Broker, BrokerHandle},
+    server::{Broker, BrokerBuilder, BrokerHandle},
 };
 
 fn broker(listeners: &[&str]) -> Broker {
     let urls = listeners.iter().map(|url| url.parse::<ListenerUrl>().unwrap());
-    urls.fold(Broker::builder().shards(2), |builder, url| builder.listen(url)).start().unwrap()
+    urls.fold(Broker::builder().shards(2), BrokerBuilder::listen).start().unwrap()
 }
 
 fn url(broker: &Broker, at: usize) -> ServerUrl {

@@ -1,15 +1,17 @@
 //! The client's machine against a scripted server, in virtual time: delivery in both directions, across connections.
 
+#![allow(clippy::unwrap_used)] // what fails here fails the test
+
 mod client_support;
 
 use std::time::Duration;
 
 use client_support::{Pair, ack, filter, id, outgoing, outline, publication, suback, subscribe_to};
 use ferromq::{
-    codec::{Ack, Packet, Properties, Property, QoS, ReasonCode, Subscription, Text, UnsubAck, Version},
+    codec::{Ack, Packet, Properties, Property, QoS, ReasonCode, Subscription, Text, TopicFilter, UnsubAck, Version},
     session::{
         QueueLimits,
-        client::{AckMode, Event, Outgoing, PublishAck, Published, RequestError, SessionOptions},
+        client::{AckMode, Event, Message, Outgoing, PublishAck, Published, RequestError, SessionOptions},
     },
 };
 
@@ -29,6 +31,7 @@ fn sent(pair: &mut Pair) -> Vec<String> {
     outline(&pair.sent())
 }
 
+#[allow(clippy::unnecessary_wraps)] // it is what is compared with
 fn success() -> Result<PublishAck, RequestError> {
     Ok(PublishAck::success())
 }
@@ -266,7 +269,7 @@ fn received_messages_are_acknowledged_by_their_qos() {
     for (qos, n) in [(Q0, 0), (Q1, 1), (Q2, 2)] {
         pair.give(Packet::Publish(publication("a", b"x", qos, n)));
     }
-    assert_eq!(pair.messages().iter().map(|message| message.qos()).collect::<Vec<_>>(), [Q0, Q1, Q2]);
+    assert_eq!(pair.messages().iter().map(Message::qos).collect::<Vec<_>>(), [Q0, Q1, Q2]);
     assert_eq!(sent(&mut pair), ["puback 1 0x00", "pubrec 2 0x00"]);
     pair.give(Packet::PubRel(ack(2)));
     assert_eq!(sent(&mut pair), ["pubcomp 2 0x00"]);
@@ -370,7 +373,7 @@ fn subscriptions_are_answered_by_their_identifier() {
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(pair.session.subscriptions().map(|filter| filter.as_str()).collect::<Vec<_>>(), ["a/+"]);
+    assert_eq!(pair.session.subscriptions().map(TopicFilter::as_str).collect::<Vec<_>>(), ["a/+"]);
 }
 
 #[test]

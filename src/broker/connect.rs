@@ -275,6 +275,7 @@ impl Shard {
         session.version = connect.version;
         session.expires_at = None;
         session.will_at = None;
+        session.lost_at = None;
         session.expiry_interval = requested_expiry(&connect).min(capabilities.session_expiry_max);
         session.will = connect.will.as_ref().map(|will| Box::new(super::session::Will::from_connect(will)));
         session.will_info = session.will.as_ref().and(conn.info.clone());
@@ -286,6 +287,7 @@ impl Shard {
         let expiry_interval = session.expiry_interval;
         self.shared.connected.fetch_add(1, Ordering::Relaxed);
         self.set_members_online(key, true);
+        self.record_session(key);
         let connack = self.connack(&connect, session_present, granted, expiry_interval);
         self.wire.packet(now, id, Packet::ConnAck(Box::new(connack)));
         self.wire.arm(id);

@@ -7,16 +7,18 @@ use smallvec::SmallVec;
 use super::{
     frames::HopFlags,
     hooks::Event,
+    journal::{Journal, Packet},
     message::{Message, Parcel},
     reasons::DropReason,
     session::{ClientSession, Delivery},
-    shard::{Envelope, Shard},
+    shard::Shard,
     wire::{AckKind, Written},
 };
 use crate::{
     codec::{QoS, ReasonCode, SubscriptionOptions},
     router::{Choice, Group, HashedTopic, Member, SessionKey, ShardSet},
     session::{Full, Send},
+    store::{Id, Record},
 };
 
 /// Everybody on this shard, and every other shard, that wants a topic. Kept in the route cache.
@@ -68,8 +70,7 @@ impl Shard {
             self.deliver(now, target, parcel);
         }
         for shard in route.remote.iter() {
-            let message = Arc::clone(parcel.keep());
-            self.stage(shard, Envelope::Publish(message));
+            self.forward(shard, None, parcel);
         }
         for group in &route.groups {
             self.deliver_shared(now, group, topic, parcel);
@@ -134,8 +135,7 @@ impl Shard {
         if member.shard() == self.id {
             self.deliver_to_member(now, member, parcel);
         } else {
-            let message = Arc::clone(parcel.keep());
-            self.stage(member.shard(), Envelope::Shared { message, member });
+            self.forward(member.shard(), Some(member), parcel);
         }
     }
 
@@ -163,12 +163,12 @@ impl Shard {
             return self.count_drop(from.client_id(), &message.topic, DropReason::SessionEnded);
         };
         member.delivery_started();
+        let mut parcel = Parcel::from_message(&message);
         if member.shard() == self.id {
-            let mut parcel = Parcel::from_message(&message);
             self.wire.frames.clear();
             self.deliver_to_member(now, member, &mut parcel);
         } else {
-            self.stage(member.shard(), Envelope::Shared { message, member });
+            self.forward(member.shard(), Some(member), &mut parcel);
         }
     }
 
@@ -197,10 +197,20 @@ impl Shard {
             }
             Written::Gone => return false,
         }
+        let stored = self.journal.as_mut().filter(|_| acked && session.is_stored).map(|journal| {
+            let delivery = journal.next_id();
+            journal.queued(session, delivery, &hop, parcel);
+            delivery
+        });
         let packet_id = acked.then(|| {
             let keep = session.is_persistent() || hop.member.is_some();
-            session.state.sent(hop.delivery(keep.then(|| Arc::clone(parcel.keep()))))
+            session.state.sent(hop.delivery(keep.then(|| Arc::clone(parcel.keep())), stored))
         });
+        if let Some(sent) = stored.zip(packet_id)
+            && self.record_sent(now, conn, key, sent, hop.qos)
+        {
+            return true;
+        }
         let flags = HopFlags { qos: hop.qos, retain: hop.retain, dup: false, packet_id };
         self.wire.publish(now, conn, parcel, flags, hop.ids);
         acked
@@ -217,10 +227,16 @@ impl Shard {
                 return false;
             }
         }
-        let delivery = hop.delivery(Some(Arc::clone(parcel.keep())));
+        let journal = self.journal.as_mut().filter(|_| hop.qos != QoS::AtMostOnce && session.is_stored);
+        let mut named = journal.map(|journal| (journal.next_id(), journal));
+        let stored = named.as_ref().map(|(delivery, _)| *delivery);
+        let delivery = hop.delivery(Some(Arc::clone(parcel.keep())), stored);
         let before = session.state.pending_bytes();
         let result = session.state.enqueue(delivery, &self.queue_limits);
         self.queued_bytes = self.queued_bytes + session.state.pending_bytes() - before;
+        if let Some((delivery, journal)) = named.as_mut().filter(|_| !matches!(result, Err(Full::New(_)))) {
+            journal.queued(session, *delivery, &hop, parcel);
+        }
         match result {
             Ok(()) => {}
             Err(Full::New(delivery)) => self.drop_delivery(key, delivery, DropReason::QueueFull),
@@ -246,10 +262,11 @@ impl Shard {
                 return;
             }
             let before = session.state.pending_bytes();
-            let step = send_next(session, &mut self.wire, conn, now);
+            let step = send_next(session, &mut self.wire, self.journal.as_deref_mut(), conn, now);
             self.queued_bytes = self.queued_bytes + session.state.pending_bytes() - before;
             match step {
                 Step::Sent => {}
+                Step::Vouch(packet) => self.hold(now, conn, packet),
                 Step::Dropped(delivery, reason) => self.drop_delivery(key, delivery, reason),
                 Step::Nothing => break,
             }
@@ -290,6 +307,7 @@ impl Shard {
     /// A delivery that will not be made: counted, told, and its seat's account settled.
     pub(super) fn drop_delivery(&mut self, key: SessionKey, delivery: Delivery, reason: DropReason) {
         settle(&delivery);
+        self.record_settled(key, &delivery);
         let topic = delivery.message.as_ref().map_or("", |message| message.topic.as_str());
         self.count_drop_for(key, topic, reason);
     }
@@ -322,13 +340,14 @@ pub(crate) struct Hop<'a> {
 }
 
 impl Hop<'_> {
-    fn delivery(&self, message: Option<Arc<Message>>) -> Delivery {
+    fn delivery(&self, message: Option<Arc<Message>>, stored: Option<Id>) -> Delivery {
         Delivery {
             message,
             qos: self.qos,
             retain: self.retain,
             ids: (!self.ids.is_empty()).then(|| self.ids.into()),
             member: self.member.cloned(),
+            stored,
         }
     }
 }
@@ -366,6 +385,8 @@ impl MemberOptions {
 
 enum Step {
     Sent,
+    /// To be sent once what is recorded is committed.
+    Vouch(Packet),
     Dropped(Delivery, DropReason),
     Nothing,
 }
@@ -374,12 +395,17 @@ enum Step {
 fn send_next(
     session: &mut ClientSession,
     wire: &mut super::wire::Wire,
+    journal: Option<&mut Journal>,
     conn: super::slots::ConnId,
     now: Instant,
 ) -> Step {
     let (packet_id, written) = match session.state.poll_send(now) {
         None => return Step::Nothing,
         Some(Send::Expired(delivery)) => return Step::Dropped(delivery, DropReason::Expired),
+        Some(Send::PubRel(packet_id)) if journal.is_some() => {
+            let (kind, reason) = (AckKind::PubRel, ReasonCode::Success);
+            return Step::Vouch(Packet::Ack { kind, packet_id, reason, why: None, frees: None });
+        }
         Some(Send::PubRel(packet_id)) => {
             wire.ack(now, conn, AckKind::PubRel, packet_id, ReasonCode::Success);
             return Step::Sent;
@@ -391,6 +417,16 @@ fn send_next(
             };
         }
         Some(Send::Publish { packet_id, dup, message }) => {
+            if let Some(journal) = journal
+                && let Some(delivery) = message.stored
+            {
+                if !dup {
+                    journal.push(Record::Sent { client_id: session.client_id.clone(), delivery, packet_id });
+                }
+                if message.qos == QoS::ExactlyOnce {
+                    return Step::Vouch(Packet::Publish { packet_id, dup });
+                }
+            }
             (packet_id, write(wire, conn, message, Some(packet_id), dup, now))
         }
     };
@@ -402,7 +438,7 @@ fn send_next(
     Step::Sent
 }
 
-fn write(
+pub(super) fn write(
     wire: &mut super::wire::Wire,
     conn: super::slots::ConnId,
     delivery: &Delivery,

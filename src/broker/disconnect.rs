@@ -108,15 +108,20 @@ impl Shard {
             events.event(&Event::Disconnected { client_id: &client_id, peer: &conn.peer.address, reason });
         }
         let Some(key) = conn.session.take() else { return };
+        if let Some(journal) = &mut self.journal {
+            journal.forget(id);
+        }
         self.shared.connected.fetch_sub(1, Ordering::Relaxed);
         self.set_members_online(key, false);
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.conn = None;
+        session.lost_at = Some(now);
         let decision = session.on_connection_lost(now);
         if session.is_persistent() {
             if session.expiry_interval != u32::MAX {
                 session.expires_at = Some(super::message::expiry(now, session.expiry_interval));
             }
+            self.record_session(key);
             self.release_shared(now, key, None);
             self.arm_session(key);
         }
@@ -132,6 +137,7 @@ impl Shard {
     pub(super) fn end_session(&mut self, now: Instant, key: SessionKey) {
         // [MQTT-3.1.3-9]: a will whose delay runs is sent when the session ends.
         self.publish_will(now, key);
+        self.record_session_removed(key);
         let Some(session) = self.sessions.get(key) else { return };
         let filters: Vec<Text> = session.subscriptions.keys().cloned().collect();
         for filter in filters {
@@ -200,7 +206,14 @@ impl Shard {
         if self.id.0 == 0 {
             let mut cursor = None;
             loop {
-                cursor = self.shared.retained.write().sweep(cursor, SWEEP_SLICE, |message| message.is_expired(now));
+                let journal = &mut self.journal;
+                cursor = self.shared.retained.write().sweep(cursor, SWEEP_SLICE, |message| {
+                    let is_expired = message.is_expired(now);
+                    if let Some(journal) = journal.as_mut().filter(|_| is_expired) {
+                        journal.retained_removed(&message.topic);
+                    }
+                    is_expired
+                });
                 if cursor.is_none() {
                     break;
                 }

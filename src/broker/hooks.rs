@@ -6,6 +6,7 @@ use super::reasons::{DropReason, EndReason};
 use crate::{
     auth::{Authenticator, Authorizer, ConnectInfo, EnhancedAuthenticator},
     codec::{SubscriptionOptions, Version},
+    store::Store,
 };
 
 /// The hooks of a broker; absent ones cost nothing.
@@ -19,6 +20,8 @@ pub struct Hooks {
     pub authorizer: Option<Arc<dyn Authorizer>>,
     /// Is told what happens.
     pub events: Option<Arc<dyn EventSink>>,
+    /// Keeps sessions and retained messages; needs [`Shared::with_store`](super::Shared::with_store).
+    pub store: Option<Arc<dyn Store>>,
 }
 
 /// Is told what happens; called on the shard's thread, so it must not block.

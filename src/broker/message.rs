@@ -114,6 +114,8 @@ pub(crate) struct Parcel<'a> {
     pub(crate) retain: bool,
     pub(crate) expires_at: Option<Instant>,
     pub(crate) publisher: Option<Publisher>,
+    /// Its name in the shard's log, once it is written there.
+    pub(crate) stored: Option<crate::store::Id>,
     kept: Option<Arc<Message>>,
 }
 
@@ -134,6 +136,7 @@ impl<'a> Parcel<'a> {
             retain: publish.retain,
             expires_at: publish.message_expiry.map(|seconds| expiry(now, seconds)),
             publisher: Some(publisher),
+            stored: None,
             kept: None,
         }
     }
@@ -148,6 +151,7 @@ impl<'a> Parcel<'a> {
             retain: message.retain,
             expires_at: message.expires_at,
             publisher: message.publisher,
+            stored: None,
             kept: Some(Arc::clone(message)),
         }
     }

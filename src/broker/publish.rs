@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use super::{
     deliver::settle,
+    journal::Packet as Vouch,
     message::{Parcel, Publisher},
     reasons::{DropReason, EndReason},
     shard::Shard,
@@ -51,7 +52,10 @@ impl Shard {
             Receipt::Settled => return,
         }
         let reason = match self.check_content(id, topic, publish) {
-            Ok(()) => self.accept_publish(now, key, topic, publish),
+            Ok(()) => {
+                self.begin_publish(key, publish);
+                self.accept_publish(now, key, topic, publish)
+            }
             Err(refusal) => {
                 let client_id = self.sessions.get(key).map(|session| session.client_id.clone()).unwrap_or_default();
                 self.count_drop(&client_id, topic, refusal.drop);
@@ -77,14 +81,17 @@ impl Shard {
         let Some(key) = self.session_of(id) else { return };
         let Some(session) = self.sessions.get_mut(key) else { return };
         match session.state.handle_pubrec(ack.packet_id, failed) {
-            Ok(None) => self.wire.ack(now, id, AckKind::PubRel, ack.packet_id, ReasonCode::Success),
+            Ok(None) => {
+                self.record_pubrec(key, ack.packet_id);
+                self.ack_when_committed(now, id, AckKind::PubRel, ack.packet_id, ReasonCode::Success);
+            }
             Ok(Some(delivery)) => {
                 self.drop_delivery(key, delivery, DropReason::RefusedByClient);
                 self.pump(now, key);
             }
             Err(AckError::Unknown) => {
                 let reason = ReasonCode::PacketIdentifierNotFound;
-                self.wire.ack(now, id, AckKind::PubRel, ack.packet_id, reason);
+                self.ack_when_committed(now, id, AckKind::PubRel, ack.packet_id, reason);
             }
             Err(AckError::Unexpected) => self.fault(now, id, &DecodeError::protocol("PUBREC for a QoS 1 message")),
         }
@@ -96,20 +103,30 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let found = session.state.handle_pubrel(ack.packet_id);
         let reason = if found { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
-        self.wire.ack(now, id, AckKind::PubComp, ack.packet_id, reason);
+        if found {
+            self.record_released(key, ack.packet_id);
+        }
+        self.ack_when_committed(now, id, AckKind::PubComp, ack.packet_id, reason);
     }
 
     /// Sets or removes the retained message of the parcel's topic [MQTT-3.3.1-5] [MQTT-3.3.1-6].
     pub(super) fn retain(&mut self, parcel: &mut Parcel<'_>) -> bool {
         let mut store = self.shared.retained.write();
         if parcel.payload.is_empty() {
-            store.remove(parcel.topic);
+            if store.remove(parcel.topic).is_some()
+                && let Some(journal) = &mut self.journal
+            {
+                journal.retained_removed(parcel.topic);
+            }
             return true;
         }
         if store.len() >= self.shared.settings.retained_messages_max && store.get(parcel.topic).is_none() {
             return false;
         }
         let message = Arc::clone(parcel.keep());
+        if let Some(journal) = &mut self.journal {
+            journal.retained(&message);
+        }
         store.insert(&message.topic.clone(), message);
         true
     }
@@ -160,17 +177,17 @@ impl Shard {
         match session.state.handle_publish(packet_id, publish.qos, publish.dup) {
             Received::New => Receipt::New,
             Received::Duplicate => {
-                self.wire.ack(now, id, kind, packet_id, ReasonCode::Success);
+                self.ack_when_committed(now, id, kind, packet_id, ReasonCode::Success);
                 Receipt::Settled
             }
             Received::InUse if is_v5 || publish.qos != QoS::ExactlyOnce => {
                 let reason = if is_v5 { ReasonCode::PacketIdentifierInUse } else { ReasonCode::Success };
-                self.wire.ack(now, id, kind, packet_id, reason);
+                self.ack_when_committed(now, id, kind, packet_id, reason);
                 Receipt::Settled
             }
             Received::InUse => {
                 // MQTT 3 cannot say so; the identifier is known, so the message counts as sent again.
-                self.wire.ack(now, id, kind, packet_id, ReasonCode::Success);
+                self.ack_when_committed(now, id, kind, packet_id, ReasonCode::Success);
                 Receipt::Settled
             }
             Received::OverMaximum => {
@@ -284,17 +301,13 @@ impl Shard {
         why: Option<&'static str>,
     ) {
         let kind = if qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
-        match why {
-            Some(why) if self.sessions.get(key).is_some_and(|session| session.version.is_v5()) => {
-                self.wire.ack_because(now, id, kind, packet_id, reason, why);
-            }
-            _ => self.wire.ack(now, id, kind, packet_id, reason),
+        let is_v5 = self.sessions.get(key).is_some_and(|session| session.version.is_v5());
+        let is_final = qos == QoS::AtLeastOnce || (reason.is_error() && is_v5);
+        if is_final && qos == QoS::ExactlyOnce {
+            self.record_released(key, packet_id);
         }
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let is_final = qos == QoS::AtLeastOnce || (reason.is_error() && session.version.is_v5());
-        if is_final {
-            session.state.acknowledged(packet_id, qos);
-        }
+        let (why, frees) = (why.filter(|_| is_v5), is_final.then_some(qos));
+        self.acknowledge_publish(now, id, Vouch::Ack { kind, packet_id, reason, why, frees });
     }
 
     /// A message to a client is done.
@@ -316,7 +329,11 @@ impl Shard {
                 self.pump(now, key);
             }
             Ok(delivery) => {
-                delivery.iter().for_each(settle);
+                if let Some(delivery) = &delivery {
+                    settle(delivery);
+                    self.record_settled(key, delivery);
+                }
+                let Some(session) = self.sessions.get(key) else { return };
                 if session.state.pending() > 0 || session.state.has_resend() || !session.retained.is_empty() {
                     self.pump(now, key);
                 }

@@ -27,6 +27,10 @@ pub(crate) struct ClientSession {
     /// Seconds the session outlives its connection; 0xFFFFFFFF for ever.
     pub(crate) expiry_interval: u32,
     pub(crate) expires_at: Option<Instant>,
+    /// When its connection was lost.
+    pub(crate) lost_at: Option<Instant>,
+    /// Whether a store keeps it.
+    pub(crate) is_stored: bool,
     pub(crate) will: Option<Box<Will>>,
     pub(crate) will_at: Option<Instant>,
     /// Who the will is published for, when an authorizer is asked.
@@ -54,6 +58,8 @@ pub(crate) struct Delivery {
     pub(crate) ids: Option<Box<[u32]>>,
     /// The shared subscription it came by: it goes to another member if this one leaves.
     pub(crate) member: Option<Arc<Member>>,
+    /// Its name in the store.
+    pub(crate) stored: Option<crate::store::Id>,
 }
 
 /// A wildcard scan of the retained store, taken up again when there is room.
@@ -90,6 +96,8 @@ impl ClientSession {
             retained: Vec::new(),
             expiry_interval: 0,
             expires_at: None,
+            lost_at: None,
+            is_stored: false,
             will: None,
             will_at: None,
             will_info: None,

@@ -10,6 +10,7 @@ pub use super::conn::{Peer, TransportEnd};
 use super::{
     conn::{Conn, Phase},
     deliver::{LocalSubscription, Route},
+    journal::{Journal, Receipt},
     message::Message,
     outbox::Outbox,
     reasons::EndReason,
@@ -54,6 +55,8 @@ pub struct Shard {
     pub(super) next_ticket: u64,
     pub(super) tickets: BTreeMap<u64, ConnId>,
     pub(super) sys: Sys,
+    /// What a store is told, and what waits for it.
+    pub(super) journal: Option<Box<Journal>>,
     pub(super) is_shutting_down: bool,
     /// Properties to pass on, reused from packet to packet.
     pub(super) properties: Vec<u8>,
@@ -110,6 +113,20 @@ pub enum Envelope {
         /// The member it was given to.
         member: Arc<Member>,
     },
+    /// A message as in the other two, whose sender wants to know when it is stored.
+    Durable {
+        /// The message.
+        message: Arc<Message>,
+        /// The member it was given to; without one it is for all subscribers of that shard.
+        member: Option<Arc<Member>>,
+        /// What to answer.
+        receipt: Receipt,
+    },
+    /// The answer: the message is as safe as the sender was asked to keep it till now.
+    Stored {
+        /// Whose.
+        receipt: Receipt,
+    },
 }
 
 /// A connection on its way to its home shard.
@@ -162,7 +179,8 @@ impl Shard {
             bytes_max: settings.session.queued_bytes_max,
             drop_oldest: settings.session.drop_policy == super::DropPolicy::Oldest,
         };
-        Self {
+        let journal = shared.durable.as_ref().map(|durable| Box::new(Journal::new(durable, id, now)));
+        let mut shard = Self {
             id,
             wire,
             sessions: Slots::new(),
@@ -179,11 +197,14 @@ impl Shard {
             next_ticket: 1,
             tickets: BTreeMap::new(),
             sys: Sys::default(),
+            journal,
             is_shutting_down: false,
             properties: Vec::new(),
             random: seed ^ u64::from(id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15),
             shared,
-        }
+        };
+        shard.restore(now);
+        shard
     }
 
     /// A transport was accepted: its CONNECT is awaited.
@@ -221,6 +242,7 @@ impl Shard {
         let wants = match conn.phase {
             Phase::Closing => return false,
             Phase::Authenticating(_, Some(_)) => conn.partial.len() < AUTHENTICATING_BYTES_MAX,
+            _ if self.journal.as_ref().is_some_and(|journal| journal.is_full(id)) => false,
             _ => !(is_over && conn.is_publisher),
         };
         if !wants && !conn.is_paused {
@@ -280,6 +302,12 @@ impl Shard {
                     self.wire.frames.clear();
                     self.deliver_to_member(now, member, &mut parcel);
                 }
+                Envelope::Durable { message, member, receipt } => self.take_over(now, &message, member, receipt),
+                Envelope::Stored { receipt } => {
+                    if let Some(journal) = &mut self.journal {
+                        journal.handle_stored(now, receipt);
+                    }
+                }
             }
         }
     }
@@ -321,12 +349,20 @@ impl Shard {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
         }
+        if self.journal.is_some() {
+            self.settle_journal();
+            if let Some(output) = self.outputs.pop_front() {
+                return Some(output);
+            }
+        }
         if self.staged_count == 0 {
             return None;
         }
         let (to, batch) = self.staged.iter_mut().enumerate().find(|(_, batch)| !batch.is_empty())?;
         let batch = std::mem::take(batch);
         self.staged_count -= batch.len();
+        // The publishers that were not read because of them may go on, even if nothing is flushed any more.
+        self.resume_if_within_bounds();
         Some(Output::Envelopes { to: ShardId(to as u8), batch })
     }
 
@@ -366,6 +402,7 @@ impl Shard {
     pub fn is_settled(&self) -> bool {
         self.wire.unsent_bytes() == 0
             && self.staged_count == 0
+            && self.journal.as_ref().is_none_or(|journal| journal.is_settled())
             && self.sessions.iter().all(|(_, session)| {
                 session.conn.is_none()
                     || (session.state.inflight() == 0 && session.state.pending() == 0 && session.retained.is_empty())
@@ -428,9 +465,9 @@ impl Shard {
         self.outputs.push_back(Output::Resume { conns });
     }
 
-    /// Bytes in outboxes and queues.
+    /// Bytes in outboxes and queues, and on their way to the store.
     pub(super) fn held_bytes(&self) -> usize {
-        self.wire.unsent_bytes() + self.queued_bytes
+        self.wire.unsent_bytes() + self.queued_bytes + self.journal.as_ref().map_or(0, |journal| journal.bytes())
     }
 
     fn is_over_bounds(&self) -> bool {
@@ -453,7 +490,8 @@ impl Shard {
             if rest.is_empty() {
                 return used;
             }
-            match frame::cut(rest, limits.packet_bytes_max) {
+            let packet_bytes_max = packet_bytes_max(conn, &limits);
+            match frame::cut(rest, packet_bytes_max) {
                 Ok(Cut::NeedMore(_)) => {
                     if let Err(error) = check_start(conn, rest) {
                         self.fault(now, id, &error);
@@ -657,6 +695,14 @@ fn announced_version(frame: Frame<'_>) -> Option<Version> {
     }
 }
 
+/// The largest packet taken now: from a stranger, no more than the greatest CONNECT that makes sense.
+fn packet_bytes_max(conn: &Conn, limits: &Limits) -> u32 {
+    match conn.phase {
+        Phase::AwaitConnect | Phase::Authenticating(..) => limits.packet_bytes_max.min(CONNECT_BYTES_MAX),
+        _ => limits.packet_bytes_max,
+    }
+}
+
 /// Refuses early what can never become an acceptable packet: anything but a CONNECT of sensible size as the first.
 fn check_start(conn: &Conn, start: &[u8]) -> Result<(), DecodeError> {
     if !matches!(conn.phase, Phase::AwaitConnect) {
@@ -672,6 +718,9 @@ fn check_start(conn: &Conn, start: &[u8]) -> Result<(), DecodeError> {
 
 /// Routes a shard remembers: 64 MiB at most.
 const ROUTE_CACHE: CacheLimits = CacheLimits { entries_max: 65_536, bytes_max: 64 << 20 };
+
+/// Largest CONNECT or AUTH: five fields of 64 KiB, and as much again in properties.
+const CONNECT_BYTES_MAX: u32 = 1 << 20;
 
 /// Some bridges mark themselves in the protocol level.
 const BRIDGE_BIT: u8 = 0x80;

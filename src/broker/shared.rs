@@ -5,13 +5,16 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Mutex, RwLock};
 
-use super::{hooks::Hooks, limits::Settings, message::Message, stats::Stats};
-use crate::router::{Interest, RetainedStore, SHARDS_MAX, ShardId};
+use super::{durable::Durable, hooks::Hooks, limits::Settings, message::Message, stats::Stats};
+use crate::{
+    router::{Interest, RetainedStore, SHARDS_MAX, ShardId},
+    store::{Life, StoreError},
+};
 
 /// The shared part of a broker.
 #[derive(Debug)]
@@ -25,24 +28,64 @@ pub struct Shared {
     /// Each shard's last counters, for `$SYS`.
     published_stats: Mutex<Vec<Stats>>,
     shards: usize,
+    /// The store and what was loaded from it.
+    pub(crate) durable: Option<Arc<Durable>>,
     pub(crate) started: Instant,
 }
 
 impl Shared {
     /// The shared part of a broker with this many shards (1 to 64). `seed` goes into every hash, since topics and
     /// client identifiers are chosen by strangers: random in production, fixed in simulation.
+    ///
+    /// Without a store, even if there is one among the hooks: that takes [`Self::with_store`].
     pub fn new(settings: Settings, hooks: Hooks, shards: usize, seed: u64, now: Instant) -> Arc<Self> {
+        if hooks.store.is_some() {
+            tracing::warn!("the store is not used: the broker was started without the time of day");
+        }
+        Arc::new(Self::assemble(settings, hooks, shards, seed, now, RetainedStore::new(seed), None))
+    }
+
+    /// The shared part of a broker that goes on where the last one over the same store stopped; without a store among
+    /// the hooks it is as [`Self::new`]. `unix_time` is the time since the Unix epoch at `now`: deadlines that have passed
+    /// meanwhile are met at the first [`Shard::handle_timeout`](super::Shard::handle_timeout). All shards must exist
+    /// before any of them handles anything.
+    pub fn with_store(
+        settings: Settings,
+        hooks: Hooks,
+        shards: usize,
+        seed: u64,
+        now: Instant,
+        unix_time: Duration,
+    ) -> Result<Arc<Self>, StoreError> {
+        let mut retained = RetainedStore::new(seed);
+        let count = shards.clamp(1, SHARDS_MAX);
+        let life = Life { seed, shards: u8::try_from(count).expect("there are at most 64 shards") };
+        let open = |store| Durable::open(store, life, (now, unix_time), &mut retained).map(Arc::new);
+        let durable = hooks.store.clone().map(open).transpose()?;
+        Ok(Arc::new(Self::assemble(settings, hooks, shards, seed, now, retained, durable)))
+    }
+
+    fn assemble(
+        settings: Settings,
+        hooks: Hooks,
+        shards: usize,
+        seed: u64,
+        now: Instant,
+        retained: RetainedStore<Arc<Message>>,
+        durable: Option<Arc<Durable>>,
+    ) -> Self {
         let shards = shards.clamp(1, SHARDS_MAX);
-        Arc::new(Self {
+        Self {
             interest: Interest::new(seed, settings.shared_strategy),
-            retained: RwLock::new(RetainedStore::new(seed)),
+            retained: RwLock::new(retained),
             connected: AtomicUsize::new(0),
             published_stats: Mutex::new(vec![Stats::default(); shards]),
             shards,
             started: now,
             settings,
             hooks,
-        })
+            durable,
+        }
     }
 
     /// The settings.

@@ -39,6 +39,9 @@ impl Shard {
                 }
                 match self.subscribe_one(id, key, subscription, identifier) {
                     Ok(is_new) => {
+                        let options =
+                            SubscriptionOptions { qos: self.granted_qos(subscription), ..subscription.options };
+                        self.record_subscription(key, subscription.filter.as_text(), options, identifier);
                         self.scan_if_asked(subscription, identifier, is_new, &mut scans);
                         granted(self.granted_qos(subscription))
                     }
@@ -47,7 +50,7 @@ impl Shard {
             })
             .collect();
         let suback = SubAck { packet_id, properties: Properties::new(), reasons };
-        self.wire.packet(now, id, Packet::SubAck(suback));
+        self.packet_when_committed(now, id, key, Packet::SubAck(suback));
         if let Some(session) = self.sessions.get_mut(key) {
             session.retained.extend(scans);
         }
@@ -67,13 +70,15 @@ impl Shard {
                     return ReasonCode::PacketIdentifierInUse;
                 }
                 if self.unsubscribe_one(now, key, filter.as_text()) {
+                    self.record_unsubscription(key, filter.as_text());
                     ReasonCode::Success
                 } else {
                     ReasonCode::NoSubscriptionExisted
                 }
             })
             .collect();
-        self.wire.packet(now, id, Packet::UnsubAck(UnsubAck { packet_id, properties: Properties::new(), reasons }));
+        let unsuback = Packet::UnsubAck(UnsubAck { packet_id, properties: Properties::new(), reasons });
+        self.packet_when_committed(now, id, key, unsuback);
     }
 
     /// Ends one subscription; whether there was one.
@@ -115,6 +120,7 @@ impl Shard {
         self.queued_bytes = self.queued_bytes + session.state.pending_bytes() - before;
         for delivery in released {
             settle(&delivery);
+            self.record_settled(key, &delivery);
             if let (Some(member), Some(message)) = (delivery.member, delivery.message) {
                 self.redispatch(now, &member, message);
             }
@@ -202,7 +208,7 @@ impl Shard {
         Ok(())
     }
 
-    fn join_or_add(
+    pub(super) fn join_or_add(
         &mut self,
         key: SessionKey,
         filter: &TopicFilter,

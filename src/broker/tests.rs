@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     codec::{
-        Ack, Connect, Decoder, Limits, Packet, Properties, Property, Publish, QoS, ReasonCode, Subscribe, Subscription,
-        SubscriptionOptions, Text, TopicFilter, TopicName, Version, Will,
+        Ack, Connect, Decoder, Limits, Packet, PacketType, Properties, Property, Publish, QoS, ReasonCode, Subscribe,
+        Subscription, SubscriptionOptions, Text, TopicFilter, TopicName, Version, Will,
     },
     router::ShardId,
 };
@@ -193,8 +193,7 @@ fn messages_of_every_quality_arrive_on_one_and_on_three_shards() {
             let expected: Vec<_> = expected.into_iter().map(|(text, qos)| (text.to_owned(), qos, false)).collect();
             assert_eq!(got, expected, "{shards} shards, {version:?}");
             let acks: Vec<_> = world.take(alice).iter().map(Packet::packet_type).collect();
-            use crate::codec::PacketType::{ConnAck, PubAck, PubRec};
-            assert_eq!(acks, [ConnAck, PubAck, PubRec]);
+            assert_eq!(acks, [PacketType::ConnAck, PacketType::PubAck, PacketType::PubRec]);
         }
     }
 }

@@ -63,12 +63,14 @@ impl Shard {
         session.will_at = None;
         let Some(will) = session.will.take() else { return };
         let client_id = session.client_id.clone();
+        let (shard, client_hash) = (self.id, session.client_hash);
+        self.record_session(key);
         let mut message = will.message;
         message.expires_at = will.expiry.map(|seconds| expiry(now, seconds));
-        message.publisher = Some(Publisher { shard: self.id, session: key, client_hash: session.client_hash });
+        message.publisher = Some(Publisher { shard, session: key, client_hash });
         if let Some(authorizer) = &self.shared.hooks.authorizer {
             let access = Access::Publish { topic: message.topic(), qos: message.qos, retain: message.retain };
-            let info = session.will_info.as_ref();
+            let info = self.sessions.get(key).and_then(|session| session.will_info.as_ref());
             if !info.is_some_and(|info| authorizer.authorize(info, access)) {
                 return self.count_drop(&client_id, message.topic(), DropReason::NotAuthorized);
             }

@@ -91,28 +91,37 @@ type Outcome = Result<u8, Failure>;
 fn in_runtime(command: impl Future<Output = Outcome>) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        let ended = interrupted()?;
         tokio::select! {
             outcome = command => outcome,
-            signal = interrupted() => signal.map(|()| EXIT_OK),
+            signal = ended => signal.map(|()| EXIT_OK),
         }
     })
 }
 
-/// Returns when the process is asked to end.
-async fn interrupted() -> Result<(), Failure> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+/// Listens for the wish that the process end, from the call on and not only when the future is first polled: whoever
+/// reads `ready` may send the signal at once. The future is done when it has come.
+#[cfg(unix)]
+fn interrupted() -> Result<impl Future<Output = Result<(), Failure>>, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await?;
-    Ok(())
+        Ok(())
+    })
+}
+
+#[cfg(windows)]
+fn interrupted() -> Result<impl Future<Output = Result<(), Failure>>, Failure> {
+    let mut interrupt = tokio::signal::windows::ctrl_c()?;
+    Ok(async move {
+        interrupt.recv().await;
+        Ok(())
+    })
 }
 
 const EXIT_OK: u8 = 0;

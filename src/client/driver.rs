@@ -279,7 +279,7 @@ impl<'a> Connection<'a> {
         state.stats.bytes_in += count as u64;
         state.session.stamp(stamp.as_micros() as u64);
         let instant = state.recently;
-        let taken = state.session.handle_bytes(instant, &input);
+        let taken = state.receive(instant, &input);
         self.keep_rest(&input, taken, state.session.bytes_needed());
         self.process(state, Effects::default());
     }
@@ -366,7 +366,8 @@ impl<'a> Connection<'a> {
         let mut state = inner.state.lock();
         state.stats.bytes_out += self.written as u64;
         self.write.clear();
-        self.write.shrink_to(WRITE_BYTES_KEPT);
+        // Growing it again costs a page fault every 4 KiB: only what a large message has left behind is given back.
+        self.write.shrink_to(inner.options.output_bytes_max.saturating_mul(2));
         self.written = 0;
         state.is_flushing = false;
         let now = now();
@@ -469,9 +470,6 @@ const READ_BYTES_LOW: usize = 4 * 1024;
 
 /// Reads before the writer, the timer and other tasks have their turn.
 const READS_PER_TURN: usize = 8;
-
-/// The write buffer's memory that is kept when it was larger for a while.
-const WRITE_BYTES_KEPT: usize = 256 * 1024;
 
 /// Queues kept for the next reads.
 const SPARE_MAX: usize = 8;

@@ -130,10 +130,14 @@ impl Mailbox {
         }
     }
 
-    /// The oldest message; `Ready(None)` when none will ever come.
-    pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+    /// The oldest message, and a few more for `batch` if no policy could still change them; `Ready(None)` when none
+    /// will ever come.
+    pub(super) fn poll_next(&self, cx: &mut Context<'_>, batch: &mut VecDeque<Message>) -> Poll<Option<Message>> {
         let mut queue = self.queue.lock();
         if let Some(message) = queue.pop() {
+            if self.options.overflow == Overflow::Block {
+                batch.extend(std::iter::from_fn(|| queue.pop()).take(BATCH_MESSAGES));
+            }
             self.wake_producer(queue);
             return Poll::Ready(Some(message));
         }
@@ -242,6 +246,9 @@ impl Mailbox {
         }
     }
 }
+
+/// Messages taken out under one lock.
+const BATCH_MESSAGES: usize = 64;
 
 impl Queue {
     /// Takes the message in by the policy; gives it back if it has to wait.

@@ -9,6 +9,7 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, oneshot, watch};
 
@@ -282,16 +283,20 @@ impl State {
         }
     }
 
-    /// Takes all events of the session: messages are staged, the rest is told later.
+    /// Takes in what was read: messages are staged, the rest becomes events. How many bytes were taken.
+    pub(super) fn receive(&mut self, now: Instant, input: &Bytes) -> usize {
+        let (dispatch, received) = (&mut self.dispatch, &mut self.stats.received);
+        self.session.handle_bytes_to(now, input, |message| {
+            *received += 1;
+            dispatch.route(message)
+        })
+    }
+
+    /// Takes all events of the session; what they tell others is told later.
     pub(super) fn process(&mut self, effects: &mut Effects) {
         while let Some(event) = self.session.poll_event() {
             match event {
-                Event::Message(message) => {
-                    self.stats.received += 1;
-                    if let Some(handle) = self.dispatch.route(message) {
-                        self.session.acknowledge(handle, ReasonCode::Success);
-                    }
-                }
+                Event::Message(_) => debug_assert!(false, "messages are routed as they come in"),
                 Event::Published(token, result) => self.published(token, result, effects),
                 Event::Subscribed(token, result) | Event::Unsubscribed(token, result) => {
                     if let Some(reply) = self.replies.remove(&token) {

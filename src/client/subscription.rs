@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, future::poll_fn, sync::Arc};
 
+use parking_lot::Mutex;
 use tracing::debug;
 
 use super::{
@@ -20,6 +21,8 @@ pub struct Subscription {
     properties: Properties,
     /// With [`AckPolicy::Processed`]: the message that is being processed.
     processing: Option<AckHandle>,
+    /// Messages taken out of the mailbox and not yet handed out: one lock for many.
+    batch: Mutex<VecDeque<Message>>,
 }
 
 /// The part that undoes a subscription when it goes, made before the server is asked.
@@ -57,29 +60,38 @@ impl Subscription {
             return Err(Error::Refused { packet: PacketType::Subscribe, what, reason, properties });
         }
         debug!(?filters, ?reasons, "subscribed");
-        Ok(Self { core, reasons, properties, processing: None })
+        Ok(Self { core, reasons, properties, processing: None, batch: Mutex::default() })
     }
 
     /// The mailbox of messages that match no filter, as a subscription of no filters.
     pub(super) fn unmatched(client: &Client) -> Option<Self> {
         let (id, mailbox) = client.inner().unmatched.lock().take()?;
         let core = Core { client: client.clone(), mailbox, id, is_open: true };
-        Some(Self { core, reasons: Vec::new(), properties: Properties::new(), processing: None })
+        Some(Self {
+            core,
+            reasons: Vec::new(),
+            properties: Properties::new(),
+            processing: None,
+            batch: Mutex::default(),
+        })
     }
 
     /// The next message, or `None` when the subscription or the client has ended; [`Self::failure`] says why. With
     /// [`AckPolicy::Processed`] this acknowledges the message given before. Cancelling it loses nothing.
     pub async fn recv(&mut self) -> Option<Message> {
         self.processed();
-        let mailbox = &self.core.mailbox;
-        let message = poll_fn(|cx| mailbox.poll_next(cx)).await;
+        if let Some(message) = self.batch.get_mut().pop_front() {
+            return self.hand_out(Some(message));
+        }
+        let (mailbox, batch) = (&self.core.mailbox, self.batch.get_mut());
+        let message = poll_fn(|cx| mailbox.poll_next(cx, batch)).await;
         self.hand_out(message)
     }
 
     /// The next message, if one is there.
     pub fn try_recv(&mut self) -> Option<Message> {
         self.processed();
-        let message = self.core.mailbox.try_next();
+        let message = self.batch.get_mut().pop_front().or_else(|| self.core.mailbox.try_next());
         self.hand_out(message)
     }
 
@@ -87,18 +99,25 @@ impl Subscription {
     pub async fn recv_many(&mut self, into: &mut Vec<Message>, max: usize) -> usize {
         let Some(first) = self.recv().await else { return 0 };
         into.push(first);
-        1 + self.core.mailbox.drain_into(into, max.saturating_sub(1))
+        1 + self.drain_into(into, max.saturating_sub(1))
     }
 
     /// Moves up to `max` waiting messages to the end of `into`; how many. Acknowledging them is up to the caller,
     /// unless the policy is [`AckPolicy::Auto`].
     pub fn drain_into(&self, into: &mut Vec<Message>, max: usize) -> usize {
-        self.core.mailbox.drain_into(into, max)
+        let mut batch = self.batch.lock();
+        let count = batch.len().min(max);
+        into.extend(batch.drain(..count));
+        count + self.core.mailbox.drain_into(into, max - count)
     }
 
     /// Exchanges all waiting messages for the empty queue `empty`, in constant time.
     pub fn swap(&self, empty: &mut VecDeque<Message>) {
+        let mut batch = self.batch.lock();
         self.core.mailbox.swap(empty);
+        while let Some(message) = batch.pop_back() {
+            empty.push_front(message);
+        }
     }
 
     /// Tells the server that a message is done. `reason` of 0x80 or above refuses it (MQTT 5).
@@ -146,12 +165,12 @@ impl Subscription {
 
     /// Messages waiting.
     pub fn pending(&self) -> usize {
-        self.core.mailbox.pending()
+        self.batch.lock().len() + self.core.mailbox.pending()
     }
 
     /// Their bytes.
     pub fn pending_bytes(&self) -> usize {
-        self.core.mailbox.pending_bytes()
+        self.batch.lock().iter().map(Message::cost_bytes).sum::<usize>() + self.core.mailbox.pending_bytes()
     }
 
     /// Messages dropped by the overflow policy.
@@ -175,6 +194,13 @@ impl Subscription {
         if let Some(done) = self.processing.take() {
             self.core.client.acknowledge(Some(done), ReasonCode::Success);
         }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        // Nobody will process these any more, and unacknowledged they would narrow the window of the others.
+        self.core.client.acknowledge(self.batch.get_mut().iter().filter_map(Message::ack_handle), ReasonCode::Success);
     }
 }
 

@@ -143,7 +143,10 @@ impl Inbox {
 
 fn envelope_bytes(envelope: &Envelope) -> usize {
     match envelope {
-        Envelope::Publish(message) | Envelope::Shared { message, .. } => message.bytes(),
+        Envelope::Publish(message) | Envelope::Shared { message, .. } | Envelope::Durable { message, .. } => {
+            message.bytes()
+        }
+        Envelope::Stored { .. } => size_of::<Envelope>(),
     }
 }
 

@@ -70,6 +70,30 @@ impl<M> Inflight<M> {
         Self { entries: VecDeque::new(), first_id: 1, live: 0, outstanding: 0, window: 0, resend_at: 0, resend_end: 0 }
     }
 
+    /// Messages that a store has kept, in the order in which they were sent; true where only PUBCOMP is missing. One
+    /// whose identifier does not come after those before it is left out.
+    pub fn restore(messages: impl IntoIterator<Item = (PacketId, bool, M)>, exactly_once: impl Fn(&M) -> bool) -> Self {
+        let mut inflight = Self::new();
+        for (id, is_received, message) in messages {
+            if inflight.entries.is_empty() {
+                inflight.first_id = id.get();
+            }
+            let at = (u32::from(id.get()) + IDS - u32::from(inflight.first_id)) % IDS;
+            if (at as usize) < inflight.entries.len() {
+                continue;
+            }
+            let awaits = match (is_received, exactly_once(&message)) {
+                (true, _) => Awaits::PubComp,
+                (false, true) => Awaits::PubRec,
+                (false, false) => Awaits::PubAck,
+            };
+            inflight.entries.resize_with(at as usize, || Entry { message: None, awaits: Awaits::Nothing });
+            inflight.entries.push_back(Entry { message: Some(message), awaits });
+            inflight.live += 1;
+        }
+        inflight
+    }
+
     /// A connection begins with this send window.
     pub fn connected(&mut self, window: u16) {
         self.window = window;
@@ -380,6 +404,21 @@ mod tests {
         inflight.connected(2);
         assert_eq!(inflight.next_resend(), Some(Resend::Publish(id(2), &7)));
         assert_eq!(inflight.next_resend(), None);
+    }
+
+    #[test]
+    fn restored_messages_keep_their_identifiers_across_gaps_and_the_wrap() {
+        let kept = [(65_534, false, 1), (65_535, true, 2), (2, false, 3)].map(|(n, rec, m)| (id(n), rec, m));
+        let mut inflight = Inflight::restore(kept, |message| *message != 3);
+        inflight.connected(10);
+        assert_eq!(inflight.next_resend(), Some(Resend::Publish(id(65_534), &1)));
+        assert_eq!(inflight.next_resend(), Some(Resend::PubRel(id(65_535))));
+        assert_eq!(inflight.next_resend(), Some(Resend::Publish(id(2), &3)));
+        assert_eq!(inflight.next_resend(), None);
+        assert_eq!(inflight.push(4, false), id(3));
+        assert_eq!(inflight.handle_puback(id(2)), Ok(3));
+        assert_eq!(inflight.handle_puback(id(1)), Err(AckError::Unknown));
+        assert_eq!(inflight.len(), 3);
     }
 
     #[test]

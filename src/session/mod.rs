@@ -65,6 +65,20 @@ impl<M: Stored> Session<M> {
         Self { inflight: Inflight::new(), pending: Queue::new(), received: ReceivedIds::default() }
     }
 
+    /// A session that a store has kept: messages in flight in the order in which they were sent (true where only
+    /// PUBCOMP is missing), messages waiting, and the QoS 2 identifiers received.
+    pub fn restore(
+        inflight: impl IntoIterator<Item = (PacketId, bool, M)>,
+        pending: impl IntoIterator<Item = M>,
+        received: impl IntoIterator<Item = PacketId>,
+    ) -> Self {
+        Self {
+            inflight: Inflight::restore(inflight, |message| message.qos() == QoS::ExactlyOnce),
+            pending: Queue::restore(pending),
+            received: ReceivedIds::restore(received),
+        }
+    }
+
     /// A connection begins: the send window opens anew with the peer's receive maximum (at most `window`), and what
     /// was sent on an earlier connection is to be sent again, in its order [MQTT-4.4.0-1] [MQTT-4.6.0-1].
     pub fn connected(&mut self, window: u16, receive_maximum: u16) {

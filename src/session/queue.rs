@@ -37,6 +37,13 @@ impl<M: Stored> Queue<M> {
         Self { messages: VecDeque::new(), bytes: 0 }
     }
 
+    /// Messages that a store has kept, oldest first. They were within the limits once.
+    pub fn restore(messages: impl IntoIterator<Item = M>) -> Self {
+        let messages: VecDeque<M> = messages.into_iter().collect();
+        let bytes = messages.iter().map(Stored::bytes).sum();
+        Self { messages, bytes }
+    }
+
     /// Appends a message within `limits`.
     pub fn push(&mut self, message: M, limits: &QueueLimits) -> Result<(), Full<M>> {
         let bytes = message.bytes();

@@ -27,6 +27,14 @@ pub enum Received {
 }
 
 impl ReceivedIds {
+    /// Identifiers that a store has kept.
+    pub fn restore(ids: impl IntoIterator<Item = PacketId>) -> Self {
+        let mut exactly_once: Vec<_> = ids.into_iter().collect();
+        exactly_once.sort_unstable();
+        exactly_once.dedup();
+        Self { exactly_once, unacknowledged: 0, receive_maximum: 0 }
+    }
+
     /// A connection begins.
     pub fn connected(&mut self, receive_maximum: u16) {
         self.receive_maximum = receive_maximum;

@@ -1,6 +1,7 @@
 //! A scripted server for the client's task: in-memory connections, one for each attempt of the client.
 
 #![allow(dead_code)] // each test file uses its part
+#![allow(clippy::unwrap_used)] // what fails here fails the test
 
 use std::{
     io,
@@ -22,7 +23,7 @@ use tokio::{
 /// Makes an in-memory connection for every attempt, unless told to refuse it.
 #[derive(Debug, Clone)]
 pub(crate) struct Wire {
-    peers: mpsc::UnboundedSender<DuplexStream>,
+    peers: mpsc::Sender<DuplexStream>,
     script: Arc<Mutex<Script>>,
 }
 
@@ -36,7 +37,7 @@ struct Script {
 
 /// Where the server's ends of the connections come in.
 pub(crate) struct Listener {
-    peers: mpsc::UnboundedReceiver<DuplexStream>,
+    peers: mpsc::Receiver<DuplexStream>,
     wire: Wire,
 }
 
@@ -46,7 +47,7 @@ pub(crate) fn wire() -> (Wire, Listener) {
 
 /// A wire that holds so many bytes in each direction.
 pub(crate) fn wire_of(buffer_bytes: usize) -> (Wire, Listener) {
-    let (sender, peers) = mpsc::unbounded_channel();
+    let (sender, peers) = mpsc::channel(16);
     let script = Arc::new(Mutex::new(Script { refusals: 0, attempts: 0, buffer_bytes }));
     let wire = Wire { peers: sender, script };
     (wire.clone(), Listener { peers, wire })
@@ -64,7 +65,7 @@ impl Connector for Wire {
         script.refusals = script.refusals.saturating_sub(1);
         let (client, server) = duplex(script.buffer_bytes);
         Box::pin(async move {
-            if is_refused || self.peers.send(server).is_err() {
+            if is_refused || self.peers.try_send(server).is_err() {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
             Ok(Box::new(client) as _)

@@ -120,9 +120,14 @@ impl Bench {
         world.pump();
     }
 
-    /// Looks at the shards.
-    pub(crate) fn with_shards<T>(&self, look: impl FnOnce(&mut [Shard]) -> T) -> T {
-        look(&mut self.world.borrow_mut().shards)
+    /// Transports that the broker has not closed.
+    pub(crate) fn open_connections(&self) -> usize {
+        self.world.borrow().by_conn.len()
+    }
+
+    /// Sessions of all shards.
+    pub(crate) fn sessions(&self) -> usize {
+        self.world.borrow().shards.iter().map(|shard| shard.clients().len()).sum()
     }
 
     /// CONNECTs that wait for a verdict: takes them and answers with `judge`.

@@ -12,6 +12,7 @@ mod connect;
 mod encoding;
 mod flow;
 mod harness;
+mod hostile;
 mod publish;
 mod retained;
 mod session;

@@ -66,8 +66,7 @@ def test_a_message_names_the_subscription_that_it_matched(peer, topic):
 @pytest.mark.needs("no_local")
 def test_no_local_spares_a_client_its_own_messages(peer, topic):
     client, other = peer.connected(), peer.connected()
-    client.subscribe(f"{topic}/a", qos=1, no_local=True)
-    client.subscribe(f"{topic}/end", qos=1)
+    client.subscribe(f"{topic}/a", f"{topic}/end", qos=1, no_local=True)
     client.publish(f"{topic}/a", b"own", qos=1)
     other.publish(f"{topic}/a", b"other", qos=1)
     other.publish(f"{topic}/end", b"", qos=1)

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use ferromq::{
-    codec::{Properties, Property, QoS, ReasonCode, SubscriptionOptions, Text, TopicFilter, TopicName, Will},
+    codec::{Properties, Property, QoS, ReasonCode, SubscriptionOptions, Text, TopicFilter, TopicName, Will, topic},
     session::client::{
         ClientSession, CloseReason, Connected, Event as Told, Message, Outgoing, Payload, SessionOptions,
         SubscribeRequest,
@@ -102,8 +102,9 @@ impl World {
     fn publish(&mut self, client: usize, most: QoS) {
         let number = self.ledger.published.len();
         let qos = *self.rng.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]);
-        let qos = qos.min(most);
         let retain = self.rng.chance(10);
+        // Of one QoS, so that repetitions cannot bring an older message back: QoS 1 is taken again, QoS 2 is not.
+        let qos = if retain { most } else { qos.min(most) };
         let topic = if retain { format!("r/{client}") } else { (*self.rng.pick(&TOPICS)).to_owned() };
         // Large payloads in tiny pieces would take all the time there is.
         let padding = (*self.rng.pick(&[0, 5, 50, 250, 1_500])).min(self.plan.chunk_bytes_max * 20);
@@ -329,10 +330,15 @@ impl World {
                 message.attempts += 1;
             }
         }
+        let kept_us = u64::from(actor.habits.expiry_s).saturating_mul(1_000_000);
         if connected.session_present {
+            // The session may have expired, and another begun by a CONNECT whose CONNACK never arrived: its
+            // subscriptions are then gone, and nothing tells the client.
+            if actor.heard_us.is_some_and(|heard| now_us >= heard.saturating_add(kept_us)) {
+                actor.subscriptions.values_mut().for_each(|held| held.since = None);
+            }
             return Ok(());
         }
-        let kept_us = u64::from(actor.habits.expiry_s).saturating_mul(1_000_000);
         if actor.heard_us.is_some_and(|heard| now_us < heard.saturating_add(kept_us)) {
             return Err(format!("client {client} has lost its session too early"));
         }
@@ -365,6 +371,10 @@ impl World {
             dup: message.dup(),
             retain: message.retain(),
             life: self.actors[client].life,
+            is_promised: self.actors[client].subscriptions.iter().any(|(filter, held)| {
+                held.since.is_some_and(|since| since <= self.ledger.published[number].at)
+                    && topic::matches(filter, message.topic())
+            }),
         });
         Ok(())
     }

@@ -68,8 +68,10 @@ impl World {
                 )
             })
             .collect();
+        let sessions = self.shards.iter().flat_map(ferromq::broker::Shard::clients);
+        let busy: Vec<_> = sessions.filter(|session| session.queued + session.inflight > 0).collect();
         let settled: Vec<bool> = self.shards.iter().map(ferromq::broker::Shard::is_settled).collect();
-        format!("{clients:?}, shards settled {settled:?}, {:?}", self.stats())
+        format!("{clients:?}, shards settled {settled:?}, sessions {busy:?}, {:?}", self.stats())
     }
 
     fn check(&self, profile: Profile) -> Result<(), String> {

@@ -46,6 +46,8 @@ pub(crate) struct Received {
     pub(crate) retain: bool,
     /// Which life of the client: one that has lost its memory cannot tell repetitions.
     pub(crate) life: u32,
+    /// The client was subscribed when it was published.
+    pub(crate) is_promised: bool,
 }
 
 /// One will and what became of it.
@@ -130,14 +132,15 @@ impl Ledger {
     }
 
     /// Messages of one publisher, topic and QoS come in the order of publication, repetitions apart.
-    /// Where messages may be dropped, one that was sent twice may come late: the first was dropped, a newer one not.
+    /// One that was sent twice may come late: the first was dropped, or came before the subscription, a newer one not.
     pub(crate) fn check_order(&self, client: usize, shares: &[String], is_lossy: bool) -> Result<(), String> {
         let mut last: HashMap<(usize, u32, &str, QoS, QoS), usize> = HashMap::new();
         let mut seen = std::collections::HashSet::new();
         for received in self.received[client].iter().filter(|received| !received.retain) {
             let message = &self.published[received.number];
             let is_shared = shares.iter().any(|filter| topic::matches(inner(filter), &message.topic));
-            let is_late = (is_lossy || received.qos == QoS::AtMostOnce) && message.attempts > 1;
+            let may_miss = is_lossy || received.qos == QoS::AtMostOnce || !received.is_promised;
+            let is_late = may_miss && message.attempts > 1;
             if is_shared || is_late || !seen.insert(received.number) {
                 continue;
             }

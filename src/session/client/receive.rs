@@ -1,6 +1,6 @@
 //! What the server sends: cut into packets, judged, and answered.
 
-use std::time::Instant;
+use std::{collections::VecDeque, time::Instant};
 
 use bytes::Bytes;
 
@@ -30,8 +30,26 @@ impl Violation {
 
 impl ClientSession {
     /// Takes all whole packets at the start of `input`; how many bytes that were. The rest must be given again, with
-    /// what follows it. Received messages share `input`.
+    /// what follows it. Received messages share `input`; they are events.
     pub fn handle_bytes(&mut self, now: Instant, input: &Bytes) -> usize {
+        self.handle_bytes_with(now, input, &mut |events: &mut VecDeque<Event>, message| {
+            events.push_back(Event::Message(message));
+            None
+        })
+    }
+
+    /// Like [`Self::handle_bytes`], but gives each message to `deliver` at once instead of making it an event: the way
+    /// for many of them. What `deliver` returns is acknowledged with success.
+    pub fn handle_bytes_to(
+        &mut self,
+        now: Instant,
+        input: &Bytes,
+        mut deliver: impl FnMut(Message) -> Option<AckHandle>,
+    ) -> usize {
+        self.handle_bytes_with(now, input, &mut |_: &mut VecDeque<Event>, message| deliver(message))
+    }
+
+    fn handle_bytes_with<D: Deliver>(&mut self, now: Instant, input: &Bytes, deliver: &mut D) -> usize {
         let mut at = 0;
         self.bytes_needed = 0;
         while matches!(self.phase, Phase::Connecting | Phase::Online) {
@@ -44,7 +62,7 @@ impl ClientSession {
                 }
                 Ok(Cut::Frame(frame, used)) => {
                     at += used;
-                    if let Err(fault) = self.handle_frame(now, frame, input) {
+                    if let Err(fault) = self.handle_frame(now, frame, input, deliver) {
                         self.fail(fault);
                     }
                 }
@@ -65,11 +83,17 @@ impl ClientSession {
     }
 
     #[inline]
-    fn handle_frame(&mut self, now: Instant, frame: Frame<'_>, input: &Bytes) -> Result<(), Fault> {
+    fn handle_frame<D: Deliver>(
+        &mut self,
+        now: Instant,
+        frame: Frame<'_>,
+        input: &Bytes,
+        deliver: &mut D,
+    ) -> Result<(), Fault> {
         let (version, limits) = (self.options.version, &self.options.limits);
         if frame.header >> 4 == PUBLISH_TYPE && self.phase == Phase::Online {
             let publish = PublishRef::decode(frame, version, limits)?;
-            return Ok(self.handle_publish(frame, &publish, input)?);
+            return Ok(self.handle_publish(frame, &publish, input, deliver)?);
         }
         let packet = Packet::decode(frame, version, limits, &Source::Scratch)?;
         Ok(self.handle_packet(now, packet)?)
@@ -98,7 +122,13 @@ impl ClientSession {
         Ok(())
     }
 
-    fn handle_publish(&mut self, frame: Frame<'_>, publish: &PublishRef<'_>, input: &Bytes) -> Result<(), Violation> {
+    fn handle_publish<D: Deliver>(
+        &mut self,
+        frame: Frame<'_>,
+        publish: &PublishRef<'_>,
+        input: &Bytes,
+        deliver: &mut D,
+    ) -> Result<(), Violation> {
         let mut message = Message::new(frame, publish, self.options.version, input).received_at(self.received_at_us);
         if let Some(alias) = publish.topic_alias
             && let Some(topic) = self.resolve_alias(alias, publish.topic)?
@@ -106,10 +136,14 @@ impl ClientSession {
             message = message.with_topic(topic);
         }
         if let Some(packet_id) = publish.packet_id {
-            let Some(ack) = self.receive(packet_id, publish)? else { return Ok(()) };
-            message = message.with_ack(ack);
+            match self.receive(packet_id, publish)? {
+                Taken::Before => return Ok(()),
+                Taken::Now(ack) => message = message.with_ack(ack),
+            }
         }
-        self.events.push_back(Event::Message(message));
+        if let Some(handle) = deliver(&mut self.events, message) {
+            self.acknowledge(handle, ReasonCode::Success);
+        }
         Ok(())
     }
 
@@ -128,23 +162,22 @@ impl ClientSession {
         Ok(None)
     }
 
-    /// Books a QoS 1 or 2 message. `None`: it was handed out before. `Some(None)`: it is acknowledged already.
-    #[allow(clippy::option_option)] // the two absences differ, as said
-    fn receive(&mut self, id: PacketId, publish: &PublishRef<'_>) -> Result<Option<Option<AckHandle>>, Violation> {
+    /// Books a QoS 1 or 2 message.
+    fn receive(&mut self, id: PacketId, publish: &PublishRef<'_>) -> Result<Taken, Violation> {
         let exactly_once = publish.qos == QoS::ExactlyOnce;
         match self.session.handle_publish(id, publish.qos, publish.dup) {
             Received::New if self.options.ack_mode == AckMode::Application => {
-                Ok(Some(Some(self.acks.push(id, exactly_once))))
+                Ok(Taken::Now(Some(self.acks.push(id, exactly_once))))
             }
             Received::New => {
                 self.send_ack(id, exactly_once, ReasonCode::Success);
-                Ok(Some(None))
+                Ok(Taken::Now(None))
             }
             // [MQTT-4.3.3-10] the same identifier is the same message until PUBREL, whatever DUP says.
             Received::Duplicate | Received::InUse if exactly_once => {
                 self.acks.repeat(id);
                 self.send_acks();
-                Ok(None)
+                Ok(Taken::Before)
             }
             Received::Duplicate | Received::InUse => {
                 Err(Violation::protocol("QoS 1 PUBLISH with the packet identifier of an unreleased QoS 2 message"))
@@ -158,8 +191,8 @@ impl ClientSession {
     }
 
     fn handle_pubrel(&mut self, packet_id: PacketId) {
-        let known = self.session.handle_pubrel(packet_id);
-        let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+        let is_known = self.session.handle_pubrel(packet_id);
+        let reason = if is_known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         // [MQTT-4.3.3-11]
         write_ack(&mut self.out, self.options.version, PUBCOMP, packet_id.get(), reason);
     }
@@ -194,7 +227,7 @@ impl ClientSession {
 
     /// The server is at fault: tell it (MQTT 5, once connected), and end the connection [MQTT-4.13.1-1].
     fn fail(&mut self, fault: Fault) {
-        let reason = match &fault {
+        let reason = match fault {
             Fault::Violation(violation) => violation.reason,
             Fault::TooLarge { .. } => ReasonCode::PacketTooLarge,
         };
@@ -208,7 +241,21 @@ impl ClientSession {
     }
 }
 
+/// Where received messages go; what comes back is acknowledged.
+trait Deliver: FnMut(&mut VecDeque<Event>, Message) -> Option<AckHandle> {}
+
+impl<F: FnMut(&mut VecDeque<Event>, Message) -> Option<AckHandle>> Deliver for F {}
+
+/// What a QoS 1 or 2 PUBLISH turned out to be.
+enum Taken {
+    /// New; with a handle if the application is to acknowledge it, else that is done.
+    Now(Option<AckHandle>),
+    /// A message that was handed out before.
+    Before,
+}
+
 /// What ends a connection.
+#[derive(Clone, Copy)]
 enum Fault {
     Violation(Violation),
     TooLarge { len: u32, max: u32 },

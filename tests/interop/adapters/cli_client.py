@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import lines
@@ -20,9 +22,21 @@ SEPARATOR = "\x1f"
 FORMAT = SEPARATOR.join(["message", "%t", "%q", "%r", "%x", "%P", "%R", "%D", "%C", "%E"])
 STREAM_BYTES_MAX = 64 * 1024 * 1024
 FERROMQ = os.environ.get("FERROMQ") or str(Path(sys.executable).with_name("ferromq"))
-PROGRAMS = {
-    "mosquitto": (["mosquitto_pub"], ["mosquitto_sub"]),
-    "ferromq": ([FERROMQ, "pub"], [FERROMQ, "sub"]),
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """What differs between the two families."""
+
+    pub: list[str]
+    sub: list[str]
+    # What `-d` says of a SUBACK, on standard output or standard error; the last digit of each word is a granted QoS.
+    subscribed: re.Pattern[str]
+
+
+FLAVOURS = {
+    "mosquitto": Flavour(["mosquitto_pub"], ["mosquitto_sub"], re.compile(r"^Subscribed \(mid: \d+\): (.*)")),
+    "ferromq": Flavour([FERROMQ, "pub"], [FERROMQ, "sub"], re.compile(r" subscribed .*reasons=\[(.*)\]")),
 }
 
 
@@ -30,16 +44,15 @@ class Cli:
     """At most one `sub` process at a time."""
 
     def __init__(self, flavour):
-        self._pub, self._sub = PROGRAMS[flavour]
+        self._flavour = FLAVOURS[flavour]
         # Without it the C library holds lines back when its output is a pipe.
         self._unbuffered = [shutil.which("stdbuf"), "-oL"] if shutil.which("stdbuf") else []
         self._process = None
 
     def connect(self, *, host, port, transport, path, version, client_id, clean, expiry, will):
-        del transport, path  # TCP only
-        self._version = version
         self._client_id = client_id
-        self._server = ["-h", host, "-p", str(port), "-V", {4: "311", 5: "5"}[version]]
+        server = ["-L", f"ws://{host}:{port}{path}"] if transport == "ws" else ["-h", host, "-p", str(port)]
+        self._server = [*server, "-V", {4: "311", 5: "5"}[version]]
         self._session = [] if clean else ["-c"]
         if version == 5:
             self._session += ["-x", str(expiry)]
@@ -53,28 +66,29 @@ class Cli:
         arguments = [*self._server, *self._session, "-i", self._client_id, "-q", str(qos), "-d", "-F", FORMAT]
         for name in filters:
             arguments += ["-t", name]
-        self._process = await asyncio.create_subprocess_exec(
+        process = self._process = await asyncio.create_subprocess_exec(
             *self._unbuffered,
-            *self._sub,
+            *self._flavour.sub,
             *arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
             limit=STREAM_BYTES_MAX,
         )
         granted = asyncio.get_running_loop().create_future()
-        self._reader = asyncio.create_task(self._read(self._process, granted))
+        self._readers = asyncio.gather(self._read(process.stdout, granted), self._read(process.stderr, granted))
+        self._readers.add_done_callback(lambda _: _ended(granted))
         return {"granted": await granted}
 
-    async def _read(self, process, granted):
-        async for raw in process.stdout:
+    async def _read(self, stream, granted):
+        async for raw in stream:
             line = raw.decode(errors="surrogateescape").rstrip("\n")
-            if line.startswith("Subscribed (mid: "):
-                # A resumed session delivers before it subscribes again; a line of a message never starts like this.
-                granted.set_result([int(code) for code in line.partition(": ")[2].partition(": ")[2].split(", ")])
-            elif line.startswith("message" + SEPARATOR):
+            if line.startswith("message" + SEPARATOR):
                 _received(line.split(SEPARATOR))
-        if not granted.done():
-            granted.set_exception(RuntimeError(f"the subscriber ended with status {await process.wait()}"))
+            elif (told := self._flavour.subscribed.search(line)) and not granted.done():
+                granted.set_result([_granted_qos(word) for word in told[1].split(", ")])
+            elif stream is self._process.stderr:
+                sys.stderr.write(line + "\n")
 
     async def publish(self, *, topic, payload, qos, retain, properties):
         arguments = [*self._server, "-i", f"{self._client_id}-pub", "-t", topic, "-q", str(qos)]
@@ -83,7 +97,7 @@ class Cli:
         for name, value in properties.items():
             arguments += _property(name, value)
         process = await asyncio.create_subprocess_exec(
-            *self._pub, *arguments, stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            *self._flavour.pub, *arguments, stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
         _, errors = await process.communicate(payload)
         if process.returncode != 0:
@@ -93,8 +107,18 @@ class Cli:
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
             await self._process.wait()
-            await self._reader
+            await self._readers
             self._process = None
+
+
+def _granted_qos(word):
+    """`2` or `GrantedQoS2`; QoS 0 is also known as `Success`."""
+    return int(word[-1]) if word[-1].isdigit() else 0
+
+
+def _ended(granted):
+    if not granted.done():
+        granted.set_exception(RuntimeError("the subscriber ended before it had subscribed"))
 
 
 def _property(name, value):

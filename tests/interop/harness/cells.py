@@ -112,9 +112,27 @@ CLIENTS = {
         binary=BUILD / "pahov3",
     ),
     "paho-go-v5": Client((str(BUILD / "pahov5"),), (5,), ("tcp", "ws"), EVERYTHING, binary=BUILD / "pahov5"),
+    "ferromq-py": Client(
+        _python("ferromq_client.py"),
+        (4, 5),
+        ("tcp", "ws"),
+        # Aliases and identifiers are its own affair, a repeated subscription gets a queue of its own, and the events of
+        # the first CONNACK are past before anybody can ask for them.
+        EVERYTHING - {SESSION_PRESENT, SILENT_RESUME, SUBSCRIPTION_ID, TOPIC_ALIAS, "retain_handling"},
+        package="ferromq",
+        install="make build",
+        ours=True,
+    ),
+    "ferromq-cli": Client(
+        _python("cli_client.py", "ferromq"),
+        (4, 5),
+        ("tcp", "ws"),
+        PROPERTIES,
+        binary=Path(brokers.ferromq_command() or "ferromq"),
+        install="make build",
+        ours=True,
+    ),
 }
-
-OURS = {name for name, spec in CLIENTS.items() if spec.ours}
 
 
 def cells() -> list[Cell]:
