@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::Failure;
 use crate::{
-    client::{Client, ClientEvent, ClientOptions, Reconnect, ServerUrl},
+    client::{Client, ClientEvent, ClientOptions, MailboxOptions, Reconnect, ServerUrl},
     codec::{Properties, Property, QoS, Text, TopicName, Version, Will},
     config::{LogFormat, LogLevel},
 };
@@ -52,7 +52,7 @@ pub(super) struct Connection {
     keep_alive: u16,
     /// Keep the session: do not start clean.
     #[arg(short = 'c', long = "disable-clean-session")]
-    keep_session: bool,
+    pub(super) keep_session: bool,
     /// Session expiry interval, seconds (MQTT 5); "never" or 4294967295 for a session that does not end.
     #[arg(short = 'x', long = "session-expiry-interval", value_parser = session_expiry)]
     session_expiry: Option<u32>,
@@ -87,12 +87,13 @@ pub(super) enum Command {
 }
 
 impl Connection {
-    /// Connects, and goes on reconnecting later.
-    pub(super) async fn open(&self) -> Result<Client, Failure> {
+    /// Connects, and goes on reconnecting later. What a resumed session sends before it is subscribed to anew goes to
+    /// the mailbox `unmatched`, if there is one.
+    pub(super) async fn open(&self, unmatched: Option<MailboxOptions>) -> Result<Client, Failure> {
         if self.debug {
             super::log::start(LogLevel::Debug, LogFormat::Text);
         }
-        let client = Client::connect(self.options()?).await?;
+        let client = Client::connect(ClientOptions { unmatched, ..self.options()? }).await?;
         if self.debug {
             tell_events(&client);
         }

@@ -50,9 +50,9 @@ where
     };
     let result = match arguments.command {
         Command::Broker(arguments) => broker::run(arguments),
-        Command::Pub(arguments) => in_runtime(publish::run(arguments)),
+        Command::Pub(arguments) => in_runtime(unless_interrupted(publish::run(arguments))),
         Command::Sub(arguments) => in_runtime(subscribe::run(arguments)),
-        Command::Rr(arguments) => in_runtime(request::run(arguments)),
+        Command::Rr(arguments) => in_runtime(unless_interrupted(request::run(arguments))),
     };
     result.unwrap_or_else(|failure| {
         eprintln!("ferromq: {}", failure.message);
@@ -87,16 +87,18 @@ impl<E: std::error::Error> From<E> for Failure {
 /// What a command comes to.
 type Outcome = Result<u8, Failure>;
 
-/// Runs a client command on a runtime of its own, until it ends or is interrupted.
+/// Runs a client command on a runtime of its own.
 fn in_runtime(command: impl Future<Output = Outcome>) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let ended = interrupted()?;
-        tokio::select! {
-            outcome = command => outcome,
-            signal = ended => signal.map(|()| EXIT_OK),
-        }
-    })
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+}
+
+/// Does something until it is done or the process is asked to end, which is no failure.
+async fn unless_interrupted(work: impl Future<Output = Outcome>) -> Outcome {
+    let ended = interrupted()?;
+    tokio::select! {
+        outcome = work => outcome,
+        signal = ended => signal.map(|()| EXIT_OK),
+    }
 }
 
 /// Listens for the wish that the process end, from the call on and not only when the future is first polled: whoever

@@ -62,7 +62,7 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> Outcome {
     let template = arguments.template()?;
     let payload = arguments.payload()?;
-    let client = arguments.connection.open().await?;
+    let client = arguments.connection.open(None).await?;
     let result = match payload {
         Some(payload) => arguments.publish_repeatedly(&client, &template, payload).await,
         None => publish_lines(&client, &template).await,

@@ -67,7 +67,7 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
 async fn exchange(arguments: &Arguments) -> Outcome {
     let payload = arguments.payload()?;
     let printer = arguments.printer.prepare()?;
-    let client = arguments.connection.open().await?;
+    let client = arguments.connection.open(None).await?;
     let response_topic = match &arguments.response_topic {
         Some(topic) => topic.clone(),
         None => format!("response/{}/rr", client.client_id()),

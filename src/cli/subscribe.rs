@@ -1,16 +1,17 @@
 //! `ferromq sub`: subscribes and prints.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use clap::Args;
 
 use super::{
     EXIT_OK, EXIT_TIMEOUT, Failure, Outcome,
     connection::{Command, Connection, qos, seconds},
-    format::Printer,
+    format::{Prepared, Printer},
+    unless_interrupted,
 };
 use crate::{
-    client::{DisconnectOptions, MailboxOptions, SubscribeRequest, Subscription as Mailbox},
+    client::{Client, DisconnectOptions, MailboxOptions, Message, SubscribeRequest, Subscription as Mailbox},
     codec::{QoS, RetainHandling, Subscription, SubscriptionOptions, TopicFilter},
 };
 
@@ -52,39 +53,53 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> Outcome {
     let deadline = arguments.timeout.map(|timeout| tokio::time::Instant::now() + timeout);
-    let hidden = arguments.hidden()?;
-    let request = arguments.request()?;
-    let printer = arguments.printer.prepare()?;
-    let client = arguments.connection.open().await?;
-    let mut mailbox = client.subscribe(request, MailboxOptions::default()).await?;
-    let work = async {
-        if arguments.exit_after_subscribe {
-            return Ok(EXIT_OK);
-        }
-        let mut left = arguments.count.unwrap_or(u64::MAX);
-        while left > 0 {
-            let Some(message) = mailbox.recv().await else { return Err(why_it_ended(&mailbox)) };
-            let is_hidden = hidden.iter().any(|filter| filter.matches(message.topic()));
-            if is_hidden || (arguments.no_retained && message.retain()) {
-                continue;
-            }
-            printer.print(&message)?;
-            left -= 1;
-        }
-        Ok(EXIT_OK)
-    };
+    let mut opened = Opened::default();
+    let work = unless_interrupted(arguments.receive(&mut opened));
     let outcome = match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline, work).await.unwrap_or(Ok(EXIT_TIMEOUT)),
         None => work.await,
     };
-    drop(mailbox);
-    if outcome.is_ok() {
+    match opened.mailbox {
+        // The session goes on collecting messages for the next run.
+        Some(mailbox) if arguments.connection.keep_session => mailbox.leave(),
+        mailbox => drop(mailbox),
+    }
+    if let (Ok(_), Some(client)) = (&outcome, opened.client) {
         client.disconnect(DisconnectOptions::default()).await?;
     }
     outcome
 }
 
+/// What is to be closed in an orderly way, however receiving ends.
+#[derive(Default)]
+struct Opened {
+    client: Option<Client>,
+    mailbox: Option<Mailbox>,
+}
+
 impl Arguments {
+    /// Connects, subscribes and prints, until there is enough.
+    async fn receive(&self, opened: &mut Opened) -> Outcome {
+        let mut output = Output {
+            printer: self.printer.prepare()?,
+            hidden: self.hidden()?,
+            left: self.count,
+            no_retained: self.no_retained,
+        };
+        let request = self.request()?;
+        let unmatched = self.connection.keep_session.then(MailboxOptions::default);
+        let client = opened.client.insert(self.connection.open(unmatched).await?).clone();
+        let mailbox = opened.mailbox.insert(subscribe(&client, request, &mut output).await?);
+        if self.exit_after_subscribe {
+            return Ok(EXIT_OK);
+        }
+        while output.wants_more() {
+            let Some(message) = mailbox.recv().await else { return Err(why_it_ended(mailbox)) };
+            output.print(&message)?;
+        }
+        Ok(EXIT_OK)
+    }
+
     fn request(&self) -> Result<SubscribeRequest, Failure> {
         let options = SubscriptionOptions {
             qos: self.qos,
@@ -104,6 +119,50 @@ impl Arguments {
 
     fn hidden(&self) -> Result<Vec<TopicFilter>, Failure> {
         self.filter_out.iter().map(|filter| filter_of(filter)).collect()
+    }
+}
+
+/// Subscribes; meanwhile prints what a resumed session sends ahead of SUBACK, which could else fill its mailbox and keep
+/// SUBACK from being read.
+async fn subscribe(client: &Client, request: SubscribeRequest, output: &mut Output) -> Result<Mailbox, Failure> {
+    let Some(mut resumed) = client.take_unmatched() else {
+        return Ok(client.subscribe(request, MailboxOptions::default()).await?);
+    };
+    let mut subscribing = pin!(client.subscribe(request, MailboxOptions::default()));
+    let subscribed = loop {
+        tokio::select! {
+            biased;
+            Some(message) = resumed.recv() => output.print(&message)?,
+            subscribed = &mut subscribing => break subscribed?,
+        }
+    };
+    while let Some(message) = resumed.try_recv() {
+        output.print(&message)?;
+    }
+    Ok(subscribed)
+}
+
+/// Prints messages and counts them.
+struct Output {
+    printer: Prepared,
+    hidden: Vec<TopicFilter>,
+    left: Option<u64>,
+    no_retained: bool,
+}
+
+impl Output {
+    fn wants_more(&self) -> bool {
+        self.left != Some(0)
+    }
+
+    fn print(&mut self, message: &Message) -> Result<(), Failure> {
+        let is_hidden = self.hidden.iter().any(|filter| filter.matches(message.topic()));
+        if is_hidden || (self.no_retained && message.retain()) || !self.wants_more() {
+            return Ok(());
+        }
+        self.printer.print(message)?;
+        self.left = self.left.map(|left| left - 1);
+        Ok(())
     }
 }
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from harness.cells import Cell
 
 # Generous, because a loaded machine is no fault of a client; nothing waits for it to pass.
-DEADLINE_SECONDS = 8
+DEADLINE_SECONDS = 30
 
 
 class PeerError(Exception):
