@@ -812,6 +812,10 @@ class Client:
         """Whether there is a connection now."""
 
     @property
+    def session_present(self) -> bool | None:
+        """Whether the server had kept the session when this client connected last; `None` if it is not connected."""
+
+    @property
     def state(self) -> _State:
         """Whether there is a connection, or one is sought."""
 
@@ -1011,6 +1015,10 @@ class SyncClient:
     @property
     def connected(self) -> bool:
         """Whether there is a connection now."""
+
+    @property
+    def session_present(self) -> bool | None:
+        """Whether the server had kept the session when this client connected last; `None` if it is not connected."""
 
     @property
     def state(self) -> _State:

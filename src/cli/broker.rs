@@ -53,7 +53,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // Listening for signals begins before anything can be connected to.
-        let ended = interrupted();
+        let ended = interrupted()?;
         let broker = builder(&config).start()?;
         announce(&broker)?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "broker is ready");

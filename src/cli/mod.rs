@@ -94,27 +94,36 @@ fn in_runtime(command: impl Future<Output = Outcome>) -> Outcome {
 
 /// Does something until it is done or the process is asked to end, which is no failure.
 async fn unless_interrupted(work: impl Future<Output = Outcome>) -> Outcome {
+    let ended = interrupted()?;
     tokio::select! {
         outcome = work => outcome,
-        signal = interrupted() => signal.map(|()| EXIT_OK),
+        signal = ended => signal.map(|()| EXIT_OK),
     }
 }
 
-/// Returns when the process is asked to end.
-async fn interrupted() -> Result<(), Failure> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+/// Listens for the wish that the process end, from the call on and not only when the future is first polled: whoever
+/// reads `ready` may send the signal at once. The future is done when it has come.
+#[cfg(unix)]
+fn interrupted() -> Result<impl Future<Output = Result<(), Failure>>, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await?;
-    Ok(())
+        Ok(())
+    })
+}
+
+#[cfg(windows)]
+fn interrupted() -> Result<impl Future<Output = Result<(), Failure>>, Failure> {
+    let mut interrupt = tokio::signal::windows::ctrl_c()?;
+    Ok(async move {
+        interrupt.recv().await;
+        Ok(())
+    })
 }
 
 const EXIT_OK: u8 = 0;

@@ -294,16 +294,22 @@ impl<'a> Connection<'a> {
         if let Some(reason) = state.closed.take() {
             self.end.get_or_insert(End::Closed(reason));
         }
-        if let Some(connected) = effects.connected.take() {
+        let connected = effects.connected.take();
+        let is_new = connected.is_some();
+        if let Some(connected) = connected {
             state.connection = ConnectionState::Connected;
+            state.connack = Some(Arc::clone(&connected));
             state.connected_at = Some(now());
             state.stats.connections += 1;
             debug!(server = %self.server, session_present = connected.session_present, "connected");
             effects.events.push(ClientEvent::Connected { server: Arc::clone(&self.server), connected });
-            self.inner.progress.send_replace(Progress::Ready);
         }
         drop(state);
         effects.run(self.inner);
+        if is_new {
+            // After the event: who waited for the connection asks for events from then on, and this one was before.
+            self.inner.progress.send_replace(Progress::Ready);
+        }
     }
 
     /// Keeps the start of a packet whose end is still to come.

@@ -316,6 +316,11 @@ impl Client {
         self.inner().state.lock().session.client_id().clone()
     }
 
+    /// What the last CONNACK that accepted the connection said.
+    pub fn connack(&self) -> Option<Arc<Connected>> {
+        self.inner().state.lock().connack.clone()
+    }
+
     /// What the server allows.
     pub fn capabilities(&self) -> Capabilities {
         self.inner().state.lock().session.capabilities().clone()

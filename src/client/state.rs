@@ -66,6 +66,8 @@ pub(super) struct State {
     /// Why the present connection is over.
     pub(super) closed: Option<CloseReason>,
     pub(super) connected_at: Option<Instant>,
+    /// What the last CONNACK that accepted said.
+    pub(super) connack: Option<Arc<Connected>>,
     pub(super) stats: Stats,
     /// Some instant not long ago, where the exact one does not matter.
     pub(super) recently: Instant,
@@ -144,6 +146,7 @@ impl Inner {
             is_flushing: false,
             closed: None,
             connected_at: None,
+            connack: None,
             stats: Stats::default(),
             recently: now,
             replies: HashMap::new(),

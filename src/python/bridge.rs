@@ -52,30 +52,39 @@ pub(crate) enum Outcome {
     /// With the end of a publication.
     Published(Result<PublishAck, Error>),
     /// With what this makes on the thread of the loop.
-    #[allow(clippy::type_complexity)] // named once, here
-    Made(Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>),
+    Made(Make),
 }
 
+/// Makes a result, or an exception, where Python may be called.
+type Make = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
+
 impl Bridge {
-    /// The bridge to the loop that runs in this thread.
-    pub(crate) fn running(py: Python<'_>) -> PyResult<Self> {
+    /// A future of the loop that runs in this thread, and the duty to complete it.
+    pub(crate) fn promise(py: Python<'_>) -> PyResult<(Promise, Bound<'_, PyAny>)> {
         let event_loop = running_loop(py)?;
+        Self::of(&event_loop)?.promise_in(&event_loop)
+    }
+
+    /// The bridge to a loop that runs in this thread.
+    pub(crate) fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = event_loop.py();
         let key = event_loop.as_ptr() as usize;
-        let mut bridges = BRIDGES.lock();
-        if let Some(bridge) = bridges.iter().find_map(|known| known.bridge(py, key, &event_loop)) {
+        let known = BRIDGES.lock().iter().find_map(|known| known.bridge(py, key, event_loop));
+        if let Some(bridge) = known {
             return Ok(bridge);
         }
-        bridges.retain(Known::is_alive);
-        // `add_reader` is Python code, which may run anything: not under the lock.
-        drop(bridges);
-        let (bridge, keeper) = Self::open(&event_loop)?;
-        let weak_loop = PyWeakrefReference::new(&event_loop)?.unbind();
-        BRIDGES.lock().push(Known { key, weak_loop, shared: Arc::downgrade(&bridge.0), _keeper: keeper });
+        // From here on Python code is called, which may do anything: not under the lock.
+        let mut bridges = std::mem::take(&mut *BRIDGES.lock());
+        bridges.retain(|known| known.is_open(py));
+        BRIDGES.lock().append(&mut bridges);
+        let (bridge, keeper) = Self::open(event_loop)?;
+        let weak_loop = PyWeakrefReference::new(event_loop)?.unbind();
+        BRIDGES.lock().push(Known { key, weak_loop, shared: Arc::downgrade(&bridge.0), keeper });
         Ok(bridge)
     }
 
     /// A future of this loop, and the duty to complete it.
-    pub(crate) fn promise<'py>(&self, event_loop: &Bound<'py, PyAny>) -> PyResult<(Promise, Bound<'py, PyAny>)> {
+    pub(crate) fn promise_in<'py>(&self, event_loop: &Bound<'py, PyAny>) -> PyResult<(Promise, Bound<'py, PyAny>)> {
         let py = event_loop.py();
         let future = event_loop.call_method0(pyo3::intern!(py, "create_future"))?;
         let token = self.0.futures.lock().insert(future.clone().unbind());
@@ -317,7 +326,8 @@ struct Known {
     key: usize,
     weak_loop: Py<PyWeakrefReference>,
     shared: Weak<Shared>,
-    _keeper: Option<Py<LoopReader>>,
+    /// For loops that keep nothing themselves; such a loop cannot tell when it is closed.
+    keeper: Option<Py<LoopReader>>,
 }
 
 impl Known {
@@ -326,6 +336,20 @@ impl Known {
             return None;
         }
         self.shared.upgrade().map(Bridge)
+    }
+
+    /// Whether the loop may still run. One that has closed without a word is let go of.
+    fn is_open(&self, py: Python<'_>) -> bool {
+        if self.keeper.is_none() {
+            return self.is_alive();
+        }
+        let event_loop = self.weak_loop.bind(py).upgrade();
+        let is_closed = |event_loop: Bound<'_, PyAny>| event_loop.call_method0("is_closed")?.is_truthy();
+        let is_open = self.is_alive() && event_loop.is_some_and(|event_loop| !is_closed(event_loop).unwrap_or(true));
+        if !is_open && let Some(shared) = self.shared.upgrade() {
+            shared.close();
+        }
+        is_open
     }
 
     fn is_alive(&self) -> bool {

@@ -279,6 +279,11 @@ impl Client {
     }
 
     #[getter]
+    fn session_present(&self) -> Option<bool> {
+        self.core.session_present()
+    }
+
+    #[getter]
     fn state(&self) -> &'static str {
         self.core.state()
     }

@@ -191,6 +191,11 @@ impl Core {
         self.peek().is_some_and(|client| client.state() == ConnectionState::Connected)
     }
 
+    /// Whether the server had kept the session, as the last CONNACK said.
+    pub(crate) fn session_present(&self) -> Option<bool> {
+        Some(self.peek()?.connack()?.session_present)
+    }
+
     /// The state in words.
     pub(crate) fn state(&self) -> &'static str {
         match self.peek().map(|client| client.state()) {

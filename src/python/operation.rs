@@ -91,7 +91,7 @@ impl Waiting {
         W: Future<Output = Result<T, Error>> + Send + 'static,
         C: FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
     {
-        let (promise, future) = Bridge::running(py)?.promise(&running_loop(py)?)?;
+        let (promise, future) = Bridge::promise(py)?;
         let task = Process::get(py)?.runtime().spawn(async move {
             let result = work.await;
             promise.complete(Outcome::Made(Box::new(move |py| match result {

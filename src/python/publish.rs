@@ -17,7 +17,7 @@ use pyo3::{
 use tokio::sync::oneshot;
 
 use super::{
-    bridge::{Bridge, Outcome, Promise, find_loop, running_loop},
+    bridge::{Bridge, Outcome, Promise, find_loop},
     core::Core,
     errors,
     operation::Operation,
@@ -120,12 +120,14 @@ impl<'a> Publication<'a> {
         timeout: Option<Duration>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let client = core.client(py)?;
-        if timeout.is_some() || (self.qos != QoS::AtMostOnce && find_loop(py)?.is_none()) {
+        if timeout.is_some() {
             return self.publish_in_task(py, client, timeout);
         }
-        let submitted = match self.qos {
-            QoS::AtMostOnce => client.try_publish(&self.as_outgoing()).map(|_| None).map_err(Failure::from),
-            _ => self.submit(py, core, &client).map(Some),
+        let submitted = if self.qos == QoS::AtMostOnce {
+            client.try_publish(&self.as_outgoing()).map(|_| None).map_err(Failure::from)
+        } else {
+            let Some(event_loop) = find_loop(py)? else { return self.publish_in_task(py, client, None) };
+            self.submit(&event_loop, core, &client).map(Some)
         };
         match submitted {
             Ok(None) => finished_operation(py),
@@ -158,15 +160,19 @@ impl<'a> Publication<'a> {
         finished(py, result)
     }
 
-    fn submit<'py>(&self, py: Python<'py>, core: &Core, client: &Client) -> Result<Bound<'py, PyAny>, Failure> {
-        let event_loop = running_loop(py)?;
-        let (promise, future) = Bridge::running(py)?.promise(&event_loop)?;
+    fn submit<'py>(
+        &self,
+        event_loop: &Bound<'py, PyAny>,
+        core: &Core,
+        client: &Client,
+    ) -> Result<Bound<'py, PyAny>, Failure> {
+        let (promise, future) = Bridge::of(event_loop)?.promise_in(event_loop)?;
         let number = core.sink().expect(Waiting::One(promise));
         match client.submit(&self.as_outgoing(), number) {
             Ok(_) => Ok(future),
             Err(error) => {
                 if let Some(Waiting::One(promise)) = core.sink().forget(number) {
-                    promise.forget(py);
+                    promise.forget(event_loop.py());
                 }
                 Err(Failure::Client(error))
             }

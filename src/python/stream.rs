@@ -294,7 +294,7 @@ impl Stream {
     /// Has the task sleep until there is news, or the batch is due.
     fn wait(&self, py: Python<'_>, state: &mut State) -> PyResult<Step> {
         let event_loop = running_loop(py)?;
-        let (promise, future) = Bridge::running(py)?.promise(&event_loop)?;
+        let (promise, future) = Bridge::of(&event_loop)?.promise_in(&event_loop)?;
         state.streak = 0;
         if state.arm(Waker::Loop(promise)) {
             let due = self.batching.as_ref().and_then(|batching| *batching.due.lock());

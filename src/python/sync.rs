@@ -287,6 +287,11 @@ impl SyncClient {
     }
 
     #[getter]
+    fn session_present(&self) -> Option<bool> {
+        self.core.session_present()
+    }
+
+    #[getter]
     fn state(&self) -> &'static str {
         self.core.state()
     }

@@ -243,18 +243,21 @@ async def test_a_request_nobody_answers_times_out(client):
 async def test_a_session_keeps_messages_while_its_client_is_away(broker, client, within):
     session = ferromq.Session(expiry=60)
     keeper = ferromq.Client(broker.url, client_id="keeper", session=session)
+    assert keeper.session_present is None
     await keeper.connect()
+    assert keeper.session_present is False
     subscription = await keeper.subscribe("kept", qos=1)
+    events = keeper.events()
     # Vanish without unsubscribing, as a crash would.
     broker.kick("keeper")
-    events = keeper.events()
     await client.publish("kept", b"1", qos=1)
-    while True:
-        if isinstance(await within(anext(events)), ferromq.Connected):
-            break
+    while not isinstance(await within(anext(events)), ferromq.Connected):
+        pass
     assert (await within(anext(subscription))).payload == b"1"
+    assert keeper.session_present is True
     await keeper.disconnect()
-    assert [info.client_id for info in broker.clients if not info.connected] == ["keeper"]
+    while [info.client_id for info in broker.clients if not info.connected] != ["keeper"]:
+        await within(asyncio.sleep(0))
 
 
 async def test_shared_subscriptions_share(broker, client, within):
