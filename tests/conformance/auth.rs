@@ -48,7 +48,7 @@ fn hello() -> Connect {
 fn expect_auth(peer: &Peer, reason: ReasonCode, data: &[u8]) -> Auth {
     let Packet::Auth(auth) = peer.expect(PacketType::Auth) else { unreachable!("expect checks the type") };
     assert_eq!(auth.reason, reason);
-    assert_eq!(auth.properties.authentication_method().map(|method| method.as_str()), Some("two-rounds"));
+    assert_eq!(auth.properties.authentication_method().map(ferromq::codec::Text::as_str), Some("two-rounds"));
     assert_eq!(auth.properties.authentication_data().map(|data| data.to_vec()), Some(data.to_vec()));
     auth
 }
@@ -59,7 +59,7 @@ fn authenticated(bench: &Bench) -> Peer {
     peer.send(auth(0x18, "two-rounds", Some(b"response")));
     let connack = peer.expect_connack();
     assert_eq!(connack.reason, ReasonCode::Success);
-    assert_eq!(connack.properties.authentication_method().map(|method| method.as_str()), Some("two-rounds"));
+    assert_eq!(connack.properties.authentication_method().map(ferromq::codec::Text::as_str), Some("two-rounds"));
     assert_eq!(connack.properties.authentication_data().map(|data| data.to_vec()), Some(b"welcome".to_vec()));
     peer
 }

@@ -564,7 +564,9 @@ impl World {
             let mut slices = [IoSlice::new(&[]); 16];
             let count = outbox.io_slices(&mut slices);
             let before = line.partial.len();
-            slices[..count].iter().for_each(|slice| line.partial.extend_from_slice(slice));
+            for slice in &slices[..count] {
+                line.partial.extend_from_slice(slice);
+            }
             let taken = line.partial.len() - before;
             outbox.advance(taken);
             shard.flushed(self.now, line.conn, taken);

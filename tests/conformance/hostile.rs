@@ -176,7 +176,9 @@ fn interleaved_connects_of_one_client_end_with_one_connection() {
         let bytes = Connect::new("same").wire(version);
         let peers: Vec<Peer> = (0..10).map(|_| bench.connect_raw(version)).collect();
         for byte in bytes {
-            peers.iter().for_each(|peer| peer.send(vec![byte]));
+            for peer in &peers {
+                peer.send(vec![byte]);
+            }
         }
         let open = peers.iter().filter(|peer| !peer.is_closed()).count();
         assert_eq!(open, 1);

@@ -185,7 +185,7 @@ fn mqtt_3_1_3_10_user_properties_of_a_will_keep_their_order() {
         let properties: Vec<_> =
             message.properties.user_properties().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(properties, [("b", "1"), ("a", "2"), ("b", "1")]);
-        assert_eq!(message.properties.content_type().map(|text| text.as_str()), Some("text/plain"));
+        assert_eq!(message.properties.content_type().map(ferromq::codec::Text::as_str), Some("text/plain"));
         assert_eq!(message.properties.correlation_data().map(|data| &data[..]), Some(&b"id"[..]));
         assert!(message.properties.iter().all(|p| !matches!(p, ferromq::codec::Property::WillDelayInterval(_))));
     });

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use ferromq::{
-    codec::{Properties, Property, QoS, ReasonCode, SubscriptionOptions, Text, TopicFilter, TopicName, Will, topic},
+    codec::{
+        Limits, Properties, Property, QoS, ReasonCode, SubscriptionOptions, Text, TopicFilter, TopicName, Will, topic,
+    },
     session::client::{
         ClientSession, CloseReason, Connected, Event as Told, Message, Outgoing, Payload, SessionOptions,
         SubscribeRequest,
@@ -215,7 +217,9 @@ impl World {
         let mut held: Vec<(String, QoS)> =
             self.actors[client].subscriptions.iter().map(|(filter, held)| (filter.clone(), held.asked)).collect();
         held.sort();
-        held.into_iter().for_each(|(filter, qos)| self.subscribe(client, filter, qos));
+        for (filter, qos) in held {
+            self.subscribe(client, filter, qos);
+        }
     }
 
     fn make_will(&mut self, client: usize) {
@@ -426,8 +430,7 @@ fn options(client: usize, life: u32, habits: &Habits, clean: bool) -> SessionOpt
         retain: false,
         properties: delay.into_iter().collect(),
     });
-    let mut limits = ferromq::codec::Limits::default();
-    limits.packet_bytes_max = habits.packet_bytes_max;
+    let limits = Limits { packet_bytes_max: habits.packet_bytes_max, ..Limits::default() };
     SessionOptions {
         version: habits.version,
         client_id: Text::try_from(format!("client{client}").as_str()).expect("a short text"),

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use ferromq::{
-    broker::{DropReason, Stats},
+    broker::{DropReason, EndReason, Stats},
     codec::{QoS, topic},
 };
 
@@ -13,6 +13,19 @@ use crate::{
     plan::{Plan, Profile},
     world::World,
 };
+
+/// What happened in a run that an invariant is about.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Harvest {
+    pub(crate) promised: usize,
+    pub(crate) repeated: usize,
+    pub(crate) exactly_once: usize,
+    pub(crate) shared: usize,
+    pub(crate) retained: usize,
+    pub(crate) wills: usize,
+    pub(crate) takeovers: usize,
+    pub(crate) expired: usize,
+}
 
 /// One run from a seed. `Err` says which invariant broke.
 pub(crate) fn run(world: &mut World, profile: Profile) -> Result<(), String> {
@@ -72,6 +85,26 @@ impl World {
         let busy: Vec<_> = sessions.filter(|session| session.queued + session.inflight > 0).collect();
         let settled: Vec<bool> = self.shards.iter().map(ferromq::broker::Shard::is_settled).collect();
         format!("{clients:?}, shards settled {settled:?}, sessions {busy:?}, {:?}", self.stats())
+    }
+
+    /// What the invariants had to bite on in a run.
+    pub(crate) fn harvest(&self) -> Harvest {
+        let promised = self.actors.iter().enumerate().map(|(client, actor)| {
+            let packet_bytes_max = actor.habits.packet_bytes_max;
+            self.ledger.promises(&Claims { client, subscriptions: &actor.subscriptions, packet_bytes_max })
+        });
+        let received = || self.ledger.received.iter().flatten();
+        let of_groups = received().filter(|got| self.ledger.published[got.number].topic.starts_with("s/"));
+        Harvest {
+            promised: promised.sum(),
+            repeated: received().filter(|got| got.dup).count(),
+            exactly_once: received().filter(|got| got.qos == QoS::ExactlyOnce).count(),
+            shared: of_groups.count(),
+            retained: received().filter(|got| got.retain).count(),
+            wills: self.ledger.wills.values().map(|will| will.seen as usize).sum(),
+            takeovers: self.stats().ended[EndReason::SessionTakenOver as usize] as usize,
+            expired: self.stats().sessions_expired as usize,
+        }
     }
 
     fn check(&self, profile: Profile) -> Result<(), String> {

@@ -85,21 +85,13 @@ impl Ledger {
     pub(crate) fn missing(&self, claims: &Claims<'_>) -> Vec<usize> {
         let got: std::collections::HashSet<usize> =
             self.received[claims.client].iter().map(|received| received.number).collect();
-        let promised = |number: &usize| self.is_promised(claims, &self.published[*number]);
+        let promised = |number: &usize| is_promised(claims, &self.published[*number]);
         (0..self.published.len()).filter(promised).filter(|number| !got.contains(number)).collect()
     }
 
-    fn is_promised(&self, claims: &Claims<'_>, message: &Published) -> bool {
-        let fits = message.payload_bytes + OVERHEAD_BYTES <= claims.packet_bytes_max as usize;
-        message.acked
-            && !message.expires
-            && fits
-            && claims.subscriptions.iter().any(|(filter, subscription)| {
-                !filter.starts_with("$share/")
-                    && subscription.since.is_some_and(|since| since <= message.at)
-                    && subscription.qos.min(message.qos) > QoS::AtMostOnce
-                    && topic::matches(filter, &message.topic)
-            })
+    /// How many messages a client was promised.
+    pub(crate) fn promises(&self, claims: &Claims<'_>) -> usize {
+        self.published.iter().filter(|message| is_promised(claims, message)).count()
     }
 
     /// No QoS 2 message is handed out twice, and no other one without DUP more often than it was published.
@@ -182,6 +174,20 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// Whether a client was promised a message: acknowledged, and published while a subscription was known to hold.
+fn is_promised(claims: &Claims<'_>, message: &Published) -> bool {
+    let fits = message.payload_bytes + OVERHEAD_BYTES <= claims.packet_bytes_max as usize;
+    message.acked
+        && !message.expires
+        && fits
+        && claims.subscriptions.iter().any(|(filter, subscription)| {
+            !filter.starts_with("$share/")
+                && subscription.since.is_some_and(|since| since <= message.at)
+                && subscription.qos.min(message.qos) > QoS::AtMostOnce
+                && topic::matches(filter, &message.topic)
+        })
 }
 
 /// The filter that a group shares.

@@ -60,6 +60,33 @@ fn a_seed_repeats_its_run_exactly() {
     }
 }
 
+/// The runs do what the invariants are about: a simulation in which nothing happens finds nothing.
+#[test]
+fn runs_give_the_invariants_something_to_bite_on() {
+    for profile in [Profile::Plain, Profile::Narrow, Profile::Lossy] {
+        let harvests = (0..40).map(|seed| {
+            let mut world = World::new(profile, seed, false);
+            let _ = finish::run(&mut world, profile);
+            world.harvest()
+        });
+        let sum = harvests.fold([0; 8], |sum, harvest| {
+            let of = [
+                harvest.promised,
+                harvest.repeated,
+                harvest.exactly_once,
+                harvest.shared,
+                harvest.retained,
+                harvest.wills,
+                harvest.takeovers,
+                harvest.expired,
+            ];
+            std::array::from_fn(|at| sum[at] + of[at])
+        });
+        println!("{profile:?}: {sum:?}");
+        assert!(sum[0] > 1_000 && sum.iter().all(|count| *count > 0), "{profile:?}: {sum:?}");
+    }
+}
+
 /// Runs the seed that the environment names, and prints what happens in it.
 #[test]
 fn replay() {
