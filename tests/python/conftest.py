@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,9 @@ import pytest
 
 # One thread does for a test, and there are many of them.
 os.environ.setdefault("FERROMQ_THREADS", "1")
+
+# A shell that starts a job in the background has it ignore Ctrl-C; the programs that tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
