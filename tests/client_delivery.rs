@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use client_support::{Pair, ack, filter, id, outgoing, outline, publication, suback, subscribe_to};
 use ferromq::{
-    codec::{Ack, Packet, Properties, Property, QoS, ReasonCode, Subscription, Text, TopicFilter, UnsubAck, Version},
+    codec::{
+        Ack, ConnAck, Packet, Properties, Property, QoS, ReasonCode, RetainHandling, Subscription, Text, TopicFilter,
+        UnsubAck, Version,
+    },
     session::{
         QueueLimits,
         client::{AckMode, Event, Message, Outgoing, PublishAck, Published, RequestError, SessionOptions},
@@ -436,6 +439,36 @@ fn a_restoration_that_was_cut_short_is_taken_up_on_the_next_connection() {
     }
     pair.reconnect(true);
     assert_eq!(sent(&mut pair), ["unsubscribe"]);
+}
+
+/// The server may have lost the session, made another, and resumes that one.
+#[test]
+fn a_connection_whose_connack_was_lost_leaves_subscriptions_in_doubt() {
+    for version in [Version::V3_1_1, Version::V5] {
+        let mut pair = Pair::online(SessionOptions { version, clean_start: false, ..options() }, []);
+        pair.session.subscribe(subscribe_to(&["a"]), 1).unwrap();
+        pair.give(suback(id(1), &[ReasonCode::Success]));
+        pair.sent();
+        pair.session.connection_lost();
+        pair.connect();
+        pair.reconnect(true);
+        match pair.sent().as_slice() {
+            [Packet::Subscribe(subscribe)] => {
+                let [part] = subscribe.subscriptions.as_slice() else { panic!("{subscribe:?}") };
+                let retained = if version.is_v5() { RetainHandling::SendIfNew } else { RetainHandling::Send };
+                assert_eq!((part.filter.as_str(), part.options.retain_handling), ("a", retained));
+                pair.give(suback(subscribe.packet_id, &[ReasonCode::Success]));
+            }
+            other => panic!("{other:?}"),
+        }
+        // A CONNACK that refuses is an answer.
+        pair.session.connection_lost();
+        pair.connect();
+        let (session_present, reason, properties) = (false, ReasonCode::ServerBusy, Properties::new());
+        pair.give(Packet::ConnAck(Box::new(ConnAck { session_present, reason, properties })));
+        pair.reconnect(true);
+        assert!(pair.sent().is_empty());
+    }
 }
 
 #[test]

@@ -17,13 +17,13 @@ use std::{
 };
 
 use client_peer::{Peer, connected, options, wire, wire_of};
-use client_support::{filter, publication, subscribe_to};
+use client_support::{filter, outgoing, publication, subscribe_to};
 use ferromq::{
     client::{
         AckPolicy, Client, ClientOptions, Error, MailboxOptions, Message, Overflow, PublishRequest, RequestError,
         Subscription,
     },
-    codec::{Packet, Properties, Property, QoS, ReasonCode, Text, Version},
+    codec::{ConnAck, Packet, Properties, Property, QoS, ReasonCode, Text, Version},
 };
 use tokio::{io::DuplexStream, task::yield_now};
 
@@ -447,4 +447,124 @@ async fn served_requests_are_answered_with_their_correlation_data() {
     peer.send_all(numbered("rpc/add", [1])).await;
     let nameless = server.next().await.unwrap();
     assert!(matches!(nameless.respond("5").await, Err(Error::Request(RequestError::NotAllowed(_)))));
+}
+
+/// A client whose server resumes a session, and sends messages in the same segment as CONNACK.
+async fn resumed(messages: Vec<Packet>) -> (Client, Peer<DuplexStream>, client_peer::Listener) {
+    let (wire, mut listener) = wire();
+    let mut options = options();
+    options.session.clean_start = false;
+    options.session.session_expiry = 60;
+    let client = Client::start_with(options, wire).unwrap();
+    let mut peer = listener.accept().await;
+    let Packet::Connect(_) = peer.expect().await else { panic!("CONNECT comes first") };
+    let connack = ConnAck { session_present: true, reason: ReasonCode::Success, properties: Properties::new() };
+    let count = messages.len() as u64;
+    peer.send_all(std::iter::once(Packet::ConnAck(Box::new(connack))).chain(messages)).await;
+    client.ready().await.unwrap();
+    received(&client, count).await;
+    (client, peer, listener)
+}
+
+fn acked(packet: &Packet) -> u16 {
+    match packet {
+        Packet::PubAck(ack) | Packet::PubRec(ack) => ack.packet_id.get(),
+        other => panic!("an acknowledgement must come, not {other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_resumed_session_sends_first_waits_for_its_subscription_in_order() {
+    let early = ["a", "b", "a", "c"]
+        .iter()
+        .zip(1..)
+        .map(|(topic, n)| Packet::Publish(publication(topic, n.to_string().as_bytes(), Q1, n)));
+    let (client, mut peer, _listener) = resumed(early.collect()).await;
+    let (a, _) = tokio::join!(client.subscribe(subscribe_to(&["a"]), acking(AckPolicy::Manual)), async {
+        // What comes while SUBSCRIBE is under way follows what was there before.
+        peer.send_all([Packet::Publish(publication("a", b"5", Q1, 5))]).await;
+        peer.grant().await
+    });
+    let (mut a, mut b) = (a.unwrap(), subscribed(&client, &mut peer, &["b"], MailboxOptions::default()).await);
+    let mut messages = Vec::new();
+    assert_eq!(a.recv_many(&mut messages, 10).await, 3);
+    assert_eq!(messages.iter().map(number).collect::<Vec<_>>(), [1, 3, 5]);
+    assert_eq!(take(&mut b, 1).await, [2]);
+    // The consumer's acknowledgements still count, and those behind wait for them.
+    for message in &messages {
+        a.acknowledge(message, ReasonCode::Success);
+    }
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(acked(&peer.expect().await));
+    }
+    assert_eq!(ids, [1, 2, 3]);
+    // Nobody asks for 4 in time: its acknowledgement no longer keeps 5 back, and it is still there.
+    assert_eq!([acked(&peer.expect().await), acked(&peer.expect().await)], [4, 5]);
+    let mut c = subscribed(&client, &mut peer, &["c"], MailboxOptions::default()).await;
+    assert_eq!(take(&mut c, 1).await, [4]);
+    assert_eq!(client.stats().unmatched, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn early_messages_that_the_server_sends_again_come_once() {
+    let early = [(Q1, 1), (QoS::ExactlyOnce, 2)]
+        .map(|(qos, n)| Packet::Publish(publication("a", n.to_string().as_bytes(), qos, n)));
+    let (client, peer, mut listener) = resumed(early.clone().to_vec()).await;
+    drop(peer);
+    let mut peer = listener.accept().await;
+    peer.accept(true, []).await;
+    let again = early.into_iter().map(|packet| match packet {
+        Packet::Publish(publish) => Packet::Publish(ferromq::codec::Publish { dup: true, ..publish }),
+        other => other,
+    });
+    peer.send_all(again).await;
+    received(&client, 3).await;
+    let mut a = subscribed(&client, &mut peer, &["a"], MailboxOptions::default()).await;
+    let mut got = take(&mut a, 2).await;
+    got.sort_unstable();
+    assert_eq!(got, [1, 2]);
+    yield_now().await;
+    assert_eq!(a.pending(), 0);
+    assert_eq!([acked(&peer.expect().await), acked(&peer.expect().await)], [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_session_has_nothing_to_wait_for() {
+    let (wire, mut listener) = wire();
+    let (client, mut peer) = connected(wire, &mut listener, options()).await;
+    peer.send(Packet::Publish(publication("a", b"1", Q1, 1))).await;
+    assert_eq!(acked(&peer.expect().await), 1);
+    assert_eq!(client.stats().unmatched, 1);
+    let mut a = subscribed(&client, &mut peer, &["a"], MailboxOptions::default()).await;
+    assert!(a.try_recv().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_acknowledged_survives_the_connection_in_a_full_mailbox() {
+    let (wire, mut listener) = wire();
+    let (client, mut peer) = connected(wire, &mut listener, options()).await;
+    let mut a = subscribed(&client, &mut peer, &["a"], mailbox(2, Overflow::Block)).await;
+    let burst = (1..=9).map(|n: u16| Packet::Publish(publication("a", n.to_string().as_bytes(), Q1, n)));
+    peer.send_all(burst).await;
+    for n in 1..=9 {
+        assert_eq!(acked(&peer.expect().await), n);
+    }
+    drop(peer);
+    // While it does not read, only a write tells the client that the connection is gone.
+    client.try_publish(&outgoing("b", b"", Q0)).unwrap();
+    let mut peer = listener.accept().await;
+    let taken = take(&mut a, 4).await;
+    peer.accept(true, []).await;
+    peer.send_all([Packet::Publish(publication("a", b"10", Q1, 1))]).await;
+    assert_eq!([taken, take(&mut a, 6).await].concat(), (1..=10).collect::<Vec<_>>());
+    // The end of the client is no reason to lose any either.
+    let burst = (11..=19).map(|n: u16| Packet::Publish(publication("a", n.to_string().as_bytes(), Q1, n)));
+    peer.send_all(burst).await;
+    for n in [1].into_iter().chain(11..=19) {
+        assert_eq!(acked(&peer.expect().await), n);
+    }
+    client.disconnect(ferromq::client::DisconnectOptions::default()).await.unwrap();
+    assert_eq!(take(&mut a, 9).await, (11..=19).collect::<Vec<_>>());
+    assert!(a.recv().await.is_none());
 }

@@ -801,7 +801,11 @@ class Client:
         """Take requests, to be answered with `Request.respond`."""
 
     def events(self) -> Stream[_Event]:
-        """What happens to the connection from now on. It ends with the client; who lags loses the oldest of 256."""
+        """What happens to the connection from now on, or to the next one if there is none.
+
+        Asked for before `connect()`, it has the first CONNACK, too. It ends with the connection's last event, when
+        the client does not try again. Who lags loses the oldest of 256.
+        """
 
     @property
     def client_id(self) -> str:
@@ -1006,7 +1010,7 @@ class SyncClient:
         """Take requests, to be answered with `SyncRequest.respond`."""
 
     def events(self) -> SyncStream[_Event]:
-        """What happens to the connection from now on."""
+        """What happens to the connection from now on, or to the next one if there is none."""
 
     @property
     def client_id(self) -> str:

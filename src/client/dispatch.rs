@@ -6,11 +6,12 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
+    time::Instant,
 };
 
 use smallvec::SmallVec;
 
-use super::{AckPolicy, Message, mailbox::Mailbox};
+use super::{AckPolicy, Message, held::Held, mailbox::Mailbox};
 use crate::{
     codec::{Text, TopicFilter},
     router::FilterTrie,
@@ -26,8 +27,10 @@ pub(super) struct Dispatch {
     trie: FilterTrie<Targets>,
     /// How many mailboxes have a filter, shared ones by their whole name.
     users: HashMap<Text, usize>,
-    /// Where messages go that match nothing.
+    /// Where messages go that match nothing, if the application has asked for them.
     unmatched: Option<MailboxId>,
+    /// Where they wait otherwise.
+    held: Held,
     cache: HashMap<Text, Targets, foldhash::fast::RandomState>,
     last_topic: Vec<u8>,
     last: Targets,
@@ -35,6 +38,8 @@ pub(super) struct Dispatch {
     dirty: Vec<MailboxId>,
     /// Messages that several consumers have to acknowledge, and how many still do.
     shared_acks: HashMap<AckHandle, usize>,
+    /// Messages that no consumer is going to acknowledge.
+    released: Vec<AckHandle>,
     dropped: u64,
 }
 
@@ -67,11 +72,13 @@ impl Dispatch {
             trie: FilterTrie::new(seed),
             users: HashMap::new(),
             unmatched: None,
+            held: Held::default(),
             cache: HashMap::default(),
             last_topic: Vec::new(),
             last: Targets::new(),
             dirty: Vec::new(),
             shared_acks: HashMap::new(),
+            released: Vec::new(),
             dropped: 0,
         }
     }
@@ -83,7 +90,7 @@ impl Dispatch {
         id
     }
 
-    /// A mailbox for what `filters` match.
+    /// A mailbox for what `filters` match, beginning with what came before anybody had asked for it.
     pub(super) fn add(&mut self, mailbox: Arc<Mailbox>, filters: &[TopicFilter]) -> MailboxId {
         let slot = Some(Slot { mailbox, filters: filters.to_vec(), staged: VecDeque::new() });
         let at = self.free.pop().unwrap_or(self.slots.len() as u32);
@@ -97,6 +104,7 @@ impl Dispatch {
             self.trie.entry_or_default(plain(filter)).push(id);
         }
         self.forget();
+        self.claim(id, filters);
         id
     }
 
@@ -106,6 +114,7 @@ impl Dispatch {
         self.free.push(id.0);
         self.unmatched = self.unmatched.filter(|unmatched| *unmatched != id);
         self.dirty.retain(|dirty| *dirty != id);
+        self.released.extend(slot.staged.iter().filter_map(Message::ack_handle));
         self.forget();
         for filter in &slot.filters {
             let Some(targets) = self.trie.get_mut(plain(filter)) else { continue };
@@ -125,7 +134,10 @@ impl Dispatch {
             self.look_up(&message);
         }
         let (first, others) = match self.last.as_slice() {
-            [] => return self.drop_unmatched(&message),
+            [] => {
+                self.dropped += self.held.push(message, &mut self.released);
+                return None;
+            }
             [only] => (*only, Targets::new()),
             [first, others @ ..] => (*first, Targets::from_slice(others)),
         };
@@ -152,9 +164,35 @@ impl Dispatch {
         true
     }
 
+    /// A connection has begun, on a session that was there before or on a new one.
+    pub(super) fn connected(&mut self, now: Instant, session_present: bool) {
+        self.dropped += self.held.connected(now, session_present, &mut self.released);
+    }
+
     /// The connection is gone: handles of it that several consumers share need not be counted any further.
     pub(super) fn connection_lost(&mut self) {
         self.shared_acks.retain(|handle, _| handle.is_exactly_once());
+        self.held.connection_lost();
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.held.deadline()
+    }
+
+    /// Gives up waiting for subscriptions to messages that match none.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.held.release(now, &mut self.released);
+    }
+
+    /// A message that is to be acknowledged because no consumer will do it.
+    pub(super) fn poll_released(&mut self) -> Option<AckHandle> {
+        self.released.pop()
+    }
+
+    /// Whether there is something for [`Self::take_staged`].
+    pub(super) fn has_staged(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     /// Takes what is staged, one delivery a mailbox. `spare` gives and takes back queues.
@@ -180,6 +218,17 @@ impl Dispatch {
     /// Messages that matched nothing and were dropped.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped
+    }
+
+    /// Stages what waited for such a mailbox.
+    fn claim(&mut self, id: MailboxId, filters: &[TopicFilter]) {
+        let matches = |topic: &str| filters.iter().any(|filter| filter.matches(topic));
+        for (message, is_unacknowledged) in self.held.claim(matches) {
+            let ack = message.ack_handle().filter(|_| is_unacknowledged);
+            if !self.stage(id, message) {
+                self.released.extend(ack);
+            }
+        }
     }
 
     /// Whether the consumer of the mailbox acknowledges by itself.
@@ -238,11 +287,6 @@ impl Dispatch {
         self.cache.clear();
         self.last_topic.clear();
         self.last.clear();
-    }
-
-    fn drop_unmatched(&mut self, message: &Message) -> Option<AckHandle> {
-        self.dropped += 1;
-        message.ack_handle()
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::{
 use tracing::{debug, trace};
 
 use super::{
-    ClientEvent, ConnectionState, Error, Message,
+    AckPolicy, ClientEvent, ConnectionState, Error, Message,
     dispatch::Delivery,
     reconnect::Backoff,
     state::{Effects, Inner, Life, Progress, State, now},
@@ -33,10 +33,12 @@ use crate::{
 /// Runs a client to its end.
 pub(super) async fn run(inner: Arc<Inner>, connector: Box<dyn Connector>) {
     let backoff = inner.options.reconnect.map(Backoff::new);
-    let driver = Driver { inner: Arc::clone(&inner), connector, backoff, target: 0, server: Arc::from("") };
+    let inner_of_driver = Arc::clone(&inner);
+    let server = Arc::from("");
+    let mut driver = Driver { inner: inner_of_driver, connector, backoff, target: 0, server, undelivered: Vec::new() };
     let failure = driver.run().await;
     debug!(failure = ?failure, "client ended");
-    inner.end(failure);
+    inner.end(failure, driver.undelivered);
 }
 
 struct Driver {
@@ -45,6 +47,8 @@ struct Driver {
     backoff: Option<Backoff>,
     target: usize,
     server: Arc<str>,
+    /// What the last connection had read and acknowledged, and no mailbox had room for.
+    undelivered: Vec<Delivery>,
 }
 
 /// How an attempt ended.
@@ -55,7 +59,7 @@ struct Ended {
 }
 
 impl Driver {
-    async fn run(mut self) -> Option<Error> {
+    async fn run(&mut self) -> Option<Error> {
         loop {
             let Ended { failure, lasted } = self.round().await;
             let was_ready = !matches!(*self.inner.progress.borrow(), Progress::Starting);
@@ -68,7 +72,10 @@ impl Driver {
             let retry_at = tokio::time::Instant::now() + wait;
             tokio::select! {
                 () = sleep_until(retry_at) => {}
-                () = self.asked_to_end() => return None,
+                () = self.asked_to_end() => {
+                    self.disconnected(None, None);
+                    return None;
+                }
             }
         }
     }
@@ -90,7 +97,7 @@ impl Driver {
 
     async fn attempt(&mut self) -> Ended {
         self.server = Arc::from(self.connector.name(self.target));
-        let _ = self.inner.events.send(ClientEvent::Connecting { server: Arc::clone(&self.server) });
+        self.inner.events.send(ClientEvent::Connecting { server: Arc::clone(&self.server) });
         let stream = tokio::select! {
             stream = self.open() => stream,
             () = self.asked_to_end() => return Ended { failure: None, lasted: None },
@@ -127,9 +134,10 @@ impl Driver {
         if let Err(error) = started {
             return Some(error.into());
         }
-        let mut connection = Connection::new(&self.inner, stream, Arc::clone(&self.server));
+        let undelivered = std::mem::take(&mut self.undelivered);
+        let mut connection = Connection::new(&self.inner, stream, Arc::clone(&self.server), undelivered);
         let end = poll_fn(|cx| connection.poll(cx)).await;
-        connection.discard();
+        self.undelivered = connection.into_undelivered();
         let server = self.server.to_string();
         match end {
             End::Closed(CloseReason::Requested) => None,
@@ -158,7 +166,7 @@ impl Driver {
             Some(_) => ConnectionState::Connecting,
             None => ConnectionState::Disconnected,
         };
-        let _ = self.inner.events.send(ClientEvent::Disconnected { reason, retry_in });
+        self.inner.events.send(ClientEvent::Disconnected { reason, retry_in });
     }
 
     /// Waits until the client is asked to end. There is no connection: nothing can be finished first.
@@ -207,7 +215,7 @@ enum End {
 }
 
 impl<'a> Connection<'a> {
-    fn new(inner: &'a Inner, stream: BoxStream, server: Arc<str>) -> Self {
+    fn new(inner: &'a Inner, stream: BoxStream, server: Arc<str>, undelivered: Vec<Delivery>) -> Self {
         Self {
             inner,
             stream,
@@ -218,7 +226,7 @@ impl<'a> Connection<'a> {
             written: 0,
             timer: Box::pin(sleep_until(tokio::time::Instant::now())),
             timer_at: None,
-            deliveries: Vec::new(),
+            deliveries: undelivered,
             spare: Vec::new(),
             unclaimed: Vec::new(),
             is_paused: false,
@@ -233,6 +241,7 @@ impl<'a> Connection<'a> {
             let mut progress = self.poll_read(cx);
             progress |= self.poll_timer(cx);
             progress |= self.poll_write(cx);
+            progress |= !self.deliveries.is_empty() && !self.is_paused;
             if let Some(end) = self.poll_end(cx) {
                 return Poll::Ready(end);
             }
@@ -397,6 +406,7 @@ impl<'a> Connection<'a> {
         let inner = self.inner;
         let mut state = inner.state.lock();
         state.session.handle_timeout(now());
+        state.dispatch.handle_timeout(now());
         self.process(state, Effects::default());
         true
     }
@@ -420,7 +430,8 @@ impl<'a> Connection<'a> {
         let inner = self.inner;
         let mut state = inner.state.lock();
         let is_flushing = self.written < self.write.len();
-        let mut deadline = [state.session.poll_timeout(), self.flush_deadline].into_iter().flatten().min();
+        let deadlines = [state.session.poll_timeout(), state.dispatch.poll_timeout(), self.flush_deadline];
+        let mut deadline = deadlines.into_iter().flatten().min();
         if self.end.is_none() {
             if !is_flushing && state.session.output_bytes() > 0 {
                 return false;
@@ -456,12 +467,13 @@ impl<'a> Connection<'a> {
         self.timer.as_mut().poll(cx).is_pending()
     }
 
-    /// The connection is over: what could not be handed out goes no further.
-    fn discard(self) {
-        for mut delivery in self.deliveries {
-            let mut unclaimed = Vec::new();
-            delivery.mailbox.discard(&mut delivery.messages, &mut unclaimed);
+    /// The connection is over: what could not be handed out, less what the server will send again.
+    fn into_undelivered(mut self) -> Vec<Delivery> {
+        for Delivery { mailbox, messages } in &mut self.deliveries {
+            let is_acknowledged = mailbox.options().ack == AckPolicy::Auto;
+            messages.retain(|message| is_acknowledged || message.ack_handle().is_none_or(|ack| ack.is_exactly_once()));
         }
+        self.deliveries
     }
 }
 

@@ -53,8 +53,31 @@ pub struct EventStream {
     receiver: broadcast::Receiver<ClientEvent>,
 }
 
+/// Where the events of a client go. One made before the client lets its readers miss none.
+#[derive(Debug, Clone)]
+pub struct EventSource {
+    sender: broadcast::Sender<ClientEvent>,
+}
+
+impl EventSource {
+    /// A source that keeps so many events for a reader that lags.
+    pub fn new(events_max: usize) -> Self {
+        Self { sender: broadcast::channel(events_max.max(1)).0 }
+    }
+
+    /// The events from now on.
+    pub fn stream(&self) -> EventStream {
+        EventStream::new(self.sender.subscribe())
+    }
+
+    pub(super) fn send(&self, event: ClientEvent) {
+        // Without a reader there is nobody to tell.
+        let _ = self.sender.send(event);
+    }
+}
+
 impl EventStream {
-    pub(super) fn new(receiver: broadcast::Receiver<ClientEvent>) -> Self {
+    fn new(receiver: broadcast::Receiver<ClientEvent>) -> Self {
         Self { receiver }
     }
 

@@ -122,12 +122,16 @@ impl Mailbox {
         wake_consumer(queue, is_edge);
     }
 
-    /// Counts messages that never got in.
-    pub(super) fn discard(&self, batch: &mut VecDeque<Message>, unclaimed: &mut Vec<AckHandle>) {
+    /// Moves messages in beyond the bounds: the last ones there will be.
+    pub(super) fn force(&self, messages: VecDeque<Message>) {
         let mut queue = self.queue.lock();
-        for message in batch.drain(..) {
-            queue.discard(&message, unclaimed);
+        if queue.end.is_some() {
+            queue.dropped += messages.len() as u64;
+            return;
         }
+        let is_edge = queue.messages.is_empty() && !messages.is_empty();
+        messages.into_iter().for_each(|message| queue.push(message));
+        wake_consumer(queue, is_edge);
     }
 
     /// The oldest message, and a few more for `batch` if no policy could still change them; `Ready(None)` when none

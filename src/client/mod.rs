@@ -31,6 +31,7 @@ mod dispatch;
 mod driver;
 mod error;
 mod event;
+mod held;
 mod mailbox;
 mod options;
 mod reconnect;
@@ -54,7 +55,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 
 pub use error::Error;
-pub use event::{ClientEvent, ConnectionState, EventStream};
+pub use event::{ClientEvent, ConnectionState, EventSource, EventStream};
 pub use mailbox::{AckPolicy, MailboxOptions, Overflow, ReadyHook};
 pub use options::{AuthFactory, ClientOptions, Reconnect};
 pub use request::{IncomingRequest, Server};
@@ -295,7 +296,7 @@ impl Client {
 
     /// What happens to the connection from now on.
     pub fn events(&self) -> EventStream {
-        EventStream::new(self.inner().events.subscribe())
+        self.inner().events.stream()
     }
 
     /// Whether there is a connection.

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
-use super::{CompletionSink, Error, MailboxOptions, ServerUrl};
+use super::{CompletionSink, Error, EventSource, MailboxOptions, ServerUrl};
 use crate::{
     codec::{Text, Version, Will},
     session::client::{AuthExchange, SessionOptions},
@@ -26,11 +26,13 @@ pub struct ClientOptions {
     pub reconnect: Option<Reconnect>,
     /// Bytes that may wait for the socket before publishers have to. Default 1 MiB.
     pub output_bytes_max: usize,
-    /// Where messages go that match no subscription of this client (of a resumed session, for instance). `None`: they
-    /// are dropped and counted.
+    /// Where messages go that match no subscription of this client. `None`: those of a resumed session wait, 65,536 of
+    /// them or 64 MiB at most, for the first subscription that they match, unacknowledged for the first 2 s; others are
+    /// dropped. What is dropped is counted in [`super::Stats::unmatched`].
     pub unmatched: Option<MailboxOptions>,
-    /// Events kept for a reader of [`super::Client::events`] that lags. Default 256.
-    pub events_max: usize,
+    /// Where events go, for readers from before the client. `None`: a source of its own that keeps 256 events for a
+    /// reader of [`super::Client::events`] that lags.
+    pub events: Option<EventSource>,
     /// Takes the outcomes of publications submitted with a number.
     pub completions: Option<Arc<dyn CompletionSink>>,
     /// Makes the exchange for enhanced authentication.
@@ -135,7 +137,7 @@ impl Default for ClientOptions {
             reconnect: Some(Reconnect::default()),
             output_bytes_max: 1 << 20,
             unmatched: None,
-            events_max: 256,
+            events: None,
             completions: None,
             auth: None,
             runtime: None,

@@ -11,11 +11,11 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::{
-    ClientEvent, ClientOptions, Completion, ConnectionState, Error, Outgoing,
-    dispatch::{Dispatch, MailboxId},
+    ClientEvent, ClientOptions, Completion, ConnectionState, Error, EventSource, Outgoing,
+    dispatch::{Delivery, Dispatch, MailboxId},
     mailbox::Mailbox,
     reconnect::random,
     request::Responses,
@@ -34,7 +34,7 @@ use crate::{
 pub(super) struct Inner {
     pub(super) state: Mutex<State>,
     pub(super) options: ClientOptions,
-    pub(super) events: broadcast::Sender<ClientEvent>,
+    pub(super) events: EventSource,
     pub(super) progress: watch::Sender<Progress>,
     /// The mailbox for messages that match nothing, until somebody takes it.
     pub(super) unmatched: Mutex<Option<(MailboxId, Arc<Mailbox>)>>,
@@ -156,7 +156,7 @@ impl Inner {
         };
         Arc::new(Self {
             state: Mutex::new(state),
-            events: broadcast::channel(options.events_max.max(1)).0,
+            events: options.events.take().unwrap_or_else(|| EventSource::new(EVENTS_MAX)),
             progress: watch::channel(Progress::Starting).0,
             responses: tokio::sync::Mutex::new(None),
             unmatched: Mutex::new(unmatched),
@@ -170,7 +170,7 @@ impl Inner {
         let mut state = self.state.lock();
         let result = work(&mut state);
         state.process(&mut effects);
-        let driver = state.driver_for_output();
+        let driver = state.driver_for_work();
         drop(state);
         effects.run(self);
         if let Some(driver) = driver {
@@ -199,19 +199,24 @@ impl Inner {
         }
     }
 
-    /// The task ends: everybody who waits is told.
-    pub(super) fn end(&self, failure: Option<Error>) {
+    /// The task ends: everybody who waits is told. What was read and acknowledged goes into its mailbox, room or not:
+    /// it is no more than one read has brought.
+    pub(super) fn end(&self, failure: Option<Error>, mut undelivered: Vec<Delivery>) {
         let mut effects = Effects::default();
         let mut state = self.state.lock();
         state.life = Life::Ended(failure.clone());
         state.connection = ConnectionState::Disconnected;
         state.session.abandon();
         state.process(&mut effects);
+        state.dispatch.take_staged(&mut undelivered, &mut Vec::new());
         let mailboxes = state.dispatch.mailboxes().into_iter();
         effects.closed.extend(mailboxes.map(|mailbox| (mailbox, failure.clone())));
         state.replies.clear();
         effects.wakers.append(&mut state.room);
         drop(state);
+        for Delivery { mailbox, messages } in undelivered {
+            mailbox.force(messages);
+        }
         effects.run(self);
         self.progress.send_replace(Progress::Ended(failure));
     }
@@ -318,11 +323,15 @@ impl State {
                     effects.closed.extend(mailboxes.into_iter().map(|mailbox| (mailbox, Some(error.clone()))));
                 }
                 Event::Connected(connected) => {
+                    self.dispatch.connected(now(), connected.session_present);
                     effects.connected = Some(Arc::from(connected));
                 }
                 Event::Reauthenticated => effects.events.push(ClientEvent::Reauthenticated),
                 Event::Closed(reason) => self.closed = Some(*reason),
             }
+        }
+        while let Some(handle) = self.dispatch.poll_released() {
+            self.session.acknowledge(handle, ReasonCode::Success);
         }
         if !self.room.is_empty() || self.sink_wants_room {
             self.tell_room(effects);
@@ -356,11 +365,10 @@ impl State {
         fits_queue && (!self.session.is_online() || self.session.output_bytes() < options.output_bytes_max)
     }
 
-    fn driver_for_output(&mut self) -> Option<Waker> {
-        if self.is_flushing || self.session.output_bytes() == 0 {
-            return None;
-        }
-        self.driver.take()
+    /// Who has to be woken if there is something to write or to hand out.
+    fn driver_for_work(&mut self) -> Option<Waker> {
+        let has_output = !self.is_flushing && self.session.output_bytes() > 0;
+        if has_output || self.dispatch.has_staged() { self.driver.take() } else { None }
     }
 }
 
@@ -385,8 +393,7 @@ impl Effects {
             }
         }
         for event in self.events {
-            // Without a reader there is nobody to tell.
-            let _ = inner.events.send(event);
+            inner.events.send(event);
         }
     }
 
@@ -412,3 +419,6 @@ pub(super) fn refused(ack: PublishAck) -> Result<PublishAck, Error> {
 pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+/// Events kept for a reader that lags.
+const EVENTS_MAX: usize = 256;

@@ -19,7 +19,7 @@ use super::{
     topics::parse_filter,
 };
 use crate::{
-    client::{Client, ClientOptions, ConnectionState, DisconnectOptions, Error, ServerUrl},
+    client::{Client, ClientOptions, ConnectionState, DisconnectOptions, Error, EventSource, EventStream, ServerUrl},
     codec::ReasonCode,
 };
 
@@ -28,6 +28,7 @@ pub(crate) struct Core {
     options: ClientOptions,
     target: Target,
     sink: Arc<Sink>,
+    events: EventSource,
     client: Local<Mutex<Option<Client>>>,
     timeout: Duration,
 }
@@ -70,13 +71,20 @@ impl Core {
     fn with_target(mut options: ClientOptions, target: Target, timeout: Duration) -> Self {
         let sink = Arc::new(Sink::default());
         options.completions = Some(Arc::clone(&sink) as _);
-        Self { options, target, sink, client: Local::new(Mutex::new(None)), timeout }
+        let events = EventSource::new(EVENTS_MAX);
+        options.events = Some(events.clone());
+        Self { options, target, sink, events, client: Local::new(Mutex::new(None)), timeout }
     }
 
     /// The connection.
     #[inline]
     pub(crate) fn client(&self, py: Python<'_>) -> PyResult<Client> {
         self.client.try_get(py)?.lock().clone().ok_or_else(|| not_open(py))
+    }
+
+    /// The events from now on, of this connection or the next.
+    pub(crate) fn events(&self) -> EventStream {
+        self.events.stream()
     }
 
     pub(crate) fn sink(&self) -> &Sink {
@@ -238,3 +246,6 @@ fn not_open(py: Python<'_>) -> PyErr {
 
 /// How long unfinished publications may hold up an exception.
 const HASTY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Events kept for a reader whose task is late.
+const EVENTS_MAX: usize = 256;

@@ -103,9 +103,9 @@ impl Reauthenticated {
     }
 }
 
-/// The events of a client from now on.
+/// The events of a client from now on, up to the end of its connection, or of the next one if there is none.
 pub(crate) fn reader(py: Python<'_>, core: &Core) -> PyResult<Arc<Reader>> {
-    let mut events = core.client(py)?.events();
+    let mut events = core.events();
     let queue = Arc::new(Events::default());
     let theirs = Arc::clone(&queue);
     let task = core.process(py)?.runtime().spawn(async move {

@@ -260,6 +260,27 @@ async def test_a_session_keeps_messages_while_its_client_is_away(broker, client,
         await within(asyncio.sleep(0))
 
 
+async def test_what_a_session_kept_waits_for_the_next_run_to_subscribe(broker, client, within):
+    session = ferromq.Session(expiry=60)
+    crashed = ferromq.Client(broker.url, client_id="keeper", session=session, reconnect=False)
+    await crashed.connect()
+    subscription = await crashed.subscribe("kept/+", qos=1)
+    broker.kick("keeper")
+    with pytest.raises(ferromq.FerroMQError):
+        await within(anext(subscription))
+    for number in range(200):
+        await client.publish("kept/a", b"%d" % number, qos=1)
+    keeper = ferromq.Client(broker.url, client_id="keeper", session=session)
+    events = keeper.events()
+    async with keeper:
+        assert keeper.session_present
+        seen = [type(await within(anext(events))) for _ in range(2)]
+        assert seen == [ferromq.Connecting, ferromq.Connected]
+        async with keeper.subscribe("kept/+", qos=1) as messages:
+            got = [int((await within(anext(messages))).payload) for _ in range(200)]
+    assert got == list(range(200))
+
+
 async def test_shared_subscriptions_share(broker, client, within):
     async with (
         ferromq.Client(broker.url) as first,

@@ -336,8 +336,8 @@ impl World {
         }
         let kept_us = u64::from(actor.habits.expiry_s).saturating_mul(1_000_000);
         if connected.session_present {
-            // The session may have expired, and another begun by a CONNECT whose CONNACK never arrived: its
-            // subscriptions are then gone, and nothing tells the client.
+            // The session may have expired, and another begun by a CONNECT whose CONNACK never arrived: what was
+            // published before the client had subscribed again did not reach it.
             if actor.heard_us.is_some_and(|heard| now_us >= heard.saturating_add(kept_us)) {
                 actor.subscriptions.values_mut().for_each(|held| held.since = None);
             }

@@ -116,6 +116,7 @@ impl World {
             self.ledger.check_order(client, &shares, profile == Profile::Lossy)?;
         }
         self.check_shared_repetitions()?;
+        self.check_subscriptions()?;
         if profile != Profile::Lossy {
             self.ledger.check_wills()?;
             self.check_retained()?;
@@ -198,6 +199,24 @@ impl World {
             let groups = Plan::shares().iter().filter(|filter| topic::matches(inner(filter), wanted)).count();
             if count > groups {
                 return Err(format!("{groups} groups got QoS 2 message {number} {count} times"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The server holds what its clients believe to have subscribed to, whatever was lost on the way.
+    fn check_subscriptions(&self) -> Result<(), String> {
+        let held: HashMap<String, usize> = self
+            .shards
+            .iter()
+            .flat_map(ferromq::broker::Shard::clients)
+            .map(|info| (info.client_id.as_str().to_owned(), info.subscriptions))
+            .collect();
+        for (client, actor) in self.actors.iter().enumerate() {
+            let believed = actor.session.subscriptions().count();
+            let held = held.get(actor.session.client_id().as_str()).copied().unwrap_or(0);
+            if held < believed {
+                return Err(format!("client {client} believes in {believed} subscriptions, the server has {held}"));
             }
         }
         Ok(())

@@ -16,6 +16,7 @@ impl ClientSession {
         Packet::Connect(Box::new(connect)).encode(self.options.version, &mut self.out)?;
         self.aliases_in = IncomingAliases::new(if self.is_v5() { self.options.topic_alias_maximum } else { 0 });
         self.phase = Phase::Connecting;
+        self.is_unsure |= std::mem::replace(&mut self.awaits_connack, true);
         self.answer_due = Some(now + self.options.connack_timeout);
         Ok(())
     }
@@ -99,6 +100,7 @@ impl ClientSession {
         if self.phase != Phase::Connecting {
             return Err(Violation::protocol("a second CONNACK"));
         }
+        self.awaits_connack = false;
         if connack.reason.is_error() {
             self.close(CloseReason::Refused(connack));
             return Ok(());
@@ -129,8 +131,9 @@ impl ClientSession {
             capabilities: self.server.clone(),
             properties: connack.properties,
         })));
-        if !connack.session_present {
-            self.subscribe_again();
+        let is_unsure = std::mem::take(&mut self.is_unsure);
+        if !connack.session_present || is_unsure {
+            self.subscribe_again(connack.session_present);
         }
         self.send_requests();
         self.pump(now);

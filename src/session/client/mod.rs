@@ -44,6 +44,10 @@ pub struct ClientSession {
     phase: Phase,
     /// A CONNACK has accepted this machine once: from then on it resumes instead of starting clean.
     established: bool,
+    /// CONNECT was sent and CONNACK has not come.
+    awaits_connack: bool,
+    /// A connection ended between the two: the server may have lost the session and made one nobody here has heard of.
+    is_unsure: bool,
     /// The identifier in use: the server's, if it assigned one.
     client_id: Text,
     server: Capabilities,
@@ -92,6 +96,8 @@ impl ClientSession {
             exchange,
             phase: Phase::Offline,
             established: false,
+            awaits_connack: false,
+            is_unsure: false,
             server: Capabilities::default(),
             response_information: None,
             session: Session::new(),

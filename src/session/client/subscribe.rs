@@ -2,8 +2,8 @@
 
 use super::{ClientSession, Event, Phase, Reply, RequestError, Token, receive::Violation};
 use crate::codec::{
-    Packet, PacketId, Properties, Property, ReasonCode, SubAck, Subscribe, Subscription, SubscriptionOptions, Text,
-    TopicFilter, UnsubAck, Unsubscribe,
+    Packet, PacketId, Properties, Property, ReasonCode, RetainHandling, SubAck, Subscribe, Subscription,
+    SubscriptionOptions, Text, TopicFilter, UnsubAck, Unsubscribe,
 };
 
 /// What to subscribe to in one SUBSCRIBE.
@@ -150,12 +150,18 @@ impl ClientSession {
         }
     }
 
-    /// The server has no session: asks again for all that it had granted.
-    pub(super) fn subscribe_again(&mut self) {
+    /// The server has no session, or perhaps not the one that was: asks again for all that it had granted. Where the
+    /// subscription may still be there, only a server that made it anew sends retained messages (MQTT 5).
+    pub(super) fn subscribe_again(&mut self, may_be_there: bool) {
         self.requests.retain(|request| !matches!(request.verb, Verb::Restore(_)));
+        let is_careful = may_be_there && self.is_v5();
         let mut groups: Vec<SubscribeRequest> = Vec::new();
         for active in self.active.values() {
-            let subscription = Subscription { filter: active.filter.clone(), options: active.options };
+            let mut options = active.options;
+            if is_careful && options.retain_handling == RetainHandling::Send {
+                options.retain_handling = RetainHandling::SendIfNew;
+            }
+            let subscription = Subscription { filter: active.filter.clone(), options };
             let fits = |group: &SubscribeRequest| {
                 group.identifier == active.identifier && group.subscriptions.len() < RESTORE_FILTERS_MAX
             };

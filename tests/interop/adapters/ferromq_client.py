@@ -36,6 +36,7 @@ class FerroMQ:
         )
         await client.connect()
         self._tasks = [asyncio.create_task(_watch(client.events()))]
+        return {"session_present": client.session_present}
 
     async def subscribe(self, *, filters, qos, options):
         chosen = {name: options[name] for name in ("no_local", "retain_as_published") if name in options}

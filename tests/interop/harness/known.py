@@ -33,8 +33,6 @@ class Fault:
         return self.test == test and all(getattr(self, name) in {None, value} for name, value in here.items())
 
 
-OURS = "OPEN: ferromq.Client drops what a resumed session sends before its iterator has subscribed again"
-
 FAULTS = [
     Fault(
         test="test_a_payload_beyond_one_mebibyte_arrives_whole",
@@ -43,8 +41,6 @@ FAULTS = [
         transport="ws",
         hangs=True,
     ),
-    Fault(test="test_messages_wait_for_an_offline_subscriber_in_order", reason=OURS, client="ferromq-py", hangs=True),
-    Fault(test="test_a_subscriber_that_was_cut_off_gets_what_it_missed", reason=OURS, client="ferromq-py", hangs=True),
     Fault(
         test="test_a_disconnect_takes_the_will_along",
         reason="mosquitto_sub 2.0 answers SIGTERM with DISCONNECT 0x04, which asks for the will",
