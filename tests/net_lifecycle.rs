@@ -22,27 +22,31 @@ use ferromq::{
 use net_support::{Client, Options, broker, tcp, url};
 
 #[test]
-fn shutdown_tells_version_5_why_and_publishes_wills() {
+fn shutdown_publishes_wills_to_all_subscribers_and_then_tells_version_5_why() {
     for shards in [1, 2, 4] {
         let (broker, url) = broker(|builder| builder.shards(shards));
         let handle = broker.handle();
         let mut modern: Vec<_> = (0..8).map(|n| Client::connect(&url, &format!("modern-{n}"))).collect();
         let old = Options { version: Version::V3_1_1, ..Options::default() };
         let mut older: Vec<_> = (0..8).map(|n| Client::connect_with(&url, &format!("old-{n}"), &old)).collect();
+        for client in modern.iter_mut().chain(&mut older) {
+            client.subscribe("last/+", QoS::AtMostOnce);
+        }
         let willing = Options { will: Some(("last/words", "goodbye")), ..Options::default() };
         let mut testator = Client::connect_with(&url, "testator", &willing);
         let mut half_open = tcp(net_support::address(&url));
         broker.shutdown();
         for client in &mut modern {
-            let packets = client.recv_end();
-            let last = packets.last();
-            assert!(
-                matches!(last, Some(Packet::Disconnect(last)) if last.reason == ReasonCode::ServerShuttingDown),
-                "{packets:?}"
-            );
+            match &client.recv_end()[..] {
+                [Packet::Publish(will), Packet::Disconnect(last)] => {
+                    assert_eq!((&will.payload[..], last.reason), (&b"goodbye"[..], ReasonCode::ServerShuttingDown));
+                }
+                other => panic!("{other:?}"),
+            }
         }
         for client in &mut older {
-            assert_eq!(client.recv_end(), []);
+            let packets = client.recv_end();
+            assert!(matches!(&packets[..], [Packet::Publish(_)]), "{packets:?}");
         }
         testator.recv_end();
         assert!(matches!(std::io::Read::read(&mut half_open, &mut [0]), Ok(0) | Err(_)));

@@ -390,9 +390,22 @@ impl Shard {
         conn.is_some()
     }
 
-    /// The broker shuts down: wills are published, MQTT 5 clients told, connections closed when they are flushed.
-    pub fn shutdown(&mut self, now: Instant) {
+    /// The broker is about to shut down: nobody may connect any more, and the wills are published that [`Self::shutdown`]
+    /// would publish, while the subscribers of all shards are still there.
+    pub fn prepare_shutdown(&mut self, now: Instant) {
         self.is_shutting_down = true;
+        let connected: Vec<SessionKey> = self.wire.conns.iter().filter_map(|(_, conn)| conn.session).collect();
+        for key in connected {
+            if self.sessions.get(key).is_some_and(|session| session.will_is_due_at_loss()) {
+                self.publish_will(now, key);
+            }
+        }
+    }
+
+    /// The broker shuts down: wills are published, MQTT 5 clients told, connections closed when they are flushed. Where
+    /// there are several shards, all of them should have been through [`Self::prepare_shutdown`].
+    pub fn shutdown(&mut self, now: Instant) {
+        self.prepare_shutdown(now);
         for id in self.wire.conns.keys() {
             self.disconnect(now, id, ReasonCode::ServerShuttingDown, EndReason::ServerShuttingDown, None);
         }

@@ -48,11 +48,16 @@ impl ClientSession {
     /// [MQTT-3.1.2-8] [MQTT-3.1.3-9].
     pub(crate) fn on_connection_lost(&mut self, now: Instant) -> WillDecision {
         let Some(will) = &self.will else { return WillDecision::Later };
-        if will.delay == 0 || !self.is_persistent() {
+        if self.will_is_due_at_loss() {
             return WillDecision::Now;
         }
         self.will_at = Some(now + Duration::from_secs(will.delay.into()));
         WillDecision::Later
+    }
+
+    /// Whether there is a will, and nothing that could delay it.
+    pub(crate) fn will_is_due_at_loss(&self) -> bool {
+        self.will.as_ref().is_some_and(|will| will.delay == 0) || (self.will.is_some() && !self.is_persistent())
     }
 }
 

@@ -37,8 +37,10 @@ pub(crate) enum Item {
     Probe(oneshot::Sender<Probe>),
     /// The inbox of another shard has room again.
     Room,
-    /// Stop accepting, say goodbye, flush; be done by then.
+    /// Stop accepting, publish the wills; be done with everything by then.
     Shutdown(Instant),
+    /// All shards have published their wills: say goodbye, flush, end.
+    Goodbye,
 }
 
 impl fmt::Debug for Item {
@@ -53,6 +55,7 @@ impl fmt::Debug for Item {
             Self::Probe(_) => "Probe",
             Self::Room => "Room",
             Self::Shutdown(_) => "Shutdown",
+            Self::Goodbye => "Goodbye",
         })
     }
 }

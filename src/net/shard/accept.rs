@@ -67,7 +67,7 @@ impl State {
         }
         // What came before, for those that have no edge for it.
         self.make_ready(conn);
-        if self.is_draining() {
+        if self.is_closing() {
             self.shard.shutdown(now);
         }
     }

@@ -63,6 +63,8 @@ pub(crate) struct Shards {
     counters: Counters,
     /// Shards that have nothing left to do before the end.
     drained: AtomicUsize,
+    /// How many have published their wills before the end.
+    wills_sent: AtomicUsize,
     /// Those who wait for the broker to settle.
     settle_waiters: AtomicUsize,
     settle: Notify,
@@ -78,6 +80,7 @@ struct ShardCell {
     /// Nobody will look into the inbox any more.
     is_stopped: AtomicBool,
     has_drained: AtomicBool,
+    has_sent_wills: AtomicBool,
 }
 
 /// What happened at the edge of the broker, outside any session.
@@ -130,6 +133,7 @@ impl Shards {
                     waker,
                     is_stopped: AtomicBool::new(false),
                     has_drained: AtomicBool::new(false),
+                    has_sent_wills: AtomicBool::new(false),
                 }
             });
             Self {
@@ -138,6 +142,7 @@ impl Shards {
                 authenticator,
                 counters: Counters::default(),
                 drained: AtomicUsize::new(0),
+                wills_sent: AtomicUsize::new(0),
                 settle_waiters: AtomicUsize::new(0),
                 settle: Notify::new(),
             }
@@ -269,7 +274,7 @@ impl Shards {
         self.cells.iter().any(ShardCell::is_stopped)
     }
 
-    /// Begins the end: every shard says goodbye and drains until `deadline`.
+    /// Begins the end: every shard publishes its wills, then says goodbye and drains until `deadline`.
     pub(crate) fn begin_shutdown(&self, deadline: Instant) {
         self.pool.close();
         for index in 0..self.cells.len() {
@@ -296,6 +301,19 @@ impl Shards {
     fn notify_settle(&self) {
         if self.settle_waiters() > 0 {
             self.settle.notify_waiters();
+        }
+    }
+
+    /// One shard has handed its wills to the others. When it is the last, they say goodbye: what their inboxes hold by
+    /// then is delivered before.
+    fn note_wills_sent(&self, index: usize) {
+        if self.cells[index].has_sent_wills.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if self.wills_sent.fetch_add(1, Ordering::AcqRel) + 1 == self.cells.len() {
+            for index in 0..self.cells.len() {
+                self.send(index, Item::Goodbye);
+            }
         }
     }
 

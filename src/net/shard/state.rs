@@ -64,8 +64,10 @@ pub(super) struct State {
 #[derive(Debug, Clone, Copy)]
 struct Draining {
     deadline: Instant,
-    /// Until when connections that are closed already may hold it up.
-    linger_deadline: Instant,
+    /// When this shard says goodbye even if others are not done with their wills.
+    goodbye_deadline: Instant,
+    /// Since it has said goodbye: until when connections that are closed already may hold it up.
+    linger_deadline: Option<Instant>,
 }
 
 /// One look at a shard, for [`crate::server::BrokerHandle::is_settled`].
@@ -136,6 +138,9 @@ impl State {
         self.read_ready(now);
         self.complete(shards, now, true);
         self.answer_probes(shards);
+        if self.draining.is_some() && !self.is_unfinished && !self.is_backlogged() {
+            shards.note_wills_sent(self.index);
+        }
     }
 
     /// One turn on another thread while this shard's is parked; whether the thread has to be woken.
@@ -192,16 +197,28 @@ impl State {
             return true;
         }
         let Some(draining) = self.draining else { return false };
-        let lingers = !self.lingering.is_empty() && now < draining.linger_deadline;
+        let Some(linger_deadline) = draining.linger_deadline else { return now >= draining.deadline };
+        let lingers = !self.lingering.is_empty() && now < linger_deadline;
         if self.conns.is_empty() && !self.is_backlogged() && !self.has_more() && !lingers {
             shards.note_drained(self.index);
         }
         shards.is_drained() || now >= draining.deadline
     }
 
-    /// Whether the broker is shutting down.
-    pub(super) fn is_draining(&self) -> bool {
-        self.draining.is_some()
+    /// Whether this shard has said goodbye to its clients.
+    pub(super) fn is_closing(&self) -> bool {
+        self.draining.is_some_and(|draining| draining.linger_deadline.is_some())
+    }
+
+    /// Tells every client that this is the end.
+    fn say_goodbye(&mut self, now: Instant) {
+        let Some(draining) = self.draining.as_mut().filter(|draining| draining.linger_deadline.is_none()) else {
+            return;
+        };
+        let linger = SHUTDOWN_LINGER.min(draining.deadline.saturating_duration_since(now) / 10);
+        draining.linger_deadline = Some(now + linger);
+        self.activity += 1;
+        self.shard.shutdown(now);
     }
 
     /// Work on this shard panicked on another thread; its own thread is to end.
@@ -285,10 +302,11 @@ impl State {
             Item::Shutdown(deadline) => {
                 self.activity += 1;
                 self.acceptors.clear();
-                let linger = SHUTDOWN_LINGER.min(deadline.saturating_duration_since(now) / 10);
-                self.draining.get_or_insert(Draining { deadline, linger_deadline: now + linger });
-                self.shard.shutdown(now);
+                let goodbye_deadline = now + deadline.saturating_duration_since(now) / 2;
+                self.draining.get_or_insert(Draining { deadline, goodbye_deadline, linger_deadline: None });
+                self.shard.prepare_shutdown(now);
             }
+            Item::Goodbye => self.say_goodbye(now),
         }
     }
 
@@ -312,8 +330,13 @@ impl State {
         }
         self.close_overdue(now);
         self.lingering.expire(now);
-        if self.draining.is_some_and(|draining| draining.linger_deadline <= now) {
-            self.lingering.clear();
+        if let Some(draining) = self.draining {
+            if draining.goodbye_deadline <= now {
+                self.say_goodbye(now);
+            }
+            if draining.linger_deadline.is_some_and(|deadline| deadline <= now) {
+                self.lingering.clear();
+            }
         }
         for index in 0..self.acceptors.len() {
             if self.acceptors[index].retry_at.is_some_and(|due| due <= now) {
@@ -326,9 +349,11 @@ impl State {
     fn next_deadline(&self) -> Option<Instant> {
         let closing = self.closing.front().map(|(due, _)| *due);
         let accepting = self.acceptors.iter().filter_map(|acceptor| acceptor.retry_at).min();
-        let draining = self
-            .draining
-            .map(|draining| if self.lingering.is_empty() { draining.deadline } else { draining.linger_deadline });
+        let draining = self.draining.map(|draining| match draining.linger_deadline {
+            None => draining.goodbye_deadline,
+            Some(_) if self.lingering.is_empty() => draining.deadline,
+            Some(linger_deadline) => linger_deadline,
+        });
         [self.shard.poll_timeout(), closing, self.lingering.next_deadline(), accepting, draining]
             .into_iter()
             .flatten()

@@ -25,6 +25,7 @@ pub(crate) fn spawn(shards: Arc<Shards>, index: usize, poll: Poll) -> io::Result
         cell.is_stopped.store(true, Ordering::Release);
         cell.state.lock().release();
         cell.inbox.clear();
+        shards.note_wills_sent(index);
         shards.note_drained(index);
         shards.notify_settle();
     })
