@@ -93,9 +93,8 @@ test-stubs: $(VENV)/.stamp-dev $(VENV)/.stamp-build
 
 lint: $(VENV)/.stamp-dev $(VENV)/.stamp-build
 	$(CARGO) fmt --check
-	$(CARGO) clippy --lib --bins -- -D warnings
 	$(PYO3_ENV) $(CARGO) clippy --lib --features python -- -D warnings
-	$(CARGO) clippy --all-targets -- -D warnings -A clippy::all -A clippy::pedantic -A clippy::unwrap_used
+	$(CARGO) clippy --all-targets -- -D warnings
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(PY) -m mypy

@@ -199,7 +199,7 @@ struct Faults(String);
 
 impl Faults {
     fn add(&mut self, file: &Source, offset: usize, what: &str) {
-        let line = 1 + file.text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count();
+        let line = 1 + file.text[..offset].matches('\n').count();
         writeln!(self.0, "src/{}:{line}: {what}", file.path).expect("writing to a String cannot fail");
     }
 
@@ -402,7 +402,8 @@ fn occurrences(code: &str, word: &str) -> Vec<usize> {
             let before = at.checked_sub(1).and_then(|before| bytes.get(before));
             let after = bytes.get(at + word.len());
             let (first, last) = (word.as_bytes().first(), word.as_bytes().last());
-            !(is_word(first) && is_word(before)) && !(is_word(last) && is_word(after))
+            let is_longer = (is_word(first) && is_word(before)) || (is_word(last) && is_word(after));
+            !is_longer
         })
         .collect()
 }

@@ -396,7 +396,7 @@ impl Shard {
         self.is_shutting_down = true;
         let connected: Vec<SessionKey> = self.wire.conns.iter().filter_map(|(_, conn)| conn.session).collect();
         for key in connected {
-            if self.sessions.get(key).is_some_and(|session| session.will_is_due_at_loss()) {
+            if self.sessions.get(key).is_some_and(ClientSession::will_is_due_at_loss) {
                 self.publish_will(now, key);
             }
         }

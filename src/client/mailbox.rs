@@ -130,7 +130,9 @@ impl Mailbox {
             return;
         }
         let is_edge = queue.messages.is_empty() && !messages.is_empty();
-        messages.into_iter().for_each(|message| queue.push(message));
+        for message in messages {
+            queue.push(message);
+        }
         wake_consumer(queue, is_edge);
     }
 

@@ -128,7 +128,7 @@ const SHRINK_MIN: usize = 1024;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::BTreeSet;
 
     use proptest::{collection::vec, prelude::*};
 
@@ -142,19 +142,19 @@ mod tests {
             homes in 1u64..70,
         ) {
             let mut index = Index::new();
-            let mut map = BTreeMap::new();
+            let mut map = BTreeSet::new();
             let hash = |value: u32| (u64::from(value) % homes).wrapping_mul(0x0101_0101_0000_0000).rotate_left(7);
             for (inserts, value) in changes {
-                if inserts && map.insert(value, ()).is_none() {
+                if inserts && map.insert(value) {
                     index.insert(hash(value), value);
                 } else if !inserts {
                     let removed = index.remove(hash(value), |other| other == value);
-                    prop_assert_eq!(removed.is_some(), map.remove(&value).is_some());
+                    prop_assert_eq!(removed.is_some(), map.remove(&value));
                 }
                 prop_assert_eq!(index.len(), map.len());
                 for value in 0..60 {
                     let found = index.find(hash(value), |other| other == value);
-                    prop_assert_eq!(found, map.contains_key(&value).then_some(value));
+                    prop_assert_eq!(found, map.contains(&value).then_some(value));
                 }
             }
         }

@@ -489,7 +489,7 @@ fn mqtt_3_2_2_15_a_client_keeps_to_the_server_s_maximum_packet_size() {
 /// The server acknowledges to the end.
 fn finish(client: &Client, id: u16, qos: QoS) {
     if qos == QoS::AtLeastOnce {
-        client.receive(puback(id))
+        client.receive(puback(id));
     } else {
         client.receive(pubrec(id));
         assert_eq!(client.acks(), [(PacketType::PubRel, id)]);

@@ -305,8 +305,8 @@ fn payload(number: usize) -> Message {
         payload: Bytes::from(number.to_string()),
         properties: Bytes::from_static(&[1, 1]),
         qos: QoS::AtLeastOnce,
-        retain: number % 2 == 0,
-        expires_at: (number % 3 == 0).then_some(number as u64),
+        retain: number.is_multiple_of(2),
+        expires_at: number.is_multiple_of(3).then_some(number as u64),
     }
 }
 

@@ -88,10 +88,8 @@ impl Run {
     fn step(&mut self) {
         match self.rng.below(16) {
             0..=3 => self.publish(),
-            4..=6 => {
-                if self.store.commit_one(&mut self.rng) {
-                    self.world.committed();
-                }
+            4..=6 if self.store.commit_one(&mut self.rng) => {
+                self.world.committed();
             }
             7..=8 => {
                 self.world.carry();

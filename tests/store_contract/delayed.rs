@@ -56,7 +56,9 @@ impl Delayed {
         let Some(state) = logs.get_mut(&log) else { return false };
         let Some(batch) = state.waiting.pop_front() else { return false };
         state.committed += 1;
-        batch.into_iter().for_each(|record| committed.apply(log, record));
+        for record in batch {
+            committed.apply(log, record);
+        }
         true
     }
 }

@@ -54,4 +54,4 @@ fn listen(store: &dyn Store) -> mpsc::Receiver<()> {
 }
 
 /// Longer than any commit takes.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);

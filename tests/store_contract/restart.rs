@@ -180,7 +180,7 @@ fn the_will_of_a_client_that_the_broker_left_is_published() {
         world.carry_all();
         assert_eq!(payloads(&world.take(watcher)).len(), 1);
         restart(world);
-        world.advance(Duration::from_secs(60));
+        world.advance(Duration::from_mins(1));
         world.carry_all();
         let watcher = world.connect("watcher", |_| {});
         // Sent again because it was not acknowledged; not published again.

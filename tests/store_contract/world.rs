@@ -36,7 +36,7 @@ impl World {
     pub(crate) fn new(store: Arc<dyn Store>, shards: usize) -> Self {
         let mut world = Self {
             now: Instant::now(),
-            unix: Duration::from_secs(1_800_000_000),
+            unix: Duration::from_hours(500_000),
             shards: Vec::new(),
             envelopes: VecDeque::new(),
             lines: Vec::new(),
