@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     conn::Phase,
-    hooks::Event,
+    hooks::{self, Event},
     reasons::EndReason,
     session::ClientSession,
     shard::{Output, Shard},
@@ -96,9 +96,8 @@ impl Shard {
             ReasonCode::ReAuthenticate if conn.is_connected() && conn.exchange.is_none() => {
                 let method = conn.authentication_method.clone();
                 let info = conn.info.clone();
-                let exchange = method.zip(info).and_then(|(method, info)| {
-                    self.shared.hooks.enhanced.as_ref().and_then(|enhanced| enhanced.start(&method, &info))
-                });
+                let exchange =
+                    method.zip(info).and_then(|(method, info)| self.shared.hooks.start_exchange(&method, &info));
                 if let Some(conn) = self.wire.conns.get_mut(id) {
                     conn.exchange = exchange;
                 }
@@ -176,8 +175,7 @@ impl Shard {
         info: &Arc<ConnectInfo>,
         method: &Text,
     ) {
-        let exchange = self.shared.hooks.enhanced.as_ref().and_then(|enhanced| enhanced.start(method, info));
-        let Some(exchange) = exchange else {
+        let Some(exchange) = self.shared.hooks.start_exchange(method, info) else {
             // [MQTT-4.12.0-1]
             return self.refuse(now, id, ReasonCode::BadAuthenticationMethod, Some("unknown authentication method"));
         };
@@ -193,7 +191,7 @@ impl Shard {
     fn step_exchange(&mut self, now: Instant, id: ConnId, data: Option<&bytes::Bytes>) {
         let Some(conn) = self.wire.conns.get_mut(id) else { return };
         let Some(exchange) = &mut conn.exchange else { return };
-        let step = exchange.step(data);
+        let step = hooks::step(exchange.as_mut(), data);
         let is_connected = conn.is_connected();
         if !matches!(step, ExchangeStep::Continue(_)) {
             conn.exchange = None;
@@ -229,8 +227,8 @@ impl Shard {
     }
 
     fn judge(&mut self, now: Instant, id: ConnId, connect: Box<Connect>, info: &Arc<ConnectInfo>) {
-        let verdict = match &self.shared.hooks.authenticator {
-            Some(authenticator) => authenticator.authenticate(info),
+        let verdict = match self.shared.hooks.authenticate(info) {
+            Some(verdict) => verdict,
             None if self.shared.settings.allow_anonymous => Verdict::Accept,
             None => {
                 let reason = ReasonCode::NotAuthorized;
@@ -300,9 +298,7 @@ impl Shard {
     fn tell_connected(&self, id: ConnId, session_present: bool) {
         let Some(info) = self.wire.conns.get(id).and_then(|conn| conn.info.as_ref()) else { return };
         tracing::debug!(client = %info.client_id, peer = %info.peer, session_present, "client connected");
-        if let Some(events) = &self.shared.hooks.events {
-            events.event(&Event::Connected { info, version: info.version, session_present });
-        }
+        self.shared.hooks.tell(|| Event::Connected { info, version: info.version, session_present });
     }
 
     /// The session for a CONNECT: the one there is, or a new one. A connection that uses it is ended [MQTT-3.1.4-3].

@@ -314,18 +314,14 @@ impl Shard {
 
     fn count_drop_for(&mut self, key: SessionKey, topic: &str, reason: DropReason) {
         self.wire.stats.count_drop(reason);
-        if let Some(events) = &self.shared.hooks.events
-            && let Some(session) = self.sessions.get(key)
-        {
-            events.event(&Event::Dropped { client_id: &session.client_id, topic, reason });
+        if let Some(session) = self.sessions.get(key) {
+            self.shared.hooks.tell(|| Event::Dropped { client_id: &session.client_id, topic, reason });
         }
     }
 
     pub(super) fn count_drop(&mut self, client_id: &str, topic: &str, reason: DropReason) {
         self.wire.stats.count_drop(reason);
-        if let Some(events) = &self.shared.hooks.events {
-            events.event(&Event::Dropped { client_id, topic, reason });
-        }
+        self.shared.hooks.tell(|| Event::Dropped { client_id, topic, reason });
     }
 }
 

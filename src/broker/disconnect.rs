@@ -104,9 +104,7 @@ impl Shard {
         self.wire.stats.count_end(reason);
         let client_id = conn.info.as_ref().map(|info| info.client_id.clone()).unwrap_or_default();
         tracing::debug!(client = %client_id, peer = %conn.peer.address, reason = reason.name(), "connection ended");
-        if let Some(events) = &self.shared.hooks.events {
-            events.event(&Event::Disconnected { client_id: &client_id, peer: &conn.peer.address, reason });
-        }
+        self.shared.hooks.tell(|| Event::Disconnected { client_id: &client_id, peer: &conn.peer.address, reason });
         let Some(key) = conn.session.take() else { return };
         if let Some(journal) = &mut self.journal {
             journal.forget(id);
@@ -154,9 +152,7 @@ impl Shard {
             }
         }
         self.by_client.remove(&client_id);
-        if let Some(events) = &self.shared.hooks.events {
-            events.event(&Event::SessionEnded { client_id: &client_id });
-        }
+        self.shared.hooks.tell(|| Event::SessionEnded { client_id: &client_id });
     }
 
     /// A deadline of a connection may have come.

@@ -1,11 +1,17 @@
 //! What a broker asks others: who may connect, who may publish, who listens to events.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use bytes::Bytes;
 
 use super::reasons::{DropReason, EndReason};
 use crate::{
-    auth::{Authenticator, Authorizer, ConnectInfo, EnhancedAuthenticator},
-    codec::{SubscriptionOptions, Version},
+    auth::{Access, Authenticator, Authorizer, ConnectInfo, EnhancedAuthenticator, Exchange, ExchangeStep, Verdict},
+    codec::{ReasonCode, SubscriptionOptions, Version},
     store::Store,
 };
 
@@ -22,6 +28,45 @@ pub struct Hooks {
     pub events: Option<Arc<dyn EventSink>>,
     /// Keeps sessions and retained messages; needs [`Shared::with_store`](super::Shared::with_store).
     pub store: Option<Arc<dyn Store>>,
+}
+
+/// A hook that panics takes neither its shard nor other clients along: it is logged, and who was to be judged is refused.
+impl Hooks {
+    /// Tells the listener, if there is one, what `event` makes.
+    pub(super) fn tell<'a>(&self, event: impl FnOnce() -> Event<'a>) {
+        if let Some(events) = &self.events {
+            guarded("events", (), || events.event(&event()));
+        }
+    }
+
+    /// What the authenticator says, if there is one.
+    pub(super) fn authenticate(&self, info: &ConnectInfo) -> Option<Verdict> {
+        let refused = Verdict::Refuse { reason: ReasonCode::UnspecifiedError, message: None };
+        self.authenticator.as_ref().map(|hook| guarded("authenticator", refused, || hook.authenticate(info)))
+    }
+
+    /// Whether a client may do this. Without an authorizer everybody may do everything.
+    pub(super) fn authorize(&self, info: Option<&ConnectInfo>, access: Access<'_>) -> bool {
+        let Some(authorizer) = &self.authorizer else { return true };
+        info.is_some_and(|info| guarded("authorizer", false, || authorizer.authorize(info, access)))
+    }
+
+    /// An exchange of AUTH packets, if the method is known.
+    pub(super) fn start_exchange(&self, method: &str, info: &ConnectInfo) -> Option<Box<dyn Exchange>> {
+        self.enhanced.as_ref().and_then(|hook| guarded("enhanced", None, || hook.start(method, info)))
+    }
+}
+
+/// One step of an exchange of AUTH packets.
+pub(super) fn step(exchange: &mut dyn Exchange, data: Option<&Bytes>) -> ExchangeStep {
+    guarded("exchange", ExchangeStep::Refuse(ReasonCode::UnspecifiedError), || exchange.step(data))
+}
+
+fn guarded<T>(hook: &str, otherwise: T, call: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
+        tracing::error!(hook, "a hook panicked");
+        otherwise
+    })
 }
 
 /// Is told what happens; called on the shard's thread, so it must not block.

@@ -229,7 +229,7 @@ impl Shard {
         }
         let Some(info) = &conn.info else { return false };
         let access = Access::Publish { topic, qos: publish.qos, retain: publish.retain };
-        let allowed = authorizer.authorize(info, access);
+        let allowed = self.shared.hooks.authorize(Some(info), access);
         if allowed && remembers {
             if conn.allowed_topics.len() >= ALLOWED_TOPICS_MAX {
                 conn.allowed_topics.remove(0);

@@ -86,9 +86,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(key) else { return false };
         let Some(subscribed) = session.subscriptions.remove(filter) else { return false };
         session.retained.retain(|scan| scan.filter != *filter);
-        if let Some(events) = &self.shared.hooks.events {
-            events.event(&Event::Unsubscribed { client_id: &session.client_id, filter });
-        }
+        self.shared.hooks.tell(|| Event::Unsubscribed { client_id: &session.client_id, filter });
         match subscribed.member {
             Some(member) => self.leave(now, key, &member),
             None => self.remove_local(key, filter),
@@ -159,9 +157,7 @@ impl Shard {
         let mut options = subscription.options;
         options.qos = self.granted_qos(subscription);
         let Some(session) = self.sessions.get_mut(key) else { return Err(ReasonCode::UnspecifiedError) };
-        if let Some(events) = &self.shared.hooks.events {
-            events.event(&Event::Subscribed { client_id: &session.client_id, filter, options });
-        }
+        self.shared.hooks.tell(|| Event::Subscribed { client_id: &session.client_id, filter, options });
         let existing = session.subscriptions.get_mut(filter);
         let is_new = existing.is_none();
         if let Some(existing) = existing {
@@ -197,15 +193,10 @@ impl Shard {
         {
             return Err(ReasonCode::QuotaExceeded);
         }
-        if let Some(authorizer) = &self.shared.hooks.authorizer {
-            let info = self.wire.conns.get(id).and_then(|conn| conn.info.as_ref());
-            let filter = shared.map_or(filter.as_str(), |shared| shared.filter);
-            let access = Access::Subscribe { filter, qos: subscription.options.qos };
-            if !info.is_some_and(|info| authorizer.authorize(info, access)) {
-                return Err(ReasonCode::NotAuthorized);
-            }
-        }
-        Ok(())
+        let info = self.wire.conns.get(id).and_then(|conn| conn.info.as_deref());
+        let filter = shared.map_or(filter.as_str(), |shared| shared.filter);
+        let access = Access::Subscribe { filter, qos: subscription.options.qos };
+        if self.shared.hooks.authorize(info, access) { Ok(()) } else { Err(ReasonCode::NotAuthorized) }
     }
 
     pub(super) fn join_or_add(

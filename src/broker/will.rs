@@ -73,12 +73,10 @@ impl Shard {
         let mut message = will.message;
         message.expires_at = will.expiry.map(|seconds| expiry(now, seconds));
         message.publisher = Some(Publisher { shard, session: key, client_hash });
-        if let Some(authorizer) = &self.shared.hooks.authorizer {
-            let access = Access::Publish { topic: message.topic(), qos: message.qos, retain: message.retain };
-            let info = self.sessions.get(key).and_then(|session| session.will_info.as_ref());
-            if !info.is_some_and(|info| authorizer.authorize(info, access)) {
-                return self.count_drop(&client_id, message.topic(), DropReason::NotAuthorized);
-            }
+        let access = Access::Publish { topic: message.topic(), qos: message.qos, retain: message.retain };
+        let info = self.sessions.get(key).and_then(|session| session.will_info.as_deref());
+        if !self.shared.hooks.authorize(info, access) {
+            return self.count_drop(&client_id, message.topic(), DropReason::NotAuthorized);
         }
         tracing::debug!(client = %client_id, topic = message.topic(), "will published");
         let message = std::sync::Arc::new(message);

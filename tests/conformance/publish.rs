@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use ferromq::{
-    auth::{Access, Authorizer, ConnectInfo},
-    broker::Hooks,
+    auth::{Access, Authenticator, Authorizer, ConnectInfo, Verdict},
+    broker::{Event, EventSink, Hooks},
     codec::{Packet, PacketType, QoS, ReasonCode, Version},
 };
 
@@ -314,6 +314,58 @@ fn mqtt311_3_3_5_2_a_publication_that_is_not_authorised_is_acknowledged_or_ends_
                 );
             }
             subscriber.expect_nothing();
+        },
+    );
+}
+
+/// Panics over whatever is called `broken`.
+#[derive(Debug)]
+struct Clumsy;
+
+impl Authenticator for Clumsy {
+    fn authenticate(&self, info: &ConnectInfo) -> Verdict {
+        assert!(info.client_id.as_str() != "broken", "this panic is part of the test");
+        Verdict::Accept
+    }
+}
+
+impl Authorizer for Clumsy {
+    fn authorize(&self, _: &ConnectInfo, access: Access<'_>) -> bool {
+        let (Access::Publish { topic: name, .. } | Access::Subscribe { filter: name, .. }) = access else {
+            return true;
+        };
+        assert!(name != "broken", "this panic is part of the test");
+        true
+    }
+}
+
+impl EventSink for Clumsy {
+    fn event(&self, _: &Event<'_>) {
+        panic!("this panic is part of the test");
+    }
+}
+
+#[test]
+fn a_hook_that_panics_refuses_and_hurts_nobody_else() {
+    let clumsy = || Hooks {
+        authenticator: Some(Arc::new(Clumsy)),
+        authorizer: Some(Arc::new(Clumsy)),
+        events: Some(Arc::new(Clumsy)),
+        ..Hooks::default()
+    };
+    on_all_hooked(
+        |_| {},
+        clumsy,
+        |bench| {
+            let subscriber = bench.client(Version::V5, "subscriber");
+            subscriber.subscribe("#", 0);
+            assert_eq!(subscriber.subscribe("broken", 0), ReasonCode::NotAuthorized);
+            let refused = bench.connect(Version::V5, &Connect::new("broken"));
+            refused.expect_refused(ReasonCode::UnspecifiedError);
+            let publisher = bench.client(Version::V5, "publisher");
+            assert_eq!(publisher.publish("broken", "x", 1), ReasonCode::NotAuthorized);
+            publisher.publish("whole", "y", 1);
+            assert_eq!(subscriber.payloads(), ["y"]);
         },
     );
 }
