@@ -331,9 +331,7 @@ impl Authenticator for Clumsy {
 
 impl Authorizer for Clumsy {
     fn authorize(&self, _: &ConnectInfo, access: Access<'_>) -> bool {
-        let (Access::Publish { topic: name, .. } | Access::Subscribe { filter: name, .. }) = access else {
-            return true;
-        };
+        let (Access::Publish { topic: name, .. } | Access::Subscribe { filter: name, .. }) = access;
         assert!(name != "broken", "this panic is part of the test");
         true
     }
