@@ -42,7 +42,7 @@ pub struct SubscriptionOptions {
 }
 
 /// Which retained messages a new subscription receives at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum RetainHandling {
     /// All that match.
     #[default]
