@@ -184,7 +184,7 @@ async fn what_is_pending_when_the_client_ends_fails_for_the_same_reason() {
         peer.send(Packet::Disconnect(disconnect)).await;
     };
     let series = [outgoing("b", b"1", QoS::AtLeastOnce)];
-    let (_, one, many, subscribed, next) = tokio::join!(
+    let ((), one, many, subscribed, next) = tokio::join!(
         server,
         client.publish(request("b", "1", QoS::AtLeastOnce)),
         client.publish_many(series),
