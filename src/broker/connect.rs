@@ -99,8 +99,12 @@ impl Shard {
                 let info = conn.info.clone();
                 let exchange =
                     method.zip(info).and_then(|(method, info)| self.shared.hooks.start_exchange(&method, &info));
+                let Some(exchange) = exchange else {
+                    let (code, why) = (ReasonCode::BadAuthenticationMethod, "this method is not known any more");
+                    return self.disconnect(now, id, code, EndReason::from_code(code), Some(why));
+                };
                 if let Some(conn) = self.wire.conns.get_mut(id) {
-                    conn.exchange = exchange;
+                    conn.exchange = Some(exchange);
                 }
             }
             ReasonCode::ContinueAuthentication if conn.exchange.is_some() => {}
@@ -129,10 +133,11 @@ impl Shard {
             return Err((ReasonCode::ServerUnavailable, "the server is shutting down"));
         }
         let connections_max = settings.connections_max;
-        if connections_max > 0 && self.shared.connected() >= connections_max {
+        // Who takes over its own connection adds none.
+        if connections_max > 0 && self.shared.connected() >= connections_max && !self.has_connection(connect) {
             return Err((ReasonCode::ServerBusy, "too many connections"));
         }
-        if self.held_bytes() > settings.slow_consumer.memory_watermark_bytes.saturating_mul(2) {
+        if self.draining_bytes() > settings.slow_consumer.memory_watermark_bytes.saturating_mul(2) {
             return Err((ReasonCode::ServerBusy, "memory watermark exceeded"));
         }
         if connect.client_id.is_empty() && !connect.version.is_v5() && !connect.clean_start {
@@ -158,10 +163,15 @@ impl Shard {
         Ok(())
     }
 
+    fn has_connection(&self, connect: &Connect) -> bool {
+        let key = self.by_client.get(connect.client_id.as_str());
+        key.and_then(|key| self.sessions.get(*key)).is_some_and(|session| session.conn.is_some())
+    }
+
     /// A client identifier that is at home on this shard, so that the connection need not move.
     fn assign_client_id(&mut self) -> Text {
         loop {
-            let text = format!("auto-{:016x}{:08x}", self.random(), self.random() as u32);
+            let text = format!("auto-{:016x}", self.secret());
             if self.shared.home(&text) == self.id
                 && !self.by_client.contains_key(text.as_str())
                 && let Ok(text) = Text::try_from(text.as_str())

@@ -1,6 +1,10 @@
 //! Delivery: from a message to the outboxes, queues and shards that are to have it.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use smallvec::SmallVec;
 
@@ -12,6 +16,7 @@ use super::{
     reasons::DropReason,
     session::{ClientSession, Delivery},
     shard::Shard,
+    timers::Timer,
     wire::{AckKind, Written},
 };
 use crate::{
@@ -274,26 +279,51 @@ impl Shard {
         self.pump_retained(now, key);
     }
 
-    /// Sends retained messages that new subscriptions wait for, slice by slice.
+    /// A scan that had used up its turn has another.
+    pub(super) fn go_on_scanning(&mut self, now: Instant, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.is_scan_armed = false;
+            self.pump(now, key);
+        }
+    }
+
+    /// Sends retained messages that new subscriptions wait for, slice by slice. A filter that few of many topics match
+    /// takes many slices: after some of them others have their turn.
     fn pump_retained(&mut self, now: Instant, key: SessionKey) {
         let soft_bytes = self.shared.settings.slow_consumer.outbox_soft_bytes;
+        let mut slices = 0;
         loop {
             let Some(session) = self.sessions.get_mut(key) else { return };
             let Some(conn) = session.conn else { return };
             let has_room = self.wire.conns.get(conn).is_some_and(|c| c.is_connected() && c.outbox.len() <= soft_bytes);
             let may_send = session.state.may_send();
-            let Some(scan) = session.retained.first_mut() else { return };
+            let Some(scan) = session.retained.front_mut() else { return };
             if !has_room || (scan.qos != QoS::AtMostOnce && !may_send) {
                 return;
             }
             let Some(message) = scan.ready.pop_front() else {
                 if scan.is_finished {
-                    session.retained.remove(0);
-                } else {
+                    session.retained.pop_front();
+                    if session.retained.is_empty() {
+                        session.retained = VecDeque::new();
+                    }
+                } else if slices < SLICES_PER_TURN {
+                    slices += 1;
                     refill(scan, &self.shared.retained.read());
+                } else {
+                    if !std::mem::replace(&mut session.is_scan_armed, true) {
+                        self.wire.timers.arm(now + SCAN_PAUSE, Timer::Scan(key));
+                    }
+                    return;
                 }
                 continue;
             };
+            // One that has waited may have been replaced: the newer one went, or goes, by its own way.
+            let is_stale = slices == 0
+                && !self.shared.retained.read().get(&message.topic).is_some_and(|held| Arc::ptr_eq(held, &message));
+            if is_stale {
+                continue;
+            }
             let (qos, ids): (_, SmallVec<[u32; 2]>) = (scan.qos.min(message.qos), scan.id.into_iter().collect());
             if message.is_expired(now) {
                 continue;
@@ -409,7 +439,10 @@ fn send_next(
         Some(Send::Once(delivery)) => {
             return match write(wire, conn, &delivery, None, false, now) {
                 Written::TooLarge => Step::Dropped(delivery, DropReason::PacketTooLarge),
-                _ => Step::Sent,
+                _ => {
+                    settle(&delivery);
+                    Step::Sent
+                }
             };
         }
         Some(Send::Publish { packet_id, dup, message }) => {
@@ -495,3 +528,9 @@ fn combine<'a>(subscriptions: impl Iterator<Item = &'a LocalSubscription>) -> Ta
     }
     target
 }
+
+/// Slices of the retained store that one turn of a session looks through.
+const SLICES_PER_TURN: usize = 16;
+
+/// How long a session that has had its turn lets others have theirs.
+const SCAN_PAUSE: Duration = Duration::from_millis(1);

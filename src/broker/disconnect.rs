@@ -156,10 +156,12 @@ impl Shard {
     }
 
     /// A deadline of a connection may have come.
-    pub(super) fn handle_conn_deadline(&mut self, now: Instant, id: ConnId) {
+    pub(super) fn handle_conn_deadline(&mut self, now: Instant, id: ConnId, at: Instant) {
         let stall_timeout = self.shared.settings.slow_consumer.stall_timeout;
         let Some(conn) = self.wire.conns.get_mut(id) else { return };
-        conn.armed.fired();
+        if !conn.armed.fired(at) {
+            return;
+        }
         if conn.connect_deadline.is_some_and(|deadline| deadline <= now) {
             return self.end(now, id, EndReason::ConnectTimeout);
         }
@@ -187,9 +189,11 @@ impl Shard {
     }
 
     /// A deadline of a session may have come.
-    pub(super) fn handle_session_deadline(&mut self, now: Instant, key: SessionKey) {
+    pub(super) fn handle_session_deadline(&mut self, now: Instant, key: SessionKey, at: Instant) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        session.armed.fired();
+        if !session.armed.fired(at) {
+            return;
+        }
         if session.expires_at.is_some_and(|at| at <= now) {
             self.wire.stats.sessions_expired += 1;
             return self.end_session(now, key);

@@ -20,6 +20,8 @@ pub(crate) struct Template {
     bytes: Vec<u8>,
     packet_id_at: Option<usize>,
     is_filled: bool,
+    /// The format holds no such packet.
+    is_too_long: bool,
 }
 
 /// What differs from subscriber to subscriber in every version.
@@ -55,6 +57,9 @@ impl Frames {
 impl Template {
     /// Bytes of the whole packet.
     pub(crate) fn packet_bytes(&self, payload_bytes: usize) -> usize {
+        if self.is_too_long {
+            return usize::MAX;
+        }
         if payload_bytes >= SHARE_ABOVE_BYTES { self.bytes.len() + payload_bytes } else { self.bytes.len() }
     }
 
@@ -74,7 +79,9 @@ impl Template {
         self.bytes.clear();
         let qos = if acked { QoS::AtLeastOnce } else { QoS::AtMostOnce };
         let head = head(parcel, now, qos);
-        self.packet_id_at = head.encode(version, parcel.payload.len(), &mut self.bytes).unwrap_or_default();
+        let encoded = head.encode(version, parcel.payload.len(), &mut self.bytes);
+        self.is_too_long = encoded.is_err();
+        self.packet_id_at = encoded.unwrap_or_default();
         if parcel.payload.len() < SHARE_ABOVE_BYTES {
             self.bytes.extend_from_slice(parcel.payload);
         }

@@ -11,6 +11,7 @@ mod disconnect;
 mod durable;
 mod frames;
 mod hooks;
+mod input;
 mod journal;
 mod limits;
 mod message;

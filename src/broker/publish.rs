@@ -89,6 +89,8 @@ impl Shard {
                 self.drop_delivery(key, delivery, DropReason::RefusedByClient);
                 self.pump(now, key);
             }
+            // Only one that does not refuse asks for PUBREL.
+            Err(AckError::Unknown) if failed => {}
             Err(AckError::Unknown) => {
                 let reason = ReasonCode::PacketIdentifierNotFound;
                 self.ack_when_committed(now, id, AckKind::PubRel, ack.packet_id, reason);

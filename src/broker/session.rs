@@ -1,6 +1,10 @@
 //! A client's session on its home shard: the session machine plus what the server keeps beside it.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
 
 use super::{message::Message, slots::ConnId, timers::Armed};
 use crate::{
@@ -23,7 +27,9 @@ pub(crate) struct ClientSession {
     pub(crate) state: Session<Delivery>,
     pub(crate) subscriptions: HashMap<Text, Subscribed, HashState>,
     /// Retained messages that new subscriptions are yet to receive.
-    pub(crate) retained: Vec<RetainedScan>,
+    pub(crate) retained: VecDeque<RetainedScan>,
+    /// A timer will take the scans up again.
+    pub(crate) is_scan_armed: bool,
     /// Seconds the session outlives its connection; 0xFFFFFFFF for ever.
     pub(crate) expiry_interval: u32,
     pub(crate) expires_at: Option<Instant>,
@@ -70,7 +76,7 @@ pub(crate) struct RetainedScan {
     pub(crate) qos: QoS,
     pub(crate) id: Option<u32>,
     /// Scanned and not yet sent.
-    pub(crate) ready: std::collections::VecDeque<Arc<Message>>,
+    pub(crate) ready: VecDeque<Arc<Message>>,
     pub(crate) is_finished: bool,
 }
 
@@ -93,7 +99,8 @@ impl ClientSession {
             version,
             state: Session::new(),
             subscriptions: HashMap::with_hasher(state),
-            retained: Vec::new(),
+            retained: VecDeque::new(),
+            is_scan_armed: false,
             expiry_interval: 0,
             expires_at: None,
             lost_at: None,

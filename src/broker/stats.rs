@@ -98,7 +98,8 @@ impl Stats {
     pub fn add(&mut self, other: &Self) {
         self.clients_connected += other.clients_connected;
         self.clients_disconnected += other.clients_disconnected;
-        self.clients_maximum += other.clients_maximum;
+        // Each shard notes the count of all.
+        self.clients_maximum = self.clients_maximum.max(other.clients_maximum);
         self.sessions_expired += other.sessions_expired;
         self.connections_opened += other.connections_opened;
         self.bytes_received += other.bytes_received;

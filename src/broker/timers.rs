@@ -16,6 +16,8 @@ pub(crate) enum Timer {
     Conn(ConnId),
     /// Will delay, session expiry.
     Session(SessionKey),
+    /// A scan of the retained messages that has had its turn and is to go on.
+    Scan(SessionKey),
     /// `$SYS` topics.
     Sys,
     /// Expired retained and queued messages.
@@ -34,13 +36,13 @@ impl Timers {
         self.heap.push(Reverse((at, timer)));
     }
 
-    /// Takes the earliest entry that is due.
-    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Timer> {
+    /// Takes the earliest entry that is due, and when it was.
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<(Instant, Timer)> {
         let Reverse((at, _)) = self.heap.peek()?;
         if *at > now {
             return None;
         }
-        self.heap.pop().map(|Reverse((_, timer))| timer)
+        self.heap.pop().map(|Reverse(entry)| entry)
     }
 
     /// When the next entry is due.
@@ -63,9 +65,10 @@ impl Armed {
         }
     }
 
-    /// The entry has fired.
-    pub(crate) fn fired(&mut self) {
-        self.0 = None;
+    /// An entry has fired; whether it is the one that counts. One that an earlier entry has replaced is over: were it
+    /// armed again, its owner would have two for ever.
+    pub(crate) fn fired(&mut self, at: Instant) -> bool {
+        self.0.take_if(|armed| *armed == at).is_some()
     }
 }
 
@@ -86,7 +89,26 @@ mod tests {
         assert_eq!(timers.heap.len(), 2);
         assert_eq!(timers.next(), at(2));
         assert_eq!(timers.pop_due(start), None);
-        assert_eq!(timers.pop_due(start + Duration::from_secs(2)), Some(Timer::Sys));
+        let (first, _) = timers.pop_due(start + Duration::from_secs(2)).expect("it is due");
+        assert!(armed.fired(first));
         assert_eq!(timers.next(), at(5));
+    }
+
+    #[test]
+    fn an_entry_that_was_replaced_is_not_armed_again() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let (mut timers, mut armed) = (Timers::default(), Armed::default());
+        armed.ensure(&mut timers, Some(at(5)), Timer::Sys);
+        for stall in 1..1000 {
+            // Each time something earlier comes up, and is over when it fires.
+            armed.ensure(&mut timers, Some(at(stall)), Timer::Sys);
+            while let Some((due, _)) = timers.pop_due(at(stall)) {
+                if armed.fired(due) {
+                    armed.ensure(&mut timers, Some(at(stall + 5)), Timer::Sys);
+                }
+            }
+            assert!(timers.heap.len() <= 7, "{} entries for one owner", timers.heap.len());
+        }
     }
 }

@@ -62,7 +62,8 @@ impl Wire {
     #[inline]
     pub(crate) fn fits(&mut self, now: Instant, id: ConnId, parcel: &Parcel<'_>, qos: QoS, ids: &[u32]) -> Written {
         let Some(conn) = self.conns.get(id) else { return Written::Gone };
-        if conn.maximum_packet_size == u32::MAX {
+        let is_small = parcel.payload.len() < PAYLOAD_BYTES_SAFE && parcel.properties.len() < PAYLOAD_BYTES_SAFE;
+        if conn.maximum_packet_size == u32::MAX && is_small {
             return Written::Yes;
         }
         let bytes = if ids.is_empty() {
@@ -73,7 +74,9 @@ impl Wire {
             head.subscription_ids = if conn.version.is_v5() { ids } else { &[] };
             head.packet_len(conn.version, parcel.payload.len())
         };
-        if bytes > conn.maximum_packet_size as usize { Written::TooLarge } else { Written::Yes }
+        // A packet may fit the format as it came in and not as it goes out: versions, aliases and identifiers differ.
+        let bytes_max = conn.maximum_packet_size.min(PACKET_BYTES_MAX) as usize;
+        if bytes > bytes_max { Written::TooLarge } else { Written::Yes }
     }
 
     /// Appends a PUBLISH that [`Self::fits`].
@@ -320,7 +323,7 @@ fn write_own(
     let payload = parcel.payload.len();
     // An alias adds bytes the first time; a packet that would then be too large goes without.
     let with_alias = head.packet_len(Version::V5, payload) + ALIAS_BYTES_MAX;
-    if with_alias <= conn.maximum_packet_size as usize {
+    if with_alias <= conn.maximum_packet_size.min(PACKET_BYTES_MAX) as usize {
         match conn.outgoing_aliases.name(parcel.topic) {
             Naming::Topic => {}
             Naming::Both(alias) => head.topic_alias = Some(alias),
@@ -332,7 +335,7 @@ fn write_own(
     }
     conn.outbox.push_with(pool, |block| {
         let start = block.len();
-        // Within the maximum packet size, so within what the format can hold.
+        // It fits, as was found before: within the maximum packet size, and within what the format can hold.
         let packet_id_at = head.encode(Version::V5, payload, block).unwrap_or_default();
         if payload < SHARE_ABOVE_BYTES {
             block.extend_from_slice(parcel.payload);
@@ -359,4 +362,10 @@ fn strip(packet: &mut Packet, because_of_size: bool) {
 }
 
 /// Identifier and value of a topic alias, and a longer property length.
-const ALIAS_BYTES_MAX: usize = 4;
+const ALIAS_BYTES_MAX: usize = 5;
+
+/// The largest packet the format can hold: the fixed header and 268,435,455 bytes.
+const PACKET_BYTES_MAX: u32 = 5 + 268_435_455;
+
+/// Below this, payload and properties fit into a packet together with the longest topic and all identifiers.
+const PAYLOAD_BYTES_SAFE: usize = 64 << 20;

@@ -86,7 +86,9 @@ impl State {
         self.activity += 1;
         let Range { mut start, end } = range;
         while start < end {
-            let stop = end.min(start + self.feed_bytes);
+            // What follows a CONNECT may have to go to another shard with it, and must be in one piece for that.
+            let is_split = self.shard.is_connected(conn);
+            let stop = if is_split { end.min(start + self.feed_bytes) } else { end };
             let before = self.shard.staged_bytes();
             self.shard.receive(now, conn, &self.scratch[start..stop]);
             let made = self.shard.staged_bytes().saturating_sub(before);

@@ -311,16 +311,13 @@ impl State {
     }
 
     /// Takes envelopes in bites, so that outboxes are flushed before they reach their limits.
-    pub(super) fn handle_envelopes(&mut self, now: Instant, mut batch: Vec<Envelope>) {
+    pub(super) fn handle_envelopes(&mut self, now: Instant, batch: Vec<Envelope>) {
         self.activity += 1;
-        while batch.len() > ENVELOPES_PER_BITE {
-            let rest = batch.split_off(ENVELOPES_PER_BITE);
-            self.shard.handle_envelopes(now, batch);
+        let mut rest = batch.into_iter();
+        while rest.len() > 0 {
+            self.shard.handle_envelopes(now, rest.by_ref().take(ENVELOPES_PER_BITE));
             self.flush_if_over_budget(now);
-            batch = rest;
         }
-        self.shard.handle_envelopes(now, batch);
-        self.flush_if_over_budget(now);
     }
 
     fn handle_timeouts(&mut self, shards: &Shards, now: Instant) {

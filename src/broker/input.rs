@@ -1,0 +1,309 @@
+//! From bytes to packets: what a read brought is cut, decoded by the phase of its connection, and handed on.
+
+use std::time::Instant;
+
+use super::{
+    conn::{Conn, Phase},
+    reasons::EndReason,
+    shard::{Handoff, Output, Shard},
+    slots::ConnId,
+};
+use crate::{
+    codec::{
+        Ack, Connect, Cut, DecodeError, Frame, Limits, Packet, PacketId, PacketType, PublishRef, ReasonCode, Source,
+        Version, frame,
+    },
+    router::ShardId,
+};
+
+impl Shard {
+    /// Bytes came in. They may be split anywhere; what is no whole packet yet is kept.
+    pub fn receive(&mut self, now: Instant, id: ConnId, bytes: &[u8]) {
+        self.wire.stats.bytes_received += bytes.len() as u64;
+        let Some(conn) = self.wire.conns.get(id) else { return };
+        if conn.partial.is_empty() {
+            let used = self.consume(now, id, bytes);
+            self.keep_tail(id, bytes.get(used..).unwrap_or_default());
+            return;
+        }
+        let mut partial = self.wire.take_partial(id);
+        partial.extend_from_slice(bytes);
+        let used = self.consume(now, id, &partial);
+        if used == 0 {
+            self.wire.keep_partial(id, partial);
+            self.check_partial(now, id);
+        } else {
+            self.keep_tail(id, partial.get(used..).unwrap_or_default());
+        }
+    }
+
+    /// Handles the whole packets at the start of `bytes`; returns how many bytes they took.
+    fn consume(&mut self, now: Instant, id: ConnId, bytes: &[u8]) -> usize {
+        let limits = self.shared.settings.limits;
+        let mut used = 0;
+        loop {
+            let Some(conn) = self.wire.conns.get_mut(id) else { return bytes.len() };
+            match conn.phase {
+                Phase::Closing => return bytes.len(),
+                Phase::Authenticating(_, Some(_)) => return used,
+                _ => {}
+            }
+            let rest = bytes.get(used..).unwrap_or_default();
+            if rest.is_empty() {
+                return used;
+            }
+            let packet_bytes_max = packet_bytes_max(conn, &limits);
+            match frame::cut(rest, packet_bytes_max) {
+                Ok(Cut::NeedMore(_)) => {
+                    if let Err(error) = check_start(conn, rest) {
+                        self.fault(now, id, &error);
+                        return bytes.len();
+                    }
+                    return used;
+                }
+                Ok(Cut::Frame(frame, length)) => {
+                    used += length;
+                    conn.keep_alive.touch(now);
+                    self.wire.stats.packets_received += 1;
+                    let unread = bytes.get(used..).unwrap_or_default();
+                    if let Err(error) = self.handle_frame(now, id, frame, &limits, unread) {
+                        self.fault(now, id, &error);
+                    }
+                }
+                Err(error) => {
+                    if matches!(error, DecodeError::PacketTooLarge { .. }) {
+                        match announced_in_start(conn, rest) {
+                            Start::Version(version) => conn.version = version,
+                            Start::Unclear => {}
+                            Start::TooShort => return used,
+                        }
+                    }
+                    self.fault(now, id, &error);
+                    return bytes.len();
+                }
+            }
+        }
+    }
+
+    /// One packet, by the phase of its connection.
+    fn handle_frame(
+        &mut self,
+        now: Instant,
+        id: ConnId,
+        frame: Frame<'_>,
+        limits: &Limits,
+        unread: &[u8],
+    ) -> Result<(), DecodeError> {
+        let Some(conn) = self.wire.conns.get(id) else { return Ok(()) };
+        let version = conn.version;
+        if conn.is_connected() {
+            if frame.header >> 4 == PacketType::Publish as u8 {
+                let publish = PublishRef::decode(frame, version, limits)?;
+                self.handle_publish(now, id, &publish);
+                return Ok(());
+            }
+            if is_for_clients(frame.header) {
+                let what = "a packet that only a server sends";
+                return Err(DecodeError::protocol(what));
+            }
+            if let Some(ack) = short_ack(frame) {
+                self.handle_packet(now, id, ack);
+                return Ok(());
+            }
+            let packet = Packet::decode(frame, version, limits, &Source::Scratch)?;
+            self.handle_packet(now, id, packet);
+            return Ok(());
+        }
+        if let Some(announced) = announced_version(frame.header, frame.body)
+            && let Some(conn) = self.wire.conns.get_mut(id)
+            && matches!(conn.phase, Phase::AwaitConnect)
+        {
+            // A CONNECT that turns out malformed is answered in the form of the version it claims.
+            conn.version = announced;
+        }
+        let conn = self.wire.conns.get(id).ok_or(DecodeError::protocol("no connection"))?;
+        match Packet::decode(frame, version, limits, &Source::Scratch)? {
+            Packet::Connect(connect) if matches!(conn.phase, Phase::AwaitConnect) => {
+                if let Some(home) = self.foreign_home(&connect) {
+                    self.hand_off(id, home, connect, unread);
+                } else {
+                    self.handle_connect(now, id, connect);
+                }
+                Ok(())
+            }
+            Packet::Auth(auth) if matches!(conn.phase, Phase::Authenticating(..)) => {
+                self.handle_auth(now, id, &auth);
+                Ok(())
+            }
+            Packet::Disconnect(_) if matches!(conn.phase, Phase::Authenticating(..)) => {
+                self.end(now, id, EndReason::ClientDisconnect);
+                Ok(())
+            }
+            _ => Err(DecodeError::protocol("a packet before CONNECT was accepted [MQTT-3.1.0-1]")),
+        }
+    }
+
+    /// Any packet but PUBLISH, on a connected client.
+    fn handle_packet(&mut self, now: Instant, id: ConnId, packet: Packet) {
+        match packet {
+            Packet::PubAck(ack) => self.handle_puback(now, id, &ack),
+            Packet::PubRec(ack) => self.handle_pubrec(now, id, &ack),
+            Packet::PubRel(ack) => self.handle_pubrel(now, id, &ack),
+            Packet::PubComp(ack) => self.handle_pubcomp(now, id, &ack),
+            Packet::Subscribe(subscribe) => self.handle_subscribe(now, id, subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, id, &unsubscribe),
+            Packet::PingReq => {
+                self.wire.packet(now, id, Packet::PingResp);
+            }
+            Packet::Disconnect(disconnect) => self.handle_disconnect(now, id, &disconnect),
+            Packet::Auth(auth) => self.handle_auth(now, id, &auth),
+            Packet::Publish(_)
+            | Packet::Connect(_)
+            | Packet::ConnAck(_)
+            | Packet::SubAck(_)
+            | Packet::UnsubAck(_)
+            | Packet::PingResp => {
+                let what = "a second CONNECT, or a packet only a server sends [MQTT-3.1.0-2]";
+                self.fault(now, id, &DecodeError::protocol(what));
+            }
+        }
+    }
+
+    /// The shard a CONNECT belongs to, if it is another one.
+    fn foreign_home(&self, connect: &Connect) -> Option<ShardId> {
+        if connect.client_id.is_empty() {
+            return None;
+        }
+        let home = self.shared.home(&connect.client_id);
+        (home != self.id).then_some(home)
+    }
+
+    fn hand_off(&mut self, id: ConnId, to: ShardId, connect: Box<Connect>, unread: &[u8]) {
+        let Some(conn) = self.wire.remove(id) else { return };
+        let handoff =
+            Handoff { peer: conn.peer, connect, unread: unread.to_vec(), connect_deadline: conn.connect_deadline };
+        self.outputs.push_back(Output::Handoff { conn: id, to, handoff: Box::new(handoff) });
+    }
+
+    fn keep_tail(&mut self, id: ConnId, tail: &[u8]) {
+        if tail.is_empty() {
+            return;
+        }
+        if let Some(conn) = self.wire.conns.get_mut(id)
+            && !conn.is_closing()
+        {
+            let whole = match frame::cut(tail, u32::MAX) {
+                Ok(Cut::NeedMore(more)) => tail.len() + more.min(PARTIAL_RESERVE_BYTES_MAX),
+                _ => tail.len(),
+            };
+            let mut partial = Vec::with_capacity(whole);
+            partial.extend_from_slice(tail);
+            self.wire.keep_partial(id, partial);
+        }
+    }
+
+    /// Packets whose end does not come share half of the memory watermark; beyond, those end that make them larger.
+    fn check_partial(&mut self, now: Instant, id: ConnId) {
+        let bytes_max = self.shared.settings.slow_consumer.memory_watermark_bytes / 2;
+        let is_large = self.wire.conns.get(id).is_some_and(|conn| conn.partial.len() > PARTIAL_RESERVE_BYTES_MAX);
+        if is_large && self.wire.partial_bytes() > bytes_max {
+            let what = "packets that are not complete hold too much memory; this one is given up";
+            self.fault(now, id, &DecodeError::Violation { reason: ReasonCode::QuotaExceeded, what });
+        }
+    }
+}
+
+/// Whether only a server sends packets of this type, so that their content does not matter.
+const fn is_for_clients(header: u8) -> bool {
+    let kind = header >> 4;
+    kind == PacketType::ConnAck as u8
+        || kind == PacketType::SubAck as u8
+        || kind == PacketType::UnsubAck as u8
+        || kind == PacketType::PingResp as u8
+}
+
+/// An acknowledgement of two bytes, success in every version: one for each message there is, so not taken apart at length.
+#[inline]
+fn short_ack(frame: Frame<'_>) -> Option<Packet> {
+    if frame.overlong {
+        return None;
+    }
+    let packet_id = PacketId::new(u16::from_be_bytes(<[u8; 2]>::try_from(frame.body).ok()?))?;
+    let ack = Ack::new(packet_id, ReasonCode::Success);
+    match frame.header {
+        0x40 => Some(Packet::PubAck(ack)),
+        0x50 => Some(Packet::PubRec(ack)),
+        0x62 => Some(Packet::PubRel(ack)),
+        0x70 => Some(Packet::PubComp(ack)),
+        _ => None,
+    }
+}
+
+/// The version a CONNECT claims, as far as that can be told: the form in which it is answered.
+fn announced_version(header: u8, body: &[u8]) -> Option<Version> {
+    if header >> 4 != PacketType::Connect as u8 {
+        return None;
+    }
+    let (length, rest) = body.split_first_chunk::<2>()?;
+    match rest.get(usize::from(u16::from_be_bytes(*length)))? & !BRIDGE_BIT {
+        ..=3 => Some(Version::V3_1),
+        4 => Some(Version::V3_1_1),
+        _ => Some(Version::V5),
+    }
+}
+
+/// What the first bytes tell of a CONNECT that is too large to be read.
+enum Start {
+    Version(Version),
+    /// It is no CONNECT, or none of ours.
+    Unclear,
+    /// A few more bytes will tell.
+    TooShort,
+}
+
+fn announced_in_start(conn: &Conn, start: &[u8]) -> Start {
+    let Some((header, after)) = start.split_first() else { return Start::Unclear };
+    if !matches!(conn.phase, Phase::AwaitConnect) || header >> 4 != PacketType::Connect as u8 {
+        return Start::Unclear;
+    }
+    let length_len = after.iter().take_while(|byte| **byte & 0x80 != 0).count() + 1;
+    let body = after.get(length_len..).unwrap_or_default();
+    match announced_version(*header, body) {
+        Some(version) => Start::Version(version),
+        None if body.len() < PROTOCOL_BYTES_MAX => Start::TooShort,
+        None => Start::Unclear,
+    }
+}
+
+/// The largest packet taken now: from a stranger, no more than the greatest CONNECT that makes sense.
+fn packet_bytes_max(conn: &Conn, limits: &Limits) -> u32 {
+    match conn.phase {
+        Phase::AwaitConnect | Phase::Authenticating(..) => limits.packet_bytes_max.min(CONNECT_BYTES_MAX),
+        _ => limits.packet_bytes_max,
+    }
+}
+
+/// Refuses early what can never become an acceptable packet: anything but a CONNECT of sensible size as the first.
+fn check_start(conn: &Conn, start: &[u8]) -> Result<(), DecodeError> {
+    if !matches!(conn.phase, Phase::AwaitConnect) {
+        return Ok(());
+    }
+    match start.first() {
+        Some(first) if first >> 4 != PacketType::Connect as u8 => {
+            Err(DecodeError::protocol("the first packet is no CONNECT [MQTT-3.1.0-1]"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Largest CONNECT or AUTH: five fields of 64 KiB, and as much again in properties.
+const CONNECT_BYTES_MAX: u32 = 1 << 20;
+
+/// Protocol name with its length, and the level after it.
+const PROTOCOL_BYTES_MAX: usize = 9;
+
+/// Some bridges mark themselves in the protocol level.
+const BRIDGE_BIT: u8 = 0x80;
+
+/// A partial packet's buffer is sized for the whole packet up to here; larger ones grow as bytes really come.
+const PARTIAL_RESERVE_BYTES_MAX: usize = 64 << 10;
