@@ -437,13 +437,11 @@ fn send_next(
             return Step::Sent;
         }
         Some(Send::Once(delivery)) => {
-            return match write(wire, conn, &delivery, None, false, now) {
-                Written::TooLarge => Step::Dropped(delivery, DropReason::PacketTooLarge),
-                _ => {
-                    settle(&delivery);
-                    Step::Sent
-                }
-            };
+            if write(wire, conn, &delivery, None, false, now) == Written::TooLarge {
+                return Step::Dropped(delivery, DropReason::PacketTooLarge);
+            }
+            settle(&delivery);
+            return Step::Sent;
         }
         Some(Send::Publish { packet_id, dup, message }) => {
             if let Some(journal) = journal

@@ -309,6 +309,12 @@ fn mqtt_3_1_2_29_without_request_problem_information_reasons_are_not_explained()
         let (peer, _) = bench.accepted(Version::V5, &quiet);
         peer.send(Publish::new("nobody", "").qos1(1));
         assert!(peer.expect_ack(PacketType::PubAck, 1).properties.is_empty());
+        peer.send(Publish::new("$SYS/x", "").qos1(3));
+        assert!(peer.expect_ack(PacketType::PubAck, 3).properties.is_empty());
+        // The same refusal explains itself to those who want it.
+        let curious = bench.client(Version::V5, "curious");
+        curious.send(Publish::new("$SYS/x", "").qos1(3));
+        assert!(curious.expect_ack(PacketType::PubAck, 3).properties.reason_string().is_some());
         peer.send(wire::pubrel(9));
         assert!(peer.expect_ack(PacketType::PubComp, 9).properties.is_empty());
         peer.send(wire::Unsubscribe::new(2).filter("nothing"));

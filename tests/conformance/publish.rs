@@ -467,11 +467,19 @@ fn mqtt_4_6_0_5_messages_are_delivered_in_the_order_received() {
             let subscriber = bench.client(version, "subscriber");
             subscriber.subscribe("t/+", qos);
             let publisher = bench.client(version, "publisher");
-            let sent: Vec<String> = (0..100).map(|n| n.to_string()).collect();
-            for payload in &sent {
-                publisher.publish(&format!("t/{}", sent.len() % 3), payload, qos);
+            let other = bench.client(version, "other publisher");
+            for n in 0..100 {
+                // Order holds per publisher and topic [MQTT-4.6.0-6].
+                publisher.publish(&format!("t/{}", n % 3), &format!("{n}"), qos);
+                other.publish(&format!("t/{}", n % 3), &format!("{}", 1000 + n), qos);
             }
-            assert_eq!(subscriber.payloads(), sent);
+            let received: Vec<u32> = subscriber.payloads().iter().map(|payload| payload.parse().unwrap()).collect();
+            assert_eq!(received.len(), 200);
+            for (first, topic) in [(0, 0), (0, 1), (0, 2), (1000, 0), (1000, 1), (1000, 2)] {
+                let of_both = |n: &u32| (first..first + 100).contains(n) && (n - first) % 3 == topic;
+                let order: Vec<u32> = received.iter().copied().filter(of_both).collect();
+                assert_eq!(order, (first..first + 100).filter(of_both).collect::<Vec<_>>());
+            }
         }
     });
 }
@@ -615,5 +623,34 @@ fn payloads_are_opaque() {
         }
         publisher.send(Publish::new("t", "text"));
         assert_eq!(text(&subscriber.message().payload), "text");
+    });
+}
+
+/// A retained message that waits for the window and is replaced meanwhile must not come after its successor.
+#[test]
+fn a_retained_message_that_was_replaced_is_not_sent_after_the_newer_one() {
+    on_all(|bench| {
+        let publisher = bench.client(Version::V5, "publisher");
+        for n in 0..5 {
+            publisher.publish_with(Publish::new(&format!("r/{n}"), "old").retain().qos1(1), 1);
+        }
+        let connect = Connect::persistent("subscriber").with(wire::p16(wire::RECEIVE_MAXIMUM, 1));
+        let subscriber = bench.accepted(Version::V5, &connect).0;
+        subscriber.subscribe("r/+", 1);
+        let first = subscriber.expect_publish();
+        for n in 0..5 {
+            publisher.publish_with(Publish::new(&format!("r/{n}"), "new").retain().qos1(1), 1);
+        }
+        subscriber.send(puback(first.packet_id.expect("QoS 1").get()));
+        let rest = subscriber.messages();
+        for n in 0..5 {
+            let topic = format!("r/{n}");
+            let of_topic: Vec<String> = rest
+                .iter()
+                .filter(|message| message.topic.as_str() == topic)
+                .map(|message| text(&message.payload))
+                .collect();
+            assert_eq!(of_topic.last().map(String::as_str), Some("new"), "{topic}: {of_topic:?}");
+        }
     });
 }

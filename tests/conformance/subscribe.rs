@@ -1,6 +1,6 @@
 //! Sections 3.8 to 3.12: SUBSCRIBE, UNSUBSCRIBE and their answers; PINGREQ.
 
-use ferromq::codec::{PacketType, QoS, ReasonCode, Version};
+use ferromq::codec::{Packet, PacketType, QoS, ReasonCode, Version};
 
 use crate::{
     harness::{PUBLISH_ID, SUBSCRIBE_ID, on_all, on_all_versions, on_all_with, text},
@@ -164,6 +164,7 @@ fn mqtt_3_9_2_1_no_answer_exceeds_the_maximum_packet_size() {
     on_all_with(
         |settings| settings.capabilities.shared_subscription_available = false,
         |bench| {
+            let mut explained = 0;
             for maximum in 20..60 {
                 let connect = Connect::new("small").with(wire::p32(wire::MAXIMUM_PACKET_SIZE, maximum));
                 let peer = bench.connect(Version::V5, &connect);
@@ -171,14 +172,25 @@ fn mqtt_3_9_2_1_no_answer_exceeds_the_maximum_packet_size() {
                 peer.send(Unsubscribe::new(2).filter("nothing"));
                 peer.send(Publish::new("x", "").qos1(3));
                 peer.send(Publish::new("x", "").qos2(4));
+                // These are refused with a reason string, as far as there is room for one.
+                peer.send(Publish::new("$SYS/x", "").qos1(7));
+                peer.send(Publish::new("$SYS/x", "").qos2(8));
                 peer.send(wire::pubrel(4));
                 peer.send(wire::pubrel(5));
                 peer.send(pubrec(6));
                 while let Some((packet, size)) = peer.next_sized() {
                     assert!(size <= maximum as usize, "{packet:?} of {size} bytes, maximum {maximum}");
+                    if let Packet::PubAck(ack) | Packet::PubRec(ack) = &packet
+                        && ack.reason == ReasonCode::NotAuthorized
+                    {
+                        let text = ack.properties.reason_string().map_or(0, |text| text.len());
+                        explained += usize::from(text > 0);
+                        assert!(text > 0 || size + 4 + REFUSAL_BYTES > maximum as usize, "there was room at {maximum}");
+                    }
                 }
                 assert!(!peer.is_closed());
             }
+            assert!(explained > 0, "no answer ever had a reason string to leave out");
         },
     );
 }
@@ -393,3 +405,6 @@ fn the_sys_topics_are_there_from_the_start() {
         },
     );
 }
+
+/// The text with which publishing below `$SYS` is refused.
+const REFUSAL_BYTES: usize = "only the server publishes below $SYS".len();
