@@ -8,6 +8,7 @@ use serde::{
 };
 
 use super::{ListenerConfig, ListenerUrl, print::Page};
+use crate::router::SHARDS_MAX;
 
 /// Reads the list.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ListenerConfig>, D::Error> {
@@ -138,6 +139,3 @@ impl<'de> Deserialize<'de> for BoolOrAuto {
 }
 
 const AUTO: &str = "auto";
-
-/// More threads than any machine has cores.
-const SHARDS_MAX: usize = 1024;
