@@ -1,6 +1,7 @@
 //! `ferromq pub`, `sub`, `rr` and `broker` as a shell runs them: against a broker in this process, or a server that
 //! follows a script.
 #![cfg(all(unix, feature = "cli"))]
+#![allow(clippy::unwrap_used)] // what fails here fails the test
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -8,7 +9,7 @@ use std::{
     process::{Child, ChildStdin, Command, Stdio},
     sync::{
         Arc,
-        mpsc::{Receiver, channel},
+        mpsc::{Receiver, sync_channel},
     },
     thread,
     time::Duration,
@@ -90,6 +91,11 @@ fn pub_ends_with_the_connection_and_says_so() {
     let run = run.finish();
     assert_eq!(run.code, Some(7), "{}", run.err);
     assert!(run.err.contains("closed the connection"), "{}", run.err);
+
+    // It does not take another line to notice.
+    let run = Run::start("pub", &["-h", "127.0.0.1", "-p", &port, "-V", "311", "-t", "a", "-l"]);
+    Peer::accept(&server).accept_connect();
+    assert_eq!(run.finish_open().code, Some(7));
 }
 
 #[test]
@@ -465,7 +471,7 @@ impl Run {
     /// Closes our end of the command's output.
     fn close_output(&mut self) {
         // The thread that reads it ends with the next line that it cannot hand on.
-        self.out.receiver = channel().1;
+        self.out.receiver = sync_channel(1).1;
     }
 
     /// Runs it to its end, which must be a good one; what it printed.
@@ -499,7 +505,7 @@ impl Drop for Run {
 
 impl Lines {
     fn follow(stream: impl Read + Send + 'static) -> Self {
-        let (sender, receiver) = channel();
+        let (sender, receiver) = sync_channel(LINES_MAX);
         thread::spawn(move || {
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
                 if sender.send(line).is_err() {
@@ -576,4 +582,7 @@ impl Peer {
 }
 
 /// Far more than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// More lines than anything here prints.
+const LINES_MAX: usize = 4096;

@@ -468,10 +468,8 @@ async fn tell_events(mut events: EventStream, is_quiet: bool) {
                     tell(format!("{reason}; connecting again"));
                 }
             }
-            ClientEvent::Disconnected { reason, .. } => match reason {
-                Some(reason) => tracing::info!(%reason, "disconnected"),
-                None => tracing::info!("disconnected"),
-            },
+            ClientEvent::Disconnected { reason: Some(reason), .. } => tracing::info!(%reason, "disconnected"),
+            ClientEvent::Disconnected { reason: None, .. } => tracing::info!("disconnected"),
             ClientEvent::Reauthenticated => tracing::info!("authenticated again"),
         }
     }

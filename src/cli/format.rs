@@ -132,25 +132,22 @@ impl Width {
             width.zeros |= flag == '0';
             rest.next();
         }
-        width.min = number(rest)?.unwrap_or(0);
+        width.min = number(rest)?;
         if rest.clone().next() == Some('.') {
             rest.next();
-            width.max = Some(number(rest)?.unwrap_or(0));
+            width.max = Some(number(rest)?);
         }
         Some(width)
     }
 }
 
-/// Takes a number off the front; `None` if it is too large to be meant.
-fn number(rest: &mut std::str::Chars<'_>) -> Option<Option<usize>> {
+/// Takes a number off the front, 0 if none is there; `None` if it is too large to be meant.
+fn number(rest: &mut std::str::Chars<'_>) -> Option<usize> {
     let text = rest.as_str();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    if digits == 0 {
-        return Some(None);
-    }
     let (number, after) = text.split_at(digits);
     *rest = after.chars();
-    number.parse().ok().filter(|number| *number <= WIDTH_MAX).map(Some)
+    if number.is_empty() { Some(0) } else { number.parse().ok().filter(|number| *number <= WIDTH_MAX) }
 }
 
 fn parse(format: &str) -> Result<Vec<Part>, Failure> {

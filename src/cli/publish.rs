@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, BufRead},
+    pin::pin,
     time::Duration,
 };
 
@@ -14,7 +15,7 @@ use super::{
     payload::Payload,
 };
 use crate::{
-    client::{Client, PublishRequest},
+    client::{Client, ClientEvent, PublishRequest},
     codec::QoS,
 };
 
@@ -97,14 +98,33 @@ async fn publish_lines(client: &Client, template: &PublishRequest) -> Result<(),
             }
         }
     })?;
-    while let Some(line) = lines.recv().await {
+    let mut lost = pin!(lost(client));
+    loop {
+        let line = tokio::select! {
+            line = lines.recv() => line,
+            failure = &mut lost => return Err(failure),
+        };
+        let Some(line) = line else { return Ok(()) };
         let mut line = line?;
         if line.last() == Some(&b'\r') {
             line.pop();
         }
         publish(client, PublishRequest { payload: line.into(), ..template.clone() }).await?;
     }
-    Ok(())
+}
+
+/// Waits for the connection to be lost for good: the next line may be long in coming.
+async fn lost(client: &Client) -> Failure {
+    let mut events = client.events();
+    if let Some(error) = client.failure() {
+        return error.into();
+    }
+    while let Some(event) = events.recv().await {
+        if let ClientEvent::Disconnected { reason: Some(error), retry_in: None } = event {
+            return error.into();
+        }
+    }
+    std::future::pending().await
 }
 
 /// Publishes; if that fails because the client has ended, what ended it is the failure.

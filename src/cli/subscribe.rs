@@ -195,8 +195,9 @@ impl Output<'_> {
         if !self.wants_more() {
             return Ok(());
         }
-        let is_hidden = self.hidden.iter().any(|filter| filter.matches(message.topic()));
-        if !is_hidden && !(self.no_retained && message.retain()) {
+        let is_filtered_out = || self.hidden.iter().any(|filter| filter.matches(message.topic()));
+        let is_hidden = (self.no_retained && message.retain()) || is_filtered_out();
+        if !is_hidden {
             // As with mosquitto_sub, what the format cannot print counts.
             self.printer.print(message, |fault| self.connection.warn(fault))?;
             self.left = self.left.map(|left| left - 1);
