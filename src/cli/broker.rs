@@ -12,9 +12,8 @@ use super::{EXIT_FAILED, EXIT_OK, Failure, Outcome, interrupted, log};
 use crate::{
     auth::{Authenticator, Users},
     broker::{EndReason, Event, EventSink, Hooks},
-    config::{BrokerConfig, LogFormat, LogLevel},
+    config::{BrokerConfig, LogFormat, LogLevel, SHARDS_MAX},
     net::listener::{ListenerConfig, ListenerUrl},
-    router::SHARDS_MAX,
     server::{Broker, BrokerBuilder},
 };
 

@@ -7,8 +7,7 @@ use serde::{
     de::{self, Visitor, value::MapAccessDeserializer},
 };
 
-use super::{ListenerConfig, ListenerUrl, print::Page};
-use crate::router::SHARDS_MAX;
+use super::{ListenerConfig, ListenerUrl, SHARDS_MAX, print::Page};
 
 /// Reads the list.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ListenerConfig>, D::Error> {
