@@ -8,11 +8,11 @@ use std::{
 
 use clap::Args;
 
-use super::{EXIT_OK, Failure, Outcome, interrupted, log};
+use super::{EXIT_FAILED, EXIT_OK, Failure, Outcome, interrupted, log};
 use crate::{
     auth::{Authenticator, Users},
-    broker::Hooks,
-    config::{BrokerConfig, LogFormat, LogLevel},
+    broker::{EndReason, Event, EventSink, Hooks},
+    config::{BrokerConfig, LogFormat, LogLevel, SHARDS_MAX},
     net::listener::{ListenerConfig, ListenerUrl},
     server::{Broker, BrokerBuilder},
 };
@@ -29,8 +29,8 @@ pub(super) struct Arguments {
     /// Configuration file (TOML).
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Threads that share the connections; 0 takes one for each core.
-    #[arg(long)]
+    /// Threads that share the connections, 64 at most; 0 takes one for each core.
+    #[arg(long, value_parser = shards)]
     shards: Option<usize>,
     /// How much is logged to standard error: off, error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL")]
@@ -53,15 +53,47 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // Listening for signals begins before anything can be connected to.
-        let ended = interrupted()?;
+        let mut interruptions = interrupted()?;
+        #[cfg(unix)]
+        outlive_hangups()?;
         let broker = builder(&config).start()?;
-        announce(&broker)?;
+        if let Err(error) = announce(&broker) {
+            tracing::warn!(%error, "nobody reads on standard output where the broker listens");
+        }
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "broker is ready");
-        ended.await?;
-        tracing::info!("shutting down");
-        broker.shutdown();
-        Ok(EXIT_OK)
+        interruptions.recv().await;
+        tracing::info!("shutting down; another signal ends the broker at once");
+        let (sender, ended) = tokio::sync::oneshot::channel();
+        std::thread::Builder::new().spawn(move || {
+            broker.shutdown();
+            // Nobody waits after a second signal.
+            let _ = sender.send(());
+        })?;
+        tokio::select! {
+            _ = ended => Ok(EXIT_OK),
+            _ = interruptions.recv() => {
+                tracing::warn!("ended with clients still to be told");
+                Ok(EXIT_FAILED)
+            }
+        }
     })
+}
+
+/// A broker outlives the terminal it was started from, and whoever tells it to reload is told that it does not.
+#[cfg(unix)]
+fn outlive_hangups() -> io::Result<()> {
+    let mut hangups = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            tracing::warn!("SIGHUP is ignored: the configuration is read at the start only; SIGTERM ends the broker");
+        }
+    });
+    Ok(())
+}
+
+fn shards(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| *count <= SHARDS_MAX);
+    count.ok_or_else(|| format!("a number from 0 to {SHARDS_MAX} is wanted"))
 }
 
 impl Arguments {
@@ -84,6 +116,11 @@ impl Arguments {
         if config.listeners.is_empty() {
             return Err(Failure::usage("nothing to listen on: name a listener with --listen or in the file"));
         }
+        if !config.auth.allow_anonymous && config.auth.users.is_empty() {
+            return Err(Failure::usage(
+                "nobody could connect: [auth] has no users and allow_anonymous = false; name users, or allow it",
+            ));
+        }
         Ok(config)
     }
 }
@@ -98,10 +135,36 @@ fn builder(config: &BrokerConfig) -> BrokerBuilder {
 fn hooks(config: &BrokerConfig) -> Hooks {
     let users = &config.auth.users;
     let table = users.iter().map(|(name, password)| (name.clone(), password.expose().to_owned()));
-    let authenticator: Option<Arc<dyn Authenticator>> =
-        if users.is_empty() { None } else { Some(Arc::new(Users::new(table, config.auth.allow_anonymous))) };
-    Hooks { authenticator, ..Hooks::default() }
+    let authenticator: Option<Arc<dyn Authenticator>> = if users.is_empty() && config.auth.allow_anonymous {
+        None
+    } else {
+        Some(Arc::new(Users::new(table, config.auth.allow_anonymous)))
+    };
+    Hooks { authenticator, events: Some(Arc::new(Refusals)), ..Hooks::default() }
 }
+
+/// Logs whom the broker does not let in: what an operator looks for first. All else is counted in `$SYS`.
+#[derive(Debug)]
+struct Refusals;
+
+impl EventSink for Refusals {
+    fn event(&self, event: &Event<'_>) {
+        let Event::Disconnected { client_id, peer, reason } = event else { return };
+        if REFUSED.contains(reason) {
+            tracing::info!(client = client_id, peer, reason = reason.name(), "client refused");
+        }
+    }
+}
+
+/// What ends connections that were not, or not any more, allowed.
+const REFUSED: &[EndReason] = &[
+    EndReason::BadCredentials,
+    EndReason::NotAuthorized,
+    EndReason::AuthenticationFailed,
+    EndReason::UnsupportedVersion,
+    EndReason::ClientIdentifierNotValid,
+    EndReason::ServerBusy,
+];
 
 /// Tells a waiting parent where to connect, and that it may.
 fn announce(broker: &Broker) -> io::Result<()> {

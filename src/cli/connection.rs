@@ -1,14 +1,24 @@
 //! What `pub`, `sub` and `rr` share: where to connect, as whom, with which properties. The letters are those that
 //! users of mosquitto_pub and mosquitto_sub know.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    ffi::OsString,
+    hash::{BuildHasher, Hasher, RandomState},
+    net::Ipv6Addr,
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use clap::Args;
 
-use super::Failure;
+use super::{Failure, complain, exit_code, packets::Tap};
 use crate::{
-    client::{Client, ClientEvent, ClientOptions, MailboxOptions, Reconnect, ServerUrl},
+    client::{
+        Client, ClientEvent, ClientOptions, DisconnectOptions, EventSource, EventStream, MailboxOptions, Reconnect,
+        ServerUrl,
+    },
     codec::{Properties, Property, QoS, Text, TopicName, Version, Will},
     config::{LogFormat, LogLevel},
 };
@@ -21,30 +31,30 @@ pub(super) struct Connection {
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
     /// Host of the broker.
-    #[arg(short = 'h', long = "host", default_value = "localhost", conflicts_with = "url")]
+    #[arg(short = 'h', long = "host", default_value = "localhost", allow_hyphen_values = true, conflicts_with = "url")]
     host: String,
     /// Port of the broker [default: 1883]
     #[arg(short = 'p', long = "port", conflicts_with = "url")]
     port: Option<u16>,
     /// Unix socket of the broker, instead of host and port.
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["url", "host", "port"])]
+    #[arg(long, value_name = "PATH", allow_hyphen_values = true, conflicts_with_all = ["url", "host", "port"])]
     unix: Option<PathBuf>,
     /// All in one: mqtt://[user[:password]@]host[:port]/topic, ws://host:port/path, unix:///path
-    #[arg(short = 'L', long = "url", value_name = "URL")]
+    #[arg(short = 'L', long = "url", value_name = "URL", allow_hyphen_values = true)]
     url: Option<String>,
     /// Client identifier; the broker assigns one if it is left out.
-    #[arg(short = 'i', long = "id")]
+    #[arg(short = 'i', long = "id", allow_hyphen_values = true)]
     id: Option<String>,
     /// Client identifier: this and the process id.
-    #[arg(short = 'I', long = "id-prefix", conflicts_with = "id")]
+    #[arg(short = 'I', long = "id-prefix", conflicts_with = "id", allow_hyphen_values = true)]
     id_prefix: Option<String>,
     /// User name.
-    #[arg(short = 'u', long = "username")]
+    #[arg(short = 'u', long = "username", allow_hyphen_values = true)]
     username: Option<String>,
     /// Password.
-    #[arg(short = 'P', long = "pw")]
-    password: Option<String>,
-    /// Protocol version: 3.1, 3.1.1 or 5 (also mqttv31, mqttv311, mqttv5).
+    #[arg(short = 'P', long = "pw", allow_hyphen_values = true)]
+    password: Option<OsString>,
+    /// Protocol version: 3.1, 3.1.1 or 5 (also mqttv31, mqttv311, mqttv5). mosquitto's tools take 3.1.1 by default.
     #[arg(short = 'V', long = "protocol-version", default_value = "5", value_parser = version)]
     pub(super) version: Version,
     /// Keep-alive, seconds.
@@ -53,28 +63,31 @@ pub(super) struct Connection {
     /// Keep the session: do not start clean.
     #[arg(short = 'c', long = "disable-clean-session")]
     pub(super) keep_session: bool,
-    /// Session expiry interval, seconds (MQTT 5); "never" or 4294967295 for a session that does not end.
-    #[arg(short = 'x', long = "session-expiry-interval", value_parser = session_expiry)]
+    /// Session expiry interval, seconds (MQTT 5); "never", -1 or 4294967295 for a session that does not end.
+    #[arg(short = 'x', long = "session-expiry-interval", value_parser = session_expiry, allow_hyphen_values = true)]
     session_expiry: Option<u32>,
     /// Topic of the will.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     will_topic: Option<String>,
     /// Payload of the will.
-    #[arg(long, requires = "will_topic")]
-    will_payload: Option<String>,
+    #[arg(long, requires = "will_topic", allow_hyphen_values = true)]
+    will_payload: Option<OsString>,
     /// QoS of the will.
     #[arg(long, requires = "will_topic", default_value = "0", value_parser = qos)]
     will_qos: QoS,
     /// Retain the will.
     #[arg(long, requires = "will_topic")]
     will_retain: bool,
-    /// An MQTT 5 property: COMMAND NAME VALUE, for instance `publish content-type text/plain` or
-    /// `connect user-property name value`; may be repeated.
-    #[arg(short = 'D', long = "property", num_args = 3..=4, action = clap::ArgAction::Append, value_names = ["COMMAND", "NAME", "VALUE", "VALUE2"])]
+    /// An MQTT 5 property of a packet: COMMAND NAME VALUE, for instance `publish content-type text/plain` or
+    /// `connect user-property name value`; may be repeated. COMMAND is connect, will, publish, subscribe or disconnect.
+    #[arg(short = 'D', long = "property", num_args = 3..=4, allow_negative_numbers = true, action = clap::ArgAction::Append, value_names = ["COMMAND", "NAME", "VALUE", "VALUE2"])]
     properties: Vec<String>,
-    /// Tells what happens on standard error.
+    /// Tells what happens, and which packets come and go, on standard error.
     #[arg(short = 'd', long = "debug")]
-    pub(super) debug: bool,
+    debug: bool,
+    /// Print nothing about failures and lost connections; the exit code tells.
+    #[arg(long)]
+    pub(super) quiet: bool,
 }
 
 /// Packets that a property can be given for.
@@ -84,27 +97,82 @@ pub(super) enum Command {
     Publish,
     Subscribe,
     Will,
+    Disconnect,
 }
 
 impl Connection {
-    /// Connects, and goes on reconnecting later. What a resumed session sends before it is subscribed to anew goes to
-    /// the mailbox `unmatched`, if there is one.
-    pub(super) async fn open(&self, unmatched: Option<MailboxOptions>) -> Result<Client, Failure> {
+    /// Connects; `reconnect` is about connections lost later. What a resumed session sends before it is subscribed to
+    /// anew goes to the mailbox `unmatched`, if there is one.
+    pub(super) async fn open(
+        &self,
+        unmatched: Option<MailboxOptions>,
+        reconnect: Option<Reconnect>,
+    ) -> Result<Client, Failure> {
         if self.debug {
             super::log::start(LogLevel::Debug, LogFormat::Text);
         }
-        let client = Client::connect(ClientOptions { unmatched, ..self.options()? }).await?;
-        if self.debug {
-            tell_events(&client);
-        }
+        let events = EventSource::new(EVENTS_MAX);
+        tokio::spawn(tell_events(events.stream(), self.quiet));
+        let options = ClientOptions { unmatched, reconnect, events: Some(events), ..self.options()? };
+        let client = if self.debug {
+            let tap = Tap::new(options.servers.clone(), self.version);
+            Client::start_with(options, tap)?
+        } else {
+            Client::start(options)?
+        };
+        let ready = client.ready().await;
+        ready.map_err(|error| Failure::new(error.to_string(), exit_code(&error, self.version)))?;
         Ok(client)
     }
 
-    /// The topic that `-L` names behind the host.
-    pub(super) fn url_topic(&self) -> Option<String> {
-        let rest = self.url.as_deref()?.strip_prefix("mqtt://")?;
-        let (_, topic) = rest.split_once('/')?;
-        (!topic.is_empty()).then(|| topic.to_owned())
+    /// Finds what is wrong with the arguments before anything is waited for.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        self.disconnection()?;
+        self.options().map(drop)
+    }
+
+    /// Whether the server is to keep the session beyond the connection.
+    pub(super) fn keeps_session(&self) -> Result<bool, Failure> {
+        let session = self.options()?.session;
+        Ok(!session.clean_start || (self.version.is_v5() && session.session_expiry > 0))
+    }
+
+    /// How to disconnect.
+    pub(super) fn disconnection(&self) -> Result<DisconnectOptions, Failure> {
+        let mut options = DisconnectOptions::default();
+        for property in &self.properties(Command::Disconnect)? {
+            if let Property::SessionExpiryInterval(seconds) = property {
+                options.session_expiry = Some(*seconds);
+            }
+        }
+        Ok(options)
+    }
+
+    /// Says something on standard error, unless it is to be quiet.
+    pub(super) fn warn(&self, message: &str) {
+        if !self.quiet {
+            complain(message);
+        }
+    }
+
+    /// The topic to publish to: the one of `-t`, or the one in the URL.
+    pub(super) fn topic(&self, named: Option<&str>) -> Result<String, Failure> {
+        let (option, topic) = match (named, self.url_topic()?) {
+            (Some(topic), _) => ("-t", topic.to_owned()),
+            (None, Some(topic)) => ("-L", topic),
+            (None, None) => return Err(Failure::usage("no topic: name one with -t")),
+        };
+        TopicName::new(&topic).map_err(|error| Failure::usage(format!("{option} {topic}: {error}")))?;
+        Ok(topic)
+    }
+
+    /// The topic that `-L` names behind the host. A URL that cannot be connected to is refused for that.
+    pub(super) fn url_topic(&self) -> Result<Option<String>, Failure> {
+        let Some(url) = self.url.as_deref() else { return Ok(None) };
+        self.server()?;
+        let topic =
+            url.strip_prefix("mqtt://").and_then(|rest| rest.split_once('/')).map(|(_, topic)| topic.to_owned());
+        Ok(topic.filter(|topic| !topic.is_empty()))
     }
 
     /// The properties given for a packet.
@@ -114,8 +182,10 @@ impl Connection {
         while let [to, name, rest @ ..] = given {
             // All have one value but a user property, which is a pair.
             let (values, rest) = rest.split_at_checked(1 + usize::from(name == USER_PROPERTY)).unwrap_or((rest, &[]));
-            if Command::from_str(to)? == command {
-                properties.push(property(name, values)?);
+            let to = Command::from_str(to)?;
+            let property = property(to, name, values)?;
+            if to == command {
+                properties.push(property);
             }
             given = rest;
         }
@@ -137,22 +207,30 @@ impl Connection {
             None if self.keep_session => u32::MAX,
             None => 0,
         };
-        session.client_id = match (&self.id, &self.id_prefix) {
-            (Some(id), _) => text(id)?,
-            (None, Some(prefix)) => text(&format!("{prefix}{}", std::process::id()))?,
-            (None, None) if self.keep_session => {
-                return Err(Failure::usage("-c keeps a session: name it with -i"));
-            }
-            (None, None) => Text::new(),
-        };
+        session.client_id = self.client_id()?;
         let (url_name, url_password) = url_user.unwrap_or_default();
-        session.username = self.username.clone().or(url_name).map(|name| text(&name)).transpose()?;
-        session.password = self.password.clone().or(url_password).map(|password| Bytes::from(password.into_bytes()));
+        session.username = match (&self.username, &url_name) {
+            (Some(name), _) => Some(text("-u", name)?),
+            (None, Some(name)) => Some(text("-L", name)?),
+            (None, None) => None,
+        };
+        let password = self.password.clone().or(url_password.map(OsString::from));
+        session.password = password.map(|password| Bytes::from(password.into_encoded_bytes()));
         session.will = self.will()?;
         self.connect_properties(&mut options)?;
-        options.reconnect = Some(Reconnect { attempts_max: Some(RECONNECTS_MAX), ..Reconnect::default() });
         options.connect_timeout = CONNECT_TIMEOUT;
         Ok(options)
+    }
+
+    fn client_id(&self) -> Result<Text, Failure> {
+        match (&self.id, &self.id_prefix) {
+            (Some(id), _) => text("-i", id),
+            (None, Some(prefix)) => text("-I", &format!("{prefix}{}", std::process::id())),
+            (None, None) if self.keep_session => Err(Failure::usage("-c keeps a session: name it with -i")),
+            // MQTT 3.1 knows no empty identifier, and none of more than 23 characters.
+            (None, None) if self.version == Version::V3_1 => text("-i", &format!("ferromq{:016x}", random())),
+            (None, None) => Ok(Text::new()),
+        }
     }
 
     /// Properties of CONNECT go into the options they are of.
@@ -176,8 +254,8 @@ impl Connection {
     fn will(&self) -> Result<Option<Will>, Failure> {
         let Some(topic) = &self.will_topic else { return Ok(None) };
         Ok(Some(Will {
-            topic: TopicName::new(topic)?,
-            payload: Bytes::from(self.will_payload.clone().unwrap_or_default().into_bytes()),
+            topic: TopicName::new(topic).map_err(|error| Failure::usage(format!("--will-topic {topic}: {error}")))?,
+            payload: Bytes::from(self.will_payload.clone().unwrap_or_default().into_encoded_bytes()),
             qos: self.will_qos,
             retain: self.will_retain,
             properties: self.properties(Command::Will)?,
@@ -187,15 +265,15 @@ impl Connection {
     /// The server, and user name and password if the URL holds them.
     fn server(&self) -> Result<(ServerUrl, Option<Credentials>), Failure> {
         if let Some(path) = &self.unix {
-            return Ok((format!("unix://{}", path.display()).parse()?, None));
+            return Ok((server_url("--unix", &format!("unix://{}", path.display()))?, None));
         }
         let Some(url) = &self.url else {
-            let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-            return Ok((format!("mqtt://{host}:{}", self.port.unwrap_or(MQTT_PORT)).parse()?, None));
+            let (host, port) = (bracketed(&self.host)?, self.port.unwrap_or(MQTT_PORT));
+            return Ok((server_url("-h", &format!("mqtt://{host}:{port}"))?, None));
         };
-        let Some((scheme, rest)) = url.split_once("://") else { return Ok((url.parse()?, None)) };
+        let Some((scheme, rest)) = url.split_once("://") else { return Ok((server_url("-L", url)?, None)) };
         if scheme == "unix" {
-            return Ok((url.parse()?, None));
+            return Ok((server_url("-L", url)?, None));
         }
         let (user, rest) = rest.rsplit_once('@').map_or((None, rest), |(user, rest)| (Some(user), rest));
         // In the form that mosquitto knows, what follows the host of mqtt:// is the topic.
@@ -204,7 +282,24 @@ impl Connection {
             Some((name, password)) => (Some(name.to_owned()), Some(password.to_owned())),
             None => (Some(user.to_owned()), None),
         });
-        Ok((format!("{scheme}://{rest}").parse()?, credentials))
+        Ok((server_url("-L", &format!("{scheme}://{rest}"))?, credentials))
+    }
+}
+
+fn server_url(option: &str, url: &str) -> Result<ServerUrl, Failure> {
+    url.parse().map_err(|error| Failure::usage(format!("{option}: {error}")))
+}
+
+/// The host as a URL has it: an IPv6 address, with or without brackets here, is in brackets there.
+fn bracketed(host: &str) -> Result<String, Failure> {
+    if !host.contains(':') {
+        return Ok(host.to_owned());
+    }
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let address = bare.split_once('%').map_or(bare, |(address, _zone)| address);
+    match address.parse::<Ipv6Addr>() {
+        Ok(_) => Ok(format!("[{bare}]")),
+        Err(_) => Err(Failure::usage(format!("-h {host}: a host or an address alone; name the port with -p"))),
     }
 }
 
@@ -216,15 +311,25 @@ pub(super) fn qos(text: &str) -> Result<QoS, String> {
     text.parse().ok().and_then(QoS::from_bits).ok_or_else(|| format!("{text:?} is no QoS: 0, 1 or 2"))
 }
 
-/// Text that MQTT can carry.
-pub(super) fn text(text: &str) -> Result<Text, Failure> {
-    Ok(Text::try_from(text)?)
+/// Text that MQTT can carry, from an option.
+pub(super) fn text(option: &str, text: &str) -> Result<Text, Failure> {
+    Text::try_from(text).map_err(|error| Failure::usage(format!("{option}: {error}")))
 }
 
 /// Seconds, with a fraction if need be.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is no number of seconds"))?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+/// As [`seconds`], and more than none.
+pub(super) fn positive_seconds(text: &str) -> Result<Duration, String> {
+    seconds(text).and_then(|time| if time.is_zero() { Err("must be more than 0".to_owned()) } else { Ok(time) })
+}
+
+/// A random number. A hasher of the standard library is keyed at random: entropy without another crate.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 fn version(text: &str) -> Result<Version, String> {
@@ -252,13 +357,16 @@ impl FromStr for Command {
             "publish" => Ok(Self::Publish),
             "subscribe" => Ok(Self::Subscribe),
             "will" => Ok(Self::Will),
-            _ => Err(Failure::usage(format!("-D {text}: the packet is connect, publish, subscribe or will"))),
+            "disconnect" => Ok(Self::Disconnect),
+            _ => {
+                Err(Failure::usage(format!("-D {text}: the packet is connect, will, publish, subscribe or disconnect")))
+            }
         }
     }
 }
 
 /// One property by the name that mosquitto's tools use.
-fn property(name: &str, values: &[String]) -> Result<Property, Failure> {
+fn property(to: Command, name: &str, values: &[String]) -> Result<Property, Failure> {
     let value = values.first().map(String::as_str).unwrap_or_default();
     let wrong = || Failure::usage(format!("-D {name}: {value:?} does not fit this property"));
     let is_pair = name == USER_PROPERTY;
@@ -266,8 +374,13 @@ fn property(name: &str, values: &[String]) -> Result<Property, Failure> {
         let wanted = if is_pair { "a name and a value" } else { "one value" };
         return Err(Failure::usage(format!("-D {name} takes {wanted}")));
     }
+    if !settable(to).contains(&name) {
+        let (packet, known) = (format!("{to:?}").to_ascii_lowercase(), settable(to).join(", "));
+        return Err(Failure::usage(format!("-D {packet} {name}: not one that can be set there; those are {known}")));
+    }
     let number = || value.parse::<u32>().map_err(|_| wrong());
     let short = || value.parse::<u16>().map_err(|_| wrong());
+    let option = format!("-D {name}");
     let flag = || match value {
         "0" | "false" => Ok(false),
         "1" | "true" => Ok(true),
@@ -276,8 +389,8 @@ fn property(name: &str, values: &[String]) -> Result<Property, Failure> {
     Ok(match name {
         "payload-format-indicator" => Property::PayloadFormatIndicator(u8::from(flag()?)),
         "message-expiry-interval" => Property::MessageExpiryInterval(number()?),
-        "content-type" => Property::ContentType(text(value)?),
-        "response-topic" => Property::ResponseTopic(text(value)?),
+        "content-type" => Property::ContentType(text(&option, value)?),
+        "response-topic" => Property::ResponseTopic(text(&option, value)?),
         "correlation-data" => Property::CorrelationData(Bytes::copy_from_slice(value.as_bytes())),
         "subscription-identifier" => Property::SubscriptionIdentifier(number()?),
         "session-expiry-interval" => Property::SessionExpiryInterval(number()?),
@@ -289,25 +402,77 @@ fn property(name: &str, values: &[String]) -> Result<Property, Failure> {
         "topic-alias" => Property::TopicAlias(short()?),
         "maximum-packet-size" => Property::MaximumPacketSize(number()?),
         USER_PROPERTY => {
-            Property::UserProperty((text(value)?, text(values.get(1).map(String::as_str).unwrap_or_default())?))
+            let second = values.get(1).map(String::as_str).unwrap_or_default();
+            Property::UserProperty((text(&option, value)?, text(&option, second)?))
         }
         _ => return Err(Failure::usage(format!("-D {name}: no such property"))),
     })
 }
 
-/// Writes connection events to the log while the client lives.
-fn tell_events(client: &Client) {
-    let mut events = client.events();
-    tokio::spawn(async move {
-        while let Some(event) = events.recv().await {
-            match event {
-                ClientEvent::Connecting { server } => tracing::info!(%server, "connecting"),
-                ClientEvent::Connected { server, connected } => tracing::info!(%server, ?connected, "connected"),
-                ClientEvent::Disconnected { reason, retry_in } => tracing::info!(?reason, ?retry_in, "disconnected"),
-                ClientEvent::Reauthenticated => tracing::info!("authenticated again"),
-            }
+/// The properties that can be set in a packet.
+const fn settable(to: Command) -> &'static [&'static str] {
+    match to {
+        Command::Connect => &[
+            "session-expiry-interval",
+            "receive-maximum",
+            "maximum-packet-size",
+            "topic-alias-maximum",
+            "request-problem-information",
+            "request-response-information",
+            USER_PROPERTY,
+        ],
+        Command::Will => &[
+            "will-delay-interval",
+            "payload-format-indicator",
+            "message-expiry-interval",
+            "content-type",
+            "response-topic",
+            "correlation-data",
+            USER_PROPERTY,
+        ],
+        Command::Publish => &[
+            "payload-format-indicator",
+            "message-expiry-interval",
+            "content-type",
+            "response-topic",
+            "correlation-data",
+            "topic-alias",
+            USER_PROPERTY,
+        ],
+        Command::Subscribe => &["subscription-identifier", USER_PROPERTY],
+        Command::Disconnect => &["session-expiry-interval"],
+    }
+}
+
+/// Tells of a connection that is lost and of its return; all events go to the log.
+async fn tell_events(mut events: EventStream, is_quiet: bool) {
+    let mut is_lost = false;
+    let tell = |message: String| {
+        if !is_quiet {
+            complain(&message);
         }
-    });
+    };
+    while let Some(event) = events.recv().await {
+        match event {
+            ClientEvent::Connecting { server } => tracing::info!(%server, "connecting"),
+            ClientEvent::Connected { server, connected } => {
+                let session_present = connected.session_present;
+                tracing::info!(%server, session_present, "connected");
+                if std::mem::take(&mut is_lost) {
+                    tell(format!("connected to {server} again"));
+                }
+            }
+            ClientEvent::Disconnected { reason: Some(reason), retry_in: Some(wait) } => {
+                tracing::info!(%reason, retry_in = ?wait, "disconnected");
+                if !std::mem::replace(&mut is_lost, true) {
+                    tell(format!("{reason}; connecting again"));
+                }
+            }
+            ClientEvent::Disconnected { reason: Some(reason), .. } => tracing::info!(%reason, "disconnected"),
+            ClientEvent::Disconnected { reason: None, .. } => tracing::info!("disconnected"),
+            ClientEvent::Reauthenticated => tracing::info!("authenticated again"),
+        }
+    }
 }
 
 const USER_PROPERTY: &str = "user-property";
@@ -316,5 +481,5 @@ const MQTT_PORT: u16 = 1883;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A command line tool does not try for ever.
-const RECONNECTS_MAX: u32 = 10;
+/// Far more than happen between two turns of the task that tells them.
+const EVENTS_MAX: usize = 64;

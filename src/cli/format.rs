@@ -23,11 +23,13 @@ pub(super) struct Printer {
     /// Print one JSON object a line: topic, payload, qos, retain, properties, timestamps.
     #[arg(long, conflicts_with_all = ["verbose", "format"])]
     json: bool,
-    /// Print by a format: %t topic, %p payload, %x payload in hexadecimal, %l payload bytes, %q QoS, %r retain, %d dup,
-    /// %I time (ISO 8601), %U Unix time, %j JSON, %J JSON with the payload as JSON, %C content type, %R response topic,
-    /// %D correlation data, %E message expiry, %F payload format, %P user properties, %S subscription identifiers, %%,
-    /// \n, \t, \\.
-    #[arg(short = 'F', long, conflicts_with = "verbose")]
+    /// Print by a format; -v is without effect then. %t topic, %p payload, %x and %X payload in hexadecimal, %l payload
+    /// bytes, %q QoS, %r retain, %d dup, %m packet identifier, %I time (ISO 8601), %U Unix time, %j JSON, %J JSON with
+    /// the payload as JSON, %A topic alias, %C content type, %R response topic, %D correlation data, %E message expiry,
+    /// %F payload format, %P user properties, %S subscription identifiers, %%; between % and the letter a width: %05l,
+    /// %-20t, %.8t. @ and a letter of strftime (d F H j m M N S s T Y y z Z) for the time in UTC, @@. \\n, \\t, \\r, \\a,
+    /// \\e, \\0, \\\\.
+    #[arg(short = 'F', long, allow_hyphen_values = true)]
     format: Option<String>,
     /// Print no line end after each message.
     #[arg(short = 'N')]
@@ -43,19 +45,32 @@ pub(super) struct Prepared {
 #[derive(Debug, PartialEq, Eq)]
 enum Part {
     Text(String),
-    Field(char),
+    Field(char, Width),
+    /// The payload, or what mosquitto_sub prints in its place if there is none.
+    PayloadOrNull,
+    /// A conversion of strftime.
+    Time(char),
+}
+
+/// How wide a field is.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Width {
+    min: usize,
+    max: Option<usize>,
+    left: bool,
+    zeros: bool,
 }
 
 impl Printer {
     /// Parses the format.
     pub(super) fn prepare(&self) -> Result<Prepared, Failure> {
-        let format = match (&self.format, self.json, self.verbose) {
-            (Some(format), ..) => format.as_str(),
-            (None, true, _) => "%j",
-            (None, false, true) => "%t %p",
-            (None, false, false) => "%p",
+        let field = |letter| Part::Field(letter, Width::default());
+        let mut parts = match (&self.format, self.json, self.verbose) {
+            (Some(format), ..) => parse(format)?,
+            (None, true, _) => vec![field('j')],
+            (None, false, true) => vec![field('t'), Part::Text(" ".into()), Part::PayloadOrNull],
+            (None, false, false) => vec![field('p')],
         };
-        let mut parts = parse(format)?;
         if !self.no_newline {
             parts.push(Part::Text("\n".into()));
         }
@@ -64,14 +79,26 @@ impl Printer {
 }
 
 impl Prepared {
-    /// Prints one message, whole, to standard output.
-    pub(super) fn print(&self, message: &Message) -> io::Result<()> {
+    /// Prints one message, whole, to standard output. Of one that cannot be printed as the format wants it nothing is;
+    /// why goes to `warn`, and the next may be printed.
+    pub(super) fn print(&self, message: &Message, warn: impl Fn(&str)) -> io::Result<()> {
         let mut line = Vec::new();
         for part in &self.parts {
             match part {
                 Part::Text(text) => line.extend_from_slice(text.as_bytes()),
-                Part::Field('p') => line.extend_from_slice(message.payload()),
-                Part::Field(field) => line.extend_from_slice(field_of(message, *field).as_bytes()),
+                Part::Field(field, width) => match field_of(message, *field) {
+                    Ok(value) => width.fit(*field, value, &mut line),
+                    Err(fault) => {
+                        warn(&fault);
+                        return Ok(());
+                    }
+                },
+                Part::PayloadOrNull if message.payload().is_empty() => line.extend_from_slice(b"(null)"),
+                Part::PayloadOrNull => line.extend_from_slice(message.payload()),
+                Part::Time(conversion) => {
+                    let text = Moment::new(message.received_at_us()).strftime(*conversion).unwrap_or_default();
+                    line.extend_from_slice(text.as_bytes());
+                }
             }
         }
         let mut out = io::stdout().lock();
@@ -80,33 +107,69 @@ impl Prepared {
     }
 }
 
+impl Width {
+    /// Appends a value. Payloads and numbers are never cut.
+    fn fit(&self, field: char, mut value: Vec<u8>, line: &mut Vec<u8>) {
+        if let (Some(max), Ok(text)) = (self.max.filter(|_| CUTTABLE.contains(field)), std::str::from_utf8(&value)) {
+            value = text.chars().take(max).collect::<String>().into_bytes();
+        }
+        let length = std::str::from_utf8(&value).map_or(value.len(), |text| text.chars().count());
+        let fill = self.min.saturating_sub(length);
+        if self.left {
+            line.append(&mut value);
+            line.extend(std::iter::repeat_n(b' ', fill));
+        } else {
+            line.extend(std::iter::repeat_n(if self.zeros { b'0' } else { b' ' }, fill));
+            line.append(&mut value);
+        }
+    }
+
+    /// Takes flags, width and precision off the front of a format.
+    fn parse(rest: &mut std::str::Chars<'_>) -> Option<Self> {
+        let mut width = Self::default();
+        while let Some(flag @ ('-' | '0')) = rest.clone().next() {
+            width.left |= flag == '-';
+            width.zeros |= flag == '0';
+            rest.next();
+        }
+        width.min = number(rest)?;
+        if rest.clone().next() == Some('.') {
+            rest.next();
+            width.max = Some(number(rest)?);
+        }
+        Some(width)
+    }
+}
+
+/// Takes a number off the front, 0 if none is there; `None` if it is too large to be meant.
+fn number(rest: &mut std::str::Chars<'_>) -> Option<usize> {
+    let text = rest.as_str();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, after) = text.split_at(digits);
+    *rest = after.chars();
+    if number.is_empty() { Some(0) } else { number.parse().ok().filter(|number| *number <= WIDTH_MAX) }
+}
+
 fn parse(format: &str) -> Result<Vec<Part>, Failure> {
     let mut parts = Vec::new();
     let mut text = String::new();
     let mut rest = format.chars();
     while let Some(next) = rest.next() {
-        match (next, rest.clone().next()) {
-            ('%', Some('%')) => text.push('%'),
-            ('%', Some(field)) if FIELDS.contains(field) => {
+        let part = match next {
+            '%' => parse_field(&mut rest)?,
+            '@' => parse_time(&mut rest)?,
+            '\\' => Part::Text(parse_escape(&mut rest)?.into()),
+            other => Part::Text(other.into()),
+        };
+        match part {
+            Part::Text(more) => text.push_str(&more),
+            part => {
                 if !text.is_empty() {
                     parts.push(Part::Text(std::mem::take(&mut text)));
                 }
-                parts.push(Part::Field(field));
-            }
-            ('%', other) => {
-                let code = other.map(String::from).unwrap_or_default();
-                return Err(Failure::usage(format!("-F: %{code} is no field; known are {FIELDS}")));
-            }
-            ('\\', Some('n')) => text.push('\n'),
-            ('\\', Some('t')) => text.push('\t'),
-            ('\\', Some('r')) => text.push('\r'),
-            ('\\', Some('\\')) => text.push('\\'),
-            _ => {
-                text.push(next);
-                continue;
+                parts.push(part);
             }
         }
-        rest.next();
     }
     if !text.is_empty() {
         parts.push(Part::Text(text));
@@ -114,32 +177,85 @@ fn parse(format: &str) -> Result<Vec<Part>, Failure> {
     Ok(parts)
 }
 
-fn field_of(message: &Message, field: char) -> String {
+fn parse_field(rest: &mut std::str::Chars<'_>) -> Result<Part, Failure> {
+    let wide = || Failure::usage(format!("-F: a field is at most {WIDTH_MAX} wide"));
+    let width = Width::parse(rest).ok_or_else(wide)?;
+    match rest.next() {
+        Some('%') => Ok(Part::Text("%".into())),
+        Some(field) if FIELDS.contains(field) => Ok(Part::Field(field, width)),
+        other => {
+            let code = other.map(String::from).unwrap_or_default();
+            Err(Failure::usage(format!("-F: %{code} is no field; known are {FIELDS}")))
+        }
+    }
+}
+
+fn parse_time(rest: &mut std::str::Chars<'_>) -> Result<Part, Failure> {
+    match rest.next() {
+        Some('@') => Ok(Part::Text("@".into())),
+        Some(conversion) if Moment::new(0).strftime(conversion).is_some() => Ok(Part::Time(conversion)),
+        other => {
+            let code = other.map(String::from).unwrap_or_default();
+            Err(Failure::usage(format!(
+                "-F: @{code} is no part of a time; known are d F H j m M N S s T Y y z Z, and @@"
+            )))
+        }
+    }
+}
+
+fn parse_escape(rest: &mut std::str::Chars<'_>) -> Result<char, Failure> {
+    match rest.next() {
+        Some('n') => Ok('\n'),
+        Some('t') => Ok('\t'),
+        Some('r') => Ok('\r'),
+        Some('a') => Ok('\x07'),
+        Some('e') => Ok('\x1b'),
+        Some('0') => Ok('\0'),
+        Some('\\') => Ok('\\'),
+        other => {
+            let code = other.map(String::from).unwrap_or_default();
+            Err(Failure::usage(format!("-F: \\{code} is no escape; known are \\n \\t \\r \\a \\e \\0 \\\\")))
+        }
+    }
+}
+
+/// The value of a field, or why there is none.
+fn field_of(message: &Message, field: char) -> Result<Vec<u8>, String> {
     let properties = message.properties();
-    match field {
+    let text = match field {
+        'p' => return Ok(message.payload().to_vec()),
+        'D' => return Ok(properties.correlation_data().map(|data| data.to_vec()).unwrap_or_default()),
+        'J' => {
+            let payload = serde_json::from_slice(message.payload());
+            let payload =
+                payload.map_err(|error| format!("the payload on {:?} is no JSON: {error}", message.topic()))?;
+            as_json(message, &properties, Some(payload)).to_string()
+        }
         't' => message.topic().to_owned(),
         'l' => message.payload().len().to_string(),
         'q' => (message.qos() as u8).to_string(),
         'r' => u8::from(message.retain()).to_string(),
         'd' => u8::from(message.dup()).to_string(),
+        'm' => message.ack_handle().map_or(0, |handle| handle.packet_id().get()).to_string(),
         'x' => hexadecimal(message.payload()),
+        'X' => hexadecimal(message.payload()).to_uppercase(),
         'I' => iso_time(message.received_at_us()),
         'U' => unix_time(message.received_at_us()),
-        'j' => as_json(message, &properties, false).to_string(),
-        'J' => as_json(message, &properties, true).to_string(),
+        'j' => as_json(message, &properties, None).to_string(),
+        'A' => properties.topic_alias().map(|alias| alias.to_string()).unwrap_or_default(),
         'C' => properties.content_type().map(ToString::to_string).unwrap_or_default(),
         'R' => properties.response_topic().map(ToString::to_string).unwrap_or_default(),
-        'D' => properties.correlation_data().map(|data| readable(data)).unwrap_or_default(),
         'E' => properties.message_expiry_interval().map(|seconds| seconds.to_string()).unwrap_or_default(),
         'F' => properties.payload_format_indicator().map(|format| format.to_string()).unwrap_or_default(),
         'P' => join(properties.user_properties().map(|(name, value)| format!("{name}:{value}"))),
         'S' => join(properties.subscription_identifiers().map(|id| id.to_string())),
         _ => String::new(),
-    }
+    };
+    Ok(text.into_bytes())
 }
 
 /// A message as JSON: all there is to know about it.
-fn as_json(message: &Message, properties: &Properties, payload_is_json: bool) -> Value {
+fn as_json(message: &Message, properties: &Properties, decoded: Option<Value>) -> Value {
     let payload = message.payload();
     let mut object = Map::new();
     object.insert("topic".into(), json!(message.topic()));
@@ -149,7 +265,6 @@ fn as_json(message: &Message, properties: &Properties, payload_is_json: bool) ->
     object.insert("retain".into(), json!(message.retain()));
     object.insert("dup".into(), json!(message.dup()));
     object.insert("payload_bytes".into(), json!(payload.len()));
-    let decoded = if payload_is_json { serde_json::from_slice(payload).ok() } else { None };
     match (decoded, std::str::from_utf8(payload)) {
         (Some(value), _) => object.insert("payload".into(), value),
         (None, Ok(text)) => object.insert("payload".into(), json!(text)),
@@ -178,7 +293,11 @@ fn properties_as_json(properties: &Properties) -> Value {
                 object.insert("response_topic".into(), json!(text.as_str()));
             }
             Property::CorrelationData(data) => {
-                object.insert("correlation_data".into(), json!(readable(data)));
+                // As with payloads: what is no text goes by another name, so that neither is taken for the other.
+                match std::str::from_utf8(data) {
+                    Ok(text) => object.insert("correlation_data".into(), json!(text)),
+                    Err(_) => object.insert("correlation_data_hex".into(), json!(hexadecimal(data))),
+                };
             }
             _ => {}
         }
@@ -193,10 +312,6 @@ fn properties_as_json(properties: &Properties) -> Value {
         object.insert("user_properties".into(), json!(user));
     }
     Value::Object(object)
-}
-
-fn readable(data: &[u8]) -> String {
-    std::str::from_utf8(data).map_or_else(|_| hexadecimal(data), str::to_owned)
 }
 
 fn hexadecimal(data: &[u8]) -> String {
@@ -215,35 +330,119 @@ fn unix_time(us: u64) -> String {
     format!("{}.{:06}", us / 1_000_000, us % 1_000_000)
 }
 
-/// ISO 8601 in UTC. The date is counted in the proleptic Gregorian calendar from 1 March of year 0, so that the leap
-/// day ends its year.
+/// ISO 8601 in UTC.
 fn iso_time(us: u64) -> String {
-    let (seconds, fraction) = (us / 1_000_000, us % 1_000_000);
-    let (days, time) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let (day, month) =
-        (day_of_year - (153 * shifted + 2) / 5 + 1, if shifted < 10 { shifted + 3 } else { shifted - 9 });
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (time / 3_600, time / 60 % 60, time % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:06}Z")
+    let Moment { year, month, day, hour, minute, second, us, .. } = Moment::new(us);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{us:06}Z")
+}
+
+/// A time as people count, in UTC.
+struct Moment {
+    unix: u64,
+    year: u64,
+    month: u64,
+    day: u64,
+    hour: u64,
+    minute: u64,
+    second: u64,
+    us: u64,
+}
+
+impl Moment {
+    /// The date is counted in the proleptic Gregorian calendar from 1 March of year 0, so that the leap day ends its year.
+    fn new(us: u64) -> Self {
+        let (unix, us) = (us / 1_000_000, us % 1_000_000);
+        let (days, time) = (unix / 86_400 + 719_468, unix % 86_400);
+        let (era, day_of_era) = (days / 146_097, days % 146_097);
+        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let shifted = (5 * day_of_year + 2) / 153;
+        let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+        Self {
+            unix,
+            year: year_of_era + era * 400 + u64::from(month <= 2),
+            month,
+            day: day_of_year - (153 * shifted + 2) / 5 + 1,
+            hour: time / 3_600,
+            minute: time / 60 % 60,
+            second: time % 60,
+            us,
+        }
+    }
+
+    /// One conversion of strftime, as far as it is known here; @N is mosquitto's, for nanoseconds.
+    fn strftime(&self, conversion: char) -> Option<String> {
+        let Self { unix, year, month, day, hour, minute, second, us } = self;
+        Some(match conversion {
+            'Y' => format!("{year:04}"),
+            'y' => format!("{:02}", year % 100),
+            'm' => format!("{month:02}"),
+            'd' => format!("{day:02}"),
+            'H' => format!("{hour:02}"),
+            'M' => format!("{minute:02}"),
+            'S' => format!("{second:02}"),
+            'N' => format!("{:09}", us * 1000),
+            's' => unix.to_string(),
+            'F' => format!("{year:04}-{month:02}-{day:02}"),
+            'T' => format!("{hour:02}:{minute:02}:{second:02}"),
+            'j' => format!("{:03}", self.day_of_year()),
+            'z' => "+0000".to_owned(),
+            'Z' => "UTC".to_owned(),
+            _ => return None,
+        })
+    }
+
+    fn day_of_year(&self) -> u64 {
+        let is_leap = self.year.is_multiple_of(4) && (!self.year.is_multiple_of(100) || self.year.is_multiple_of(400));
+        let leap_day = u64::from(is_leap && self.month > 2);
+        let before = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
+        before.get(self.month as usize - 1).copied().unwrap_or_default() + leap_day + self.day
+    }
 }
 
 /// Letters that may follow a % in a format.
-const FIELDS: &str = "tplqrdxIUjJCRDEFPS";
+const FIELDS: &str = "tplqrdmxXIUjJACRDEFPS";
+
+/// Fields that a precision cuts: texts. mosquitto_sub leaves payloads and numbers whole, too.
+const CUTTABLE: &str = "tICRPS";
+
+/// A wider field is a mistake.
+const WIDTH_MAX: usize = 10_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn formats_are_taken_apart_and_unknown_fields_refused() {
-        let parts = parse("%t\\t%p%%").ok().unwrap();
-        assert_eq!(parts, [Part::Field('t'), Part::Text("\t".into()), Part::Field('p'), Part::Text("%".into())]);
-        assert!(parse("%z").is_err());
-        assert!(parse("%").is_err());
+    fn formats_are_taken_apart_and_what_is_unknown_is_refused() {
+        let field = |letter| Part::Field(letter, Width::default());
+        let parts = parse("%t\\t%p%%@@@H").ok().unwrap();
+        assert_eq!(parts, [field('t'), Part::Text("\t".into()), field('p'), Part::Text("%@".into()), Part::Time('H')]);
+        for format in ["%z", "%", "%5", "\\x", "\\", "@Q", "@", "%99999t"] {
+            assert!(parse(format).is_err(), "{format}");
+        }
+    }
+
+    #[test]
+    fn fields_are_as_wide_as_asked() {
+        let fit = |format: &str, value: &str| {
+            let parts = parse(format).ok().unwrap();
+            let [Part::Field(field, width)] = parts.as_slice() else { panic!("{parts:?} is not one field") };
+            let mut line = Vec::new();
+            width.fit(*field, value.into(), &mut line);
+            String::from_utf8(line).unwrap()
+        };
+        for (format, value, printed) in [
+            ("%05l", "6", "00006"),
+            ("%5t", "é", "    é"),
+            ("%-5t", "é", "é    "),
+            ("%.2t", "äöü", "äö"),
+            ("%-4.2t", "abc", "ab  "),
+            ("%.1p", "abc", "abc"),
+            ("%2t", "abc", "abc"),
+        ] {
+            assert_eq!(fit(format, value), printed, "{format}");
+        }
     }
 
     #[test]
@@ -251,5 +450,10 @@ mod tests {
         assert_eq!(iso_time(0), "1970-01-01T00:00:00.000000Z");
         assert_eq!(iso_time(951_782_400_000_001), "2000-02-29T00:00:00.000001Z");
         assert_eq!(iso_time(1_795_219_199_999_999), "2026-11-20T23:59:59.999999Z");
+        let printed = |us, conversions: &str| -> String {
+            conversions.chars().filter_map(|conversion| Moment::new(us).strftime(conversion)).collect()
+        };
+        assert_eq!(printed(951_782_400_000_001, "FTNjs"), "2000-02-2900:00:00000001000060951782400");
+        assert_eq!(printed(1_795_219_199_999_999, "yjz"), "26324+0000");
     }
 }

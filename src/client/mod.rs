@@ -65,6 +65,9 @@ pub use ticket::{Completion, CompletionSink};
 pub use transport::{BoxStream, Connecting, Connector, Stream};
 pub use url::{InvalidUrl, ServerUrl};
 
+// For the command line's `-d`, which reads along.
+pub(crate) use transport::UrlConnector;
+
 pub use crate::session::client::{
     AckHandle, AuthExchange, Capabilities, CloseReason, Connected, Message, Outgoing, Payload, PublishAck, Published,
     RequestError, SessionOptions, SubscribeRequest,
@@ -72,7 +75,7 @@ pub use crate::session::client::{
 
 use state::{Inner, Life, Progress, now, refused};
 use ticket::{Recipient, TicketId};
-use transport::{Given, UrlConnector};
+use transport::Given;
 
 use crate::codec::{Properties, QoS, ReasonCode, Text, TopicFilter};
 

@@ -36,8 +36,8 @@ pub trait Connector: Send + Sync + fmt::Debug + 'static {
 
 /// Connects to addresses.
 #[derive(Debug)]
-pub(super) struct UrlConnector {
-    pub(super) servers: Vec<ServerUrl>,
+pub(crate) struct UrlConnector {
+    pub(crate) servers: Vec<ServerUrl>,
 }
 
 impl Connector for UrlConnector {

@@ -74,7 +74,8 @@ impl BrokerConfig {
         reader::read(text, file, TABLES)
     }
 
-    /// All that is in effect, each key under a comment. Passwords are hidden; but for them it reads back the same.
+    /// All that is in effect, each key under a comment. Users are commented out, their passwords hidden; but for them
+    /// it reads back the same.
     pub fn to_toml(&self) -> String {
         let mut page = Page::default();
         page.comment(&["Threads that share the connections; 0 is one for each core."]);

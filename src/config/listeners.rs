@@ -7,7 +7,7 @@ use serde::{
     de::{self, Visitor, value::MapAccessDeserializer},
 };
 
-use super::{ListenerConfig, ListenerUrl, print::Page};
+use super::{ListenerConfig, ListenerUrl, SHARDS_MAX, print::Page};
 
 /// Reads the list.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ListenerConfig>, D::Error> {
@@ -138,6 +138,3 @@ impl<'de> Deserialize<'de> for BoolOrAuto {
 }
 
 const AUTO: &str = "auto";
-
-/// More threads than any machine has cores.
-const SHARDS_MAX: usize = 1024;

@@ -37,6 +37,10 @@ pub use sections::{
 #[cfg(feature = "config")]
 pub use units::{ByteSize, Period, Seconds, UnitError};
 
+// The limit of `shards`, here and on the command line.
+#[cfg(feature = "config")]
+pub(crate) use crate::router::SHARDS_MAX;
+
 /// The longest packet MQTT can express: fixed header, four bytes of length, 268,435,455 of the rest.
 #[cfg(feature = "config")]
 const PACKET_BYTES_MAX: u32 = 268_435_460;

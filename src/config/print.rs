@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use super::sections::HIDDEN;
+
 /// A TOML document being written.
 #[derive(Debug, Default)]
 pub(super) struct Page(String);
@@ -26,7 +28,9 @@ impl Page {
     pub(super) fn key(&mut self, name: &str, doc: &[&str], value: &impl Serialize) {
         self.comment(doc);
         let value = toml::Value::try_from(value).expect("configuration values are all of TOML's types");
-        self.line(format_args!("{name} = {value}"));
+        // A password that is not shown cannot be read back.
+        let mark = if is_hidden(&value) { "# " } else { "" };
+        self.line(format_args!("{mark}{name} = {value}"));
     }
 
     /// Lines behind `#`. Documentation lines bring their leading space along.
@@ -42,5 +46,14 @@ impl Page {
 
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
         writeln!(self.0, "{line}").expect("a String takes all that is written");
+    }
+}
+
+/// Whether a part of the value is hidden.
+fn is_hidden(value: &toml::Value) -> bool {
+    match value {
+        toml::Value::String(text) => text == HIDDEN,
+        toml::Value::Table(table) => table.values().any(is_hidden),
+        _ => false,
     }
 }

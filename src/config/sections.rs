@@ -84,7 +84,7 @@ section! {
         shared_subscription_available: bool = settings.capabilities.shared_subscription_available,
         /// QoS 1 and 2 publications that a client may have unacknowledged.
         receive_maximum: NonZeroU16 = nonzero(settings.capabilities.receive_maximum),
-        /// Largest packet accepted, header included.
+        /// Largest packet accepted, header included; from 128 B.
         #[serde(deserialize_with = "packet_size")]
         maximum_packet_size: ByteSize = ByteSize(settings.limits.packet_bytes_max.into()),
         /// Topic aliases that a client may use.
@@ -106,7 +106,8 @@ section! {
 section! {
     /// What waits for a client that is away, slow, or has its receive maximum in flight.
     Queue in "queue", defaults from settings {
-        /// Messages in one session's queue.
+        /// Messages in one session's queue, at least 1.
+        #[serde(deserialize_with = "positive_count")]
         messages_max: usize = settings.session.queued_messages_max,
         /// Payload and topic bytes in one session's queue.
         bytes_max: ByteSize = settings.session.queued_bytes_max.into(),
@@ -154,7 +155,7 @@ section! {
     Auth in "auth", defaults from settings {
         /// Whether a client may connect without user name.
         allow_anonymous: bool = settings.allow_anonymous,
-        /// User names and their plain passwords, for development. Not shown here.
+        /// User names and their plain passwords, for development. The passwords are not shown.
         users: BTreeMap<String, Secret> = BTreeMap::new(),
     }
 }
@@ -277,7 +278,7 @@ impl Serialize for MaximumQos {
 }
 
 /// A password: neither `Debug` nor `to_toml` shows it.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
@@ -295,6 +296,16 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(HIDDEN)
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == HIDDEN {
+            return Err(de::Error::custom("this is what hides a password, not one: write the password itself"));
+        }
+        Ok(Self(text))
     }
 }
 
@@ -320,20 +331,29 @@ fn keep_alive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Seconds, D::
 }
 
 fn topic_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
-    bytes_up_to(u16::MAX.into(), deserializer)
+    bytes_between(1, u16::MAX.into(), deserializer)
 }
 
 fn packet_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
-    bytes_up_to(super::PACKET_BYTES_MAX.into(), deserializer)
+    bytes_between(PACKET_BYTES_LOW, super::PACKET_BYTES_MAX.into(), deserializer)
 }
 
-fn bytes_up_to<'de, D: Deserializer<'de>>(max: u64, deserializer: D) -> Result<ByteSize, D::Error> {
+fn bytes_between<'de, D: Deserializer<'de>>(min: u64, max: u64, deserializer: D) -> Result<ByteSize, D::Error> {
     let size = ByteSize::deserialize(deserializer)?;
-    if (1..=max).contains(&size.0) {
+    if (min..=max).contains(&size.0) {
         Ok(size)
     } else {
-        Err(de::Error::custom(format!("{size} is out of range; from 1 B to {}", ByteSize(max))))
+        Err(de::Error::custom(format!("{size} is out of range; from {} to {}", ByteSize(min), ByteSize(max))))
     }
 }
 
-const HIDDEN: &str = "********";
+fn positive_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let count = usize::deserialize(deserializer)?;
+    if count == 0 { Err(de::Error::custom("must be more than 0")) } else { Ok(count) }
+}
+
+/// What `to_toml` shows of a password.
+pub(super) const HIDDEN: &str = "********";
+
+/// A broker that takes less can hardly be connected to.
+const PACKET_BYTES_LOW: u64 = 128;

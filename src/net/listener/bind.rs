@@ -77,13 +77,19 @@ impl Drop for SocketFile {
     }
 }
 
+/// What can be said of ports, where there are some.
+fn of_ports(url: &ListenerUrl) -> &'static str {
+    if matches!(url, ListenerUrl::Unix { .. }) { "" } else { " (port 0 lets the system choose)" }
+}
+
 /// Why a listener could not be set up, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BindError {
     /// Somebody listens there.
     #[error(
-        "cannot listen on {url}: the address is in use; stop what listens there or choose another (port 0 lets the system choose)"
+        "cannot listen on {url}: the address is in use; stop what listens there or choose another{}",
+        of_ports(url)
     )]
     AddressInUse {
         /// The listener.

@@ -36,6 +36,11 @@ impl AckHandle {
     pub const fn is_exactly_once(&self) -> bool {
         self.exactly_once
     }
+
+    /// The packet identifier of the PUBLISH.
+    pub const fn packet_id(&self) -> PacketId {
+        self.packet_id
+    }
 }
 
 impl Message {

@@ -139,7 +139,7 @@ def _received(fields):
     found = {
         "user": [pair.split(":", 1) for pair in user.split(" ")] if user else None,
         "response_topic": response_topic,
-        "correlation": lines.encode(correlation.encode()) if correlation else None,
+        "correlation": lines.encode(correlation.encode(errors="surrogateescape")) if correlation else None,
         "content_type": content_type,
         "expiry": int(expiry) if expiry else None,
     }
