@@ -117,7 +117,7 @@ impl Message {
         let reason = ReasonCode::from_u8(reason_code)
             .ok_or_else(|| super::errors::invalid(py, &format!("{reason_code} is no MQTT reason code")))?;
         client.try_get(py)?.acknowledge(self.message.ack_handle(), reason);
-        Operation::ready(py.None().into_bound(py))
+        Operation::finished(py.None().into_bound(py), 1)
     }
 
     fn __bytes__<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {

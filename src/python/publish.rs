@@ -20,7 +20,7 @@ use super::{
     bridge::{Bridge, Outcome, Promise, find_loop},
     core::Core,
     errors,
-    operation::Operation,
+    operation::{Operation, is_turn_due},
     options,
     payload::Data,
     properties::{Keywords, user_properties_tuple},
@@ -231,7 +231,7 @@ impl Publications {
         let count = self.items.len();
         match self.submit(py, core)? {
             Submitted { done: None, rest, .. } if rest.is_empty() => {
-                Operation::ready(count.into_pyobject(py)?.into_any())
+                Operation::finished(count.into_pyobject(py)?.into_any(), count)
             }
             submitted => {
                 let work = async move { within(timeout, "publishing", submitted.finish()).await };
@@ -421,9 +421,12 @@ pub(crate) async fn within<T>(
     }
 }
 
-/// The awaitable of a publication that is done: always the same.
+/// The awaitable of a publication that is done: always the same, but when a turn of the loop is due.
 fn finished_operation(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     static DONE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    if is_turn_due(1) {
+        return Operation::ready_after_turn(finished(py, Ok(PublishAck::success()))?.into_bound(py));
+    }
     let make = || Operation::ready(finished(py, Ok(PublishAck::success()))?.into_bound(py)).map(Bound::unbind);
     DONE.get_or_try_init(py, make).map(|done| done.bind(py).clone())
 }
