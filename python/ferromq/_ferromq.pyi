@@ -8,7 +8,7 @@ Words used below: a *payload* is bytes-like (anything with the buffer protocol),
 """
 
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from types import GenericAlias, TracebackType
 from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, final, overload
@@ -79,22 +79,21 @@ _Event: TypeAlias = Connecting | Connected | Disconnected | Reauthenticated
 # --- what verbs return -----------------------------------------------------------------------------------------------
 
 @final
-class Operation(Generic[_T_co]):
+class Operation(Coroutine[Any, Any, _T_co]):
     """A verb under way: await it for its result.
 
-    The work begins with the call, not with the await, so publications keep the order of their calls. It is a
-    coroutine for `asyncio.create_task`, `gather` and the like. Awaiting it again gives the same result again.
+    The work begins with the call, not with the await, so publications keep the order of their calls, and arguments
+    that cannot be are refused by the call. It is a coroutine for `asyncio.create_task`, `gather` and the like. Awaiting
+    it again gives the same result again. Of 256 operations that never had to wait, one gives the event loop a turn.
     """
 
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     def __await__(self) -> Generator[Any, None, _T_co]: ...
-    def __iter__(self) -> Self: ...
+    def __iter__(self) -> Iterator[Any]: ...
     def __next__(self) -> Any: ...
     def send(self, value: None, /) -> Any:
         """Resume, as event loops do."""
 
-    @overload
-    def throw(self, exception: BaseException, /) -> Any: ...
     @overload
     def throw(
         self,
@@ -102,15 +101,17 @@ class Operation(Generic[_T_co]):
         value: BaseException | object = ...,
         traceback: TracebackType | None = ...,
         /,
-    ) -> Any:
-        """Raise an exception where the operation waits; the work is given up if it can be."""
+    ) -> Any: ...
+    @overload
+    def throw(self, exception: BaseException, value: None = ..., traceback: TracebackType | None = ..., /) -> Any:
+        """Raise an exception at the place that waits; the work is given up if it can be."""
 
     def close(self) -> None:
         """Stop waiting."""
 
 @final
 class Stream(Generic[_T]):
-    """An asynchronous iterator over a bounded queue.
+    """An asynchronous iterator over messages, events or batches, from a bounded queue.
 
     It has one consumer: a second `anext()` while another waits raises `RuntimeError`. Cancelling an `anext()` loses
     nothing. While items are at hand, the event loop gets one turn in 128 items.
@@ -120,7 +121,7 @@ class Stream(Generic[_T]):
     def __aiter__(self) -> Self: ...
     def __anext__(self) -> Operation[_T]: ...
     def __await__(self) -> Generator[Any, None, _T]: ...
-    def __iter__(self) -> Self: ...
+    def __iter__(self) -> Iterator[Any]: ...
     def __next__(self) -> Any: ...
     def send(self, value: None, /) -> Any:
         """Resume, as event loops do."""
@@ -135,7 +136,7 @@ class Stream(Generic[_T]):
         traceback: TracebackType | None = ...,
         /,
     ) -> Any:
-        """Raise an exception where the stream waits."""
+        """Raise an exception at the place that waits."""
 
     def close(self) -> None:
         """Stop waiting."""

@@ -309,7 +309,7 @@ impl Stream {
 }
 
 impl Awaitable for Stream {
-    const NAME: &'static CStr = c"ferromq._ferromq.Stream";
+    const NAME: &'static CStr = c"ferromq.Stream";
     const DOC: &'static CStr = c"An asynchronous iterator over messages, events or batches.";
     const IS_STREAM: bool = true;
 
