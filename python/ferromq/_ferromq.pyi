@@ -104,10 +104,10 @@ class Operation(Coroutine[Any, Any, _T_co]):
     ) -> Any: ...
     @overload
     def throw(self, exception: BaseException, value: None = ..., traceback: TracebackType | None = ..., /) -> Any:
-        """Raise an exception at the place that waits; the work is given up if it can be."""
+        """Raise an exception at the place that waits."""
 
     def close(self) -> None:
-        """Stop waiting."""
+        """Stop waiting; the work is given up if it can be."""
 
 @final
 class Stream(Generic[_T]):
@@ -139,7 +139,7 @@ class Stream(Generic[_T]):
         """Raise an exception at the place that waits."""
 
     def close(self) -> None:
-        """Stop waiting."""
+        """Stop waiting; the work is given up if it can be."""
 
 # --- exceptions ------------------------------------------------------------------------------------------------------
 
@@ -501,7 +501,7 @@ class Session:
         clean_start: Forget what the server kept from earlier runs.
     """
 
-    def __new__(cls, expiry: float = ..., *, clean_start: bool = False) -> Self: ...
+    def __new__(cls, expiry: float = 1e999, *, clean_start: bool = False) -> Self: ...
     @property
     def expiry(self) -> float:
         """Seconds."""
@@ -603,13 +603,13 @@ class Client:
         server: str | Iterable[str] | Broker | None = None,
         *,
         client_id: str = "",
-        version: _Version = ...,
+        version: _Version = 5,
         username: str | None = None,
         password: _Payload = None,
         keep_alive: int = 60,
         session: Session | None = None,
         will: Will | None = None,
-        reconnect: Reconnect | bool | None = ...,
+        reconnect: Reconnect | bool | None = True,
         timeout: float = 10.0,
         receive_maximum: int = 1024,
         max_packet_size: int | None = None,
@@ -885,13 +885,13 @@ class SyncClient:
         server: str | Iterable[str] | Broker | None = None,
         *,
         client_id: str = "",
-        version: _Version = ...,
+        version: _Version = 5,
         username: str | None = None,
         password: _Payload = None,
         keep_alive: int = 60,
         session: Session | None = None,
         will: Will | None = None,
-        reconnect: Reconnect | bool | None = ...,
+        reconnect: Reconnect | bool | None = True,
         timeout: float = 10.0,
         receive_maximum: int = 1024,
         max_packet_size: int | None = None,

@@ -34,7 +34,33 @@ use crate::{
     server::{self, BrokerHandle, PublishError},
 };
 
-/// A broker, running or not.
+/// An MQTT broker inside this process, for 3.1, 3.1.1 and 5.0.
+///
+///     async with ferromq.Broker() as broker:      # or `with`
+///         print(broker.url)                       # mqtt://127.0.0.1:40123
+///
+/// It runs on threads of its own and serves any MQTT client. Starting takes about a millisecond.
+///
+/// Args:
+///     listeners: URLs to listen on: `tcp://host:port`, `ws://host:port/path`, `unix:///path`; port 0 is any that is
+///         free. Default `tcp://127.0.0.1:0`. An empty list leaves `Client(broker)` as the only way in.
+///     config: Path of a TOML file (`ferromq broker --check` shows all keys), or a dictionary of the same shape.
+///         The arguments below win over it.
+///     users: Names and passwords; whoever is not among them is refused.
+///     allow_anonymous: Whether clients may come without a user name. Default: unless there are `users`.
+///     shards: Threads that share the clients; 0 is one for each core. Default 1.
+///     seed: Seeds what is random, for tests.
+///     drain_timeout: How long stopping waits for what is unsent.
+///     limits: Table `[limits]`, as `{"max_inflight": 100}`.
+///     capabilities: Table `[capabilities]`, as `{"maximum_packet_size": "256 KiB"}`.
+///     queue: Table `[queue]`.
+///     slow_consumer: Table `[slow_consumer]`.
+///     shared: Table `[shared]`.
+///     sys: Table `[sys]`.
+///
+/// Raises:
+///     InvalidArgument: A setting is not known or cannot be.
+///     ConnectError: When started: it cannot listen there.
 #[pyclass(frozen, module = "ferromq", subclass)]
 pub(crate) struct Broker {
     settings: BrokerSettings,
@@ -135,11 +161,13 @@ impl Broker {
         })
     }
 
+    /// Start; `with` and `async with` do it, too. A stopped broker may be started again, without its messages.
     fn start(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
         slf.get().start_now(slf.py())?;
         Ok(slf)
     }
 
+    /// Publish wills, tell the clients, send what is unsent, and stop.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         let broker = self.take(py)?;
         py.detach(|| broker.map(server::Broker::shutdown));
@@ -187,6 +215,10 @@ impl Broker {
         Operation::spawn(py, work, |py, ()| Ok(py.None()))
     }
 
+    /// Where clients connect to: the first TCP listener, or else the first.
+    ///
+    /// Raises:
+    ///     Closed: It does not run, or has no listeners.
     #[getter]
     fn url(&self, py: Python<'_>) -> PyResult<String> {
         self.listeners(py, |listeners| {
@@ -196,11 +228,13 @@ impl Broker {
         })
     }
 
+    /// All of them.
     #[getter]
     fn urls(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         self.listeners(py, |listeners| Ok(listeners.iter().map(client_url).collect()))
     }
 
+    /// Port of the first listener that has one.
     #[getter]
     fn port(&self, py: Python<'_>) -> PyResult<u16> {
         self.listeners(py, |listeners| {
@@ -209,11 +243,16 @@ impl Broker {
         })
     }
 
+    /// Whether it runs.
     #[getter]
     fn running(&self, py: Python<'_>) -> PyResult<bool> {
         Ok(self.running.try_get(py)?.lock().is_some())
     }
 
+    /// Publish to all who want it, without a client. Arguments are those of `Client.publish`.
+    ///
+    /// Raises:
+    ///     QueueFull: Too many messages of this process wait already.
     #[pyo3(signature = (topic, payload = None, *, qos = 0, retain = false, encode = None, message_expiry = None,
         content_type = None, response_topic = None, correlation_data = None, user_properties = None,
         payload_format = None))]
@@ -253,12 +292,14 @@ impl Broker {
         })
     }
 
+    /// Clients that are connected or have a session, as of now.
     #[getter]
     fn clients(&self, py: Python<'_>) -> PyResult<Vec<ClientInfo>> {
         let handle = self.handle(py)?;
         Ok(py.detach(|| handle.clients()).into_iter().map(ClientInfo).collect())
     }
 
+    /// End the connection of a client; whether there was one.
     #[pyo3(signature = (client_id, reason_code = 0x98))]
     fn kick(&self, py: Python<'_>, client_id: &str, reason_code: u8) -> PyResult<bool> {
         let reason = ReasonCode::from_u8(reason_code).filter(|reason| reason.is_error());
@@ -267,27 +308,35 @@ impl Broker {
         Ok(py.detach(|| handle.kick(client_id, reason)))
     }
 
+    /// The retained messages.
     #[getter]
     fn retained(&self, py: Python<'_>) -> PyResult<Retained> {
         Ok(Retained(self.handle(py)?))
     }
 
+    /// Counters; `dropped` and `ended` count messages and connections by reason.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let handle = self.handle(py)?;
         stats_dict(py, &py.detach(|| handle.stats()))
     }
 
+    /// Wait until every message that has reached the broker is delivered, and acknowledged, to whoever is connected.
+    ///
+    /// Raises:
+    ///     Timeout: It took longer.
     #[pyo3(signature = (timeout = None))]
     fn settled<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         Operation::spawn(py, self.wait_until_settled(py, timeout)?, |py, ()| Ok(py.None()))
     }
 
+    /// The same, blocking.
     #[pyo3(signature = (timeout = None))]
     fn wait_settled(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
         let settled = self.wait_until_settled(py, timeout)?;
         Process::get(py)?.block_on(py, settled)?.map_err(|error| errors::from_client(py, &error))
     }
 
+    /// See traffic without a client of your own; as `Client.subscribe` gives it, retained messages left out.
     #[pyo3(signature = (*filters, maxsize = 65_536, overflow = "drop_oldest"))]
     fn tap(
         &self,
@@ -309,6 +358,10 @@ impl Broker {
         Subscription::new(py, Subscribed::new(py, &core, &arguments, Items::Messages)?)
     }
 
+    /// Decorator: have a function decide who may connect. Install it before the broker is started.
+    ///
+    /// It is called on a thread of its own, so it may block, with a `ConnectInfo`; it returns whether to let the client
+    /// in, or the reason code of a refusal. If there are `users`, it is asked only for those.
     fn on_auth<'py>(&self, hook: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = hook.py();
         if self.running(py)? {
@@ -387,47 +440,55 @@ impl Connector for MemoryConnector {
     }
 }
 
-/// A client as the broker sees it.
+/// A client as its broker sees it.
 #[pyclass(frozen, module = "ferromq")]
 pub(crate) struct ClientInfo(Info);
 
 #[pymethods]
 impl ClientInfo {
+    /// Client identifier.
     #[getter]
     fn client_id(&self) -> &str {
         &self.0.client_id
     }
 
+    /// User name, if any.
     #[getter]
     fn username(&self) -> Option<&str> {
         self.0.username.as_deref()
     }
 
+    /// Whether it is connected, or has only a session.
     #[getter]
     fn connected(&self) -> bool {
         self.0.is_connected
     }
 
+    /// Version of MQTT, as `"5.0"`.
     #[getter]
     fn version(&self) -> &'static str {
         version_name(self.0.version)
     }
 
+    /// Address of the peer, if connected.
     #[getter]
     fn address(&self) -> Option<&str> {
         self.0.address.as_deref()
     }
 
+    /// How many subscriptions it has.
     #[getter]
     fn subscriptions(&self) -> usize {
         self.0.subscriptions
     }
 
+    /// Messages that wait for it.
     #[getter]
     fn queued(&self) -> usize {
         self.0.queued
     }
 
+    /// Messages that it has not acknowledged.
     #[getter]
     fn inflight(&self) -> usize {
         self.0.inflight
@@ -439,12 +500,16 @@ impl ClientInfo {
     }
 }
 
-/// The retained messages of a running broker, by topic.
+/// The retained messages of a running broker: topics and payloads, looked up when asked.
 #[pyclass(frozen, module = "ferromq", name = "RetainedMessages")]
 pub(crate) struct Retained(BrokerHandle);
 
 #[pymethods]
 impl Retained {
+    /// Those that match a topic filter.
+    ///
+    /// Raises:
+    ///     InvalidTopic: The filter is not valid.
     fn __getitem__<'py>(&self, py: Python<'py>, filter: &str) -> PyResult<Bound<'py, PyDict>> {
         parse_filter(py, filter)?;
         let found = PyDict::new(py);
@@ -454,6 +519,7 @@ impl Retained {
         Ok(found)
     }
 
+    /// The payload of one topic.
     #[pyo3(signature = (topic, default = None))]
     fn get<'py>(
         &self,

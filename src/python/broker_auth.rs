@@ -14,37 +14,43 @@ use crate::{
     codec::ReasonCode,
 };
 
-/// What is known of a client that asks to connect.
+/// A client that asks to connect.
 #[pyclass(frozen, module = "ferromq")]
 pub(crate) struct ConnectInfo(auth::ConnectInfo);
 
 #[pymethods]
 impl ConnectInfo {
+    /// Client identifier.
     #[getter]
     fn client_id(&self) -> &str {
         &self.0.client_id
     }
 
+    /// User name, if any.
     #[getter]
     fn username(&self) -> Option<&str> {
         self.0.username.as_deref()
     }
 
+    /// Password, if any.
     #[getter]
     fn password<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         self.0.password.as_ref().map(|password| PyBytes::new(py, password))
     }
 
+    /// Version of MQTT, as `"5.0"`.
     #[getter]
     fn version(&self) -> &'static str {
         version_name(self.0.version)
     }
 
+    /// Address of the peer.
     #[getter]
     fn address(&self) -> &str {
         &self.0.peer
     }
 
+    /// Listener it came in by.
     #[getter]
     fn listener(&self) -> &str {
         &self.0.listener

@@ -17,6 +17,17 @@ use crate::{
 };
 
 /// The message that the server publishes should the client vanish.
+///
+/// Args:
+///     topic: Topic name.
+///     payload: Payload.
+///     qos: Quality of service.
+///     retain: Keep it as the retained message of the topic.
+///     delay: How long the server waits for the client to come back first (MQTT 5).
+///     encode: As in `Client.publish`, and so for the rest.
+///
+/// Raises:
+///     InvalidTopic: The topic is not valid.
 #[pyclass(frozen, module = "ferromq")]
 pub(crate) struct Will(codec::Will);
 
@@ -65,26 +76,31 @@ impl Will {
         Ok(Self(codec::Will { topic, payload, qos: self::qos(py, qos)?, retain, properties }))
     }
 
+    /// Topic name.
     #[getter]
     fn topic(&self) -> &str {
         self.0.topic.as_str()
     }
 
+    /// Payload.
     #[getter]
     fn payload(&self) -> &[u8] {
         &self.0.payload
     }
 
+    /// Quality of service.
     #[getter]
     fn qos(&self) -> u8 {
         self.0.qos as u8
     }
 
+    /// Whether it is retained.
     #[getter]
     fn retain(&self) -> bool {
         self.0.retain
     }
 
+    /// Seconds that the server waits first.
     #[getter]
     fn delay(&self) -> u32 {
         self.0.properties.will_delay_interval().unwrap_or(0)
@@ -96,7 +112,15 @@ impl Will {
     }
 }
 
-/// How to reconnect.
+/// How to reconnect: the n-th wait is random between 0 and `min * factor ** n`, at most `max` seconds.
+///
+/// Args:
+///     min: Bound of the first wait.
+///     max: Bound of all waits.
+///     factor: Growth of the bound.
+///     attempts: Attempts in a row before giving up; `None` is never.
+///     stable_after: A connection that lasted this long starts with short waits again.
+///     first: Retry the very first connection, too, instead of raising.
 #[pyclass(frozen, module = "ferromq", eq)]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Reconnect(client::Reconnect);
@@ -128,31 +152,37 @@ impl Reconnect {
         }))
     }
 
+    /// Bound of the first wait.
     #[getter]
     fn min(&self) -> f64 {
         self.0.min.as_secs_f64()
     }
 
+    /// Bound of all waits.
     #[getter]
     fn max(&self) -> f64 {
         self.0.max.as_secs_f64()
     }
 
+    /// Growth of the bound.
     #[getter]
     fn factor(&self) -> f64 {
         self.0.factor
     }
 
+    /// Attempts in a row before giving up.
     #[getter]
     fn attempts(&self) -> Option<u32> {
         self.0.attempts_max
     }
 
+    /// Seconds after which a connection counts as stable.
     #[getter]
     fn stable_after(&self) -> f64 {
         self.0.stable_after.as_secs_f64()
     }
 
+    /// Whether the first connection is retried.
     #[getter]
     fn first(&self) -> bool {
         self.0.retry_first
@@ -164,7 +194,11 @@ impl Reconnect {
     }
 }
 
-/// A session that outlives its connection.
+/// A session that outlives its connection: the server keeps subscriptions and queues messages meanwhile.
+///
+/// Args:
+///     expiry: How long, in seconds; infinite by default. Versions before MQTT 5 know only 0 and infinite.
+///     clean_start: Forget what the server kept from earlier runs.
 #[pyclass(frozen, module = "ferromq", eq)]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Session {
@@ -175,17 +209,21 @@ pub(crate) struct Session {
 #[pymethods]
 impl Session {
     #[new]
-    #[pyo3(signature = (expiry = f64::INFINITY, *, clean_start = false))]
+    // 1e999 is how Python writes an infinite number without a call.
+    #[pyo3(signature = (expiry = f64::INFINITY, *, clean_start = false),
+        text_signature = "(expiry=1e999, *, clean_start=False)")]
     fn new(py: Python<'_>, expiry: f64, clean_start: bool) -> PyResult<Self> {
         let expiry = if expiry == f64::INFINITY { u32::MAX } else { whole_seconds(py, "expiry", expiry)? };
         Ok(Self { expiry, clean_start })
     }
 
+    /// Seconds.
     #[getter]
     fn expiry(&self) -> f64 {
         if self.expiry == u32::MAX { f64::INFINITY } else { f64::from(self.expiry) }
     }
 
+    /// Whether earlier state is forgotten.
     #[getter]
     fn clean_start(&self) -> bool {
         self.clean_start

@@ -8,7 +8,7 @@ use pyo3::{
 use super::{errors, payload, topics::text};
 use crate::codec::{self, Property, Text};
 
-/// Properties of a message.
+/// MQTT 5 properties of a message. False if there are none.
 #[pyclass(frozen, module = "ferromq")]
 pub(crate) struct Properties(codec::Properties);
 
@@ -20,36 +20,43 @@ impl Properties {
 
 #[pymethods]
 impl Properties {
+    /// Seconds that the message had left when the server sent it.
     #[getter]
     fn message_expiry(&self) -> Option<u32> {
         self.0.message_expiry_interval()
     }
 
+    /// Content type, by convention a MIME type.
     #[getter]
     fn content_type(&self) -> Option<&str> {
         self.0.content_type().map(Text::as_str)
     }
 
+    /// Where an answer is expected.
     #[getter]
     fn response_topic(&self) -> Option<&str> {
         self.0.response_topic().map(Text::as_str)
     }
 
+    /// What an answer has to carry.
     #[getter]
     fn correlation_data<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         self.0.correlation_data().map(|data| PyBytes::new(py, data))
     }
 
+    /// 1 if the sender says that the payload is UTF-8.
     #[getter]
     fn payload_format(&self) -> Option<u8> {
         self.0.payload_format_indicator()
     }
 
+    /// Pairs of names and values, in order; names may repeat.
     #[getter]
     fn user_properties<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         user_properties_tuple(py, &self.0)
     }
 
+    /// Identifiers of the subscriptions it matches.
     #[getter]
     fn subscription_identifiers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(py, self.0.subscription_identifiers().collect::<Vec<_>>())

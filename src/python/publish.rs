@@ -30,22 +30,25 @@ use crate::{
     codec::{Properties, QoS, Text},
 };
 
-/// The end of a publication.
+/// The end of a publication. For QoS 0 it says that the message was handed to the connection.
 #[pyclass(frozen, module = "ferromq", name = "PublishAck")]
 pub(crate) struct Ack(PublishAck);
 
 #[pymethods]
 impl Ack {
+    /// 0 is success, 0x10 success without any subscriber. Failures are raised.
     #[getter]
     fn reason_code(&self) -> u8 {
         self.0.reason.as_u8()
     }
 
+    /// What the server said about it in words.
     #[getter]
     fn reason_string(&self) -> Option<&str> {
         self.0.properties.reason_string().map(Text::as_str)
     }
 
+    /// User properties of the acknowledgement.
     #[getter]
     fn user_properties<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         user_properties_tuple(py, &self.0.properties)

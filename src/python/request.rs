@@ -7,11 +7,11 @@ use pyo3::{exceptions::PyRuntimeError, prelude::*, types::PyBytes};
 use super::{core::Core, message::Message, properties::Keywords, publish::Publication};
 use crate::codec::{Property, Text};
 
-/// A request to be answered.
+/// A request that came in with `Client.serve`, to be answered once.
 #[pyclass(frozen, module = "ferromq")]
 pub(crate) struct Request(Incoming);
 
-/// A request to be answered by a thread that waits.
+/// A request that came in with `SyncClient.serve`, to be answered once.
 #[pyclass(frozen, module = "ferromq")]
 pub(crate) struct SyncRequest(Incoming);
 
@@ -76,39 +76,50 @@ impl Incoming {
 
 #[pymethods]
 impl Request {
+    /// The whole message.
     #[getter]
     fn message(&self, py: Python<'_>) -> Py<Message> {
         self.0.message.clone_ref(py)
     }
 
+    /// Topic name.
     #[getter]
     fn topic<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.0.attribute(py, "topic")
     }
 
+    /// The payload, copied out.
     #[getter]
     fn payload<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         self.0.payload(py)
     }
 
+    /// What stood in the topic for each `{name}` of the filter.
     #[getter]
     fn params<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.0.attribute(py, "params")
     }
 
+    /// Where the answer goes; `None` if none is wanted.
     #[getter]
     fn response_topic(&self) -> Option<String> {
         self.0.response_topic()
     }
 
+    /// The payload as UTF-8 text.
     fn text<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.0.attribute(py, "text")?.call0()
     }
 
+    /// The payload as JSON.
     fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.0.attribute(py, "json")?.call0()
     }
 
+    /// Answer with the QoS of the request.
+    ///
+    /// Raises:
+    ///     RuntimeError: The request names no response topic.
     #[pyo3(signature = (payload = None, *, encode = None))]
     fn respond<'py>(
         &self,
@@ -126,39 +137,50 @@ impl Request {
 
 #[pymethods]
 impl SyncRequest {
+    /// The whole message.
     #[getter]
     fn message(&self, py: Python<'_>) -> Py<Message> {
         self.0.message.clone_ref(py)
     }
 
+    /// Topic name.
     #[getter]
     fn topic<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.0.attribute(py, "topic")
     }
 
+    /// The payload, copied out.
     #[getter]
     fn payload<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         self.0.payload(py)
     }
 
+    /// What stood in the topic for each `{name}` of the filter.
     #[getter]
     fn params<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.0.attribute(py, "params")
     }
 
+    /// Where the answer goes; `None` if none is wanted.
     #[getter]
     fn response_topic(&self) -> Option<String> {
         self.0.response_topic()
     }
 
+    /// The payload as UTF-8 text.
     fn text<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.0.attribute(py, "text")?.call0()
     }
 
+    /// The payload as JSON.
     fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.0.attribute(py, "json")?.call0()
     }
 
+    /// Answer with the QoS of the request, and wait for the acknowledgement.
+    ///
+    /// Raises:
+    ///     RuntimeError: The request names no response topic.
     #[pyo3(signature = (payload = None, *, encode = None))]
     fn respond(&self, py: Python<'_>, payload: Option<Bound<'_, PyAny>>, encode: Option<&str>) -> PyResult<Py<PyAny>> {
         self.0.respond(py, payload, encode, |response| response.publish_blocking(py, &self.0.core, None))

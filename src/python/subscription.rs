@@ -375,7 +375,12 @@ impl Source for Mailbox {
     }
 }
 
-/// The asynchronous face.
+/// Messages of some filters, in a bounded queue of their own.
+///
+///     async with client.subscribe("plant/#", qos=1) as messages:
+///         async for message in messages: ...
+///
+/// Entered means granted (SUBACK); left means unsubscribed. One consumer at a time.
 #[pyclass(frozen, module = "ferromq")]
 pub(crate) struct Subscription {
     subscribed: Arc<Subscribed>,
@@ -415,6 +420,7 @@ impl Subscription {
         Self::__aenter__(slf)
     }
 
+    /// End it; what waits is dropped.
     fn unsubscribe<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.__aexit__(py, None, None, None)
     }
@@ -429,6 +435,7 @@ impl Subscription {
         self.stream.bind(py).call_method0(pyo3::intern!(py, "__anext__"))
     }
 
+    /// Lists of up to `max` messages, given out when full, or `within` so many seconds of the first.
     #[pyo3(signature = (max = 1000, within = 0.1))]
     fn batches(&self, py: Python<'_>, max: usize, within: f64) -> PyResult<Py<PyAny>> {
         if max == 0 {
@@ -439,21 +446,25 @@ impl Subscription {
         self.subscribed.reader.batches(py, max, within)
     }
 
+    /// The filters, with plain wildcards.
     #[getter]
     fn filters(&self) -> Vec<String> {
         self.subscribed.filters.clone()
     }
 
+    /// Granted QoS, or the reason code of a refusal, for each filter; empty before SUBACK.
     #[getter]
     fn granted(&self) -> Vec<u16> {
         self.subscribed.granted()
     }
 
+    /// Messages that wait.
     #[getter]
     fn pending(&self) -> usize {
         self.subscribed.pending()
     }
 
+    /// Messages that `overflow` has dropped.
     #[getter]
     fn dropped(&self) -> u64 {
         self.subscribed.dropped()
