@@ -334,8 +334,8 @@ class Request:
         """What stood in the topic for each `{name}` of the filter."""
 
     @property
-    def response_topic(self) -> str | None:
-        """Where the answer goes; `None` if none is wanted."""
+    def response_topic(self) -> str:
+        """Where the answer goes."""
 
     def text(self) -> str:
         """The payload as UTF-8 text."""
@@ -347,7 +347,7 @@ class Request:
         """Answer with the QoS of the request.
 
         Raises:
-            RuntimeError: The request names no response topic.
+            RuntimeError: The request was answered already.
         """
 
 @final
@@ -371,8 +371,8 @@ class SyncRequest:
         """What stood in the topic for each `{name}` of the filter."""
 
     @property
-    def response_topic(self) -> str | None:
-        """Where the answer goes; `None` if none is wanted."""
+    def response_topic(self) -> str:
+        """Where the answer goes."""
 
     def text(self) -> str:
         """The payload as UTF-8 text."""
@@ -384,7 +384,7 @@ class SyncRequest:
         """Answer with the QoS of the request, and wait for the acknowledgement.
 
         Raises:
-            RuntimeError: The request names no response topic.
+            RuntimeError: The request was answered already.
         """
 
 # --- settings --------------------------------------------------------------------------------------------------------
@@ -799,7 +799,14 @@ class Client:
     def serve(
         self, *filters: str | Iterable[str], qos: _QoS = 1, maxsize: int = 65_536, max_bytes: int = 67_108_864
     ) -> Subscription[Request]:
-        """Take requests, to be answered with `Request.respond`."""
+        """Take requests, to be answered with `Request.respond` (MQTT 5).
+
+        A message without a valid response topic is no request: it is acknowledged, counted in `dropped`, and not given
+        out.
+
+        Raises:
+            InvalidArgument: The version is not 5.
+        """
 
     def events(self) -> Stream[_Event]:
         """What happens to the connection from now on, or to the next one if there is none.
@@ -868,7 +875,7 @@ class Subscription(Generic[_T]):
 
     @property
     def dropped(self) -> int:
-        """Messages that `overflow` has dropped."""
+        """Messages that `overflow` has dropped, and those of `serve` that were no requests."""
 
 @disjoint_base
 class SyncClient:
@@ -1008,7 +1015,7 @@ class SyncClient:
     def serve(
         self, *filters: str | Iterable[str], qos: _QoS = 1, maxsize: int = 65_536, max_bytes: int = 67_108_864
     ) -> SyncSubscription[SyncRequest]:
-        """Take requests, to be answered with `SyncRequest.respond`."""
+        """Take requests, to be answered with `SyncRequest.respond`. As `Client.serve`."""
 
     def events(self) -> SyncStream[_Event]:
         """What happens to the connection from now on, or to the next one if there is none."""
@@ -1080,7 +1087,7 @@ class SyncSubscription(Generic[_T]):
 
     @property
     def dropped(self) -> int:
-        """Messages that `overflow` has dropped."""
+        """Messages that `overflow` has dropped, and those of `serve` that were no requests."""
 
 @final
 class SyncStream(Generic[_T]):

@@ -142,6 +142,9 @@ impl Client {
     ///     with_will: Have the server publish the will nevertheless (MQTT 5).
     #[pyo3(signature = (*, with_will = false))]
     fn disconnect<'py>(&self, py: Python<'py>, with_will: bool) -> PyResult<Bound<'py, PyAny>> {
+        if with_will {
+            self.core.needs_v5(py, "with_will")?;
+        }
         let reason = if with_will { ReasonCode::DisconnectWithWill } else { ReasonCode::Success };
         let ending = self.core.disconnect(py, reason, false)?;
         Operation::spawn(py, ending, |py, ()| Ok(py.None()))
@@ -356,7 +359,13 @@ impl Client {
         Operation::spawn(py, work, |py, response| Ok(Py::new(py, Message::new(response, None))?.into_any()))
     }
 
-    /// Take requests, to be answered with `Request.respond`.
+    /// Take requests, to be answered with `Request.respond` (MQTT 5).
+    ///
+    /// A message without a valid response topic is no request: it is acknowledged, counted in `dropped`, and not given
+    /// out.
+    ///
+    /// Raises:
+    ///     InvalidArgument: The version is not 5.
     #[pyo3(signature = (*filters, qos = 1, maxsize = 65_536, max_bytes = 67_108_864))]
     fn serve(
         &self,

@@ -1,11 +1,17 @@
 //! Request and response, the answering side: a request that came in, and its one answer.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use pyo3::{exceptions::PyRuntimeError, prelude::*, types::PyBytes};
 
 use super::{core::Core, message::Message, properties::Keywords, publish::Publication};
-use crate::codec::{Property, Text};
+use crate::{
+    client,
+    codec::{Limits, Property, Text, topic::check_name},
+};
 
 /// A request that came in with `Client.serve`, to be answered once.
 #[pyclass(frozen, module = "ferromq")]
@@ -19,6 +25,12 @@ pub(crate) struct SyncRequest(Incoming);
 struct Incoming {
     core: Arc<Core>,
     message: Py<Message>,
+    is_answered: AtomicBool,
+}
+
+/// Whether a message can be answered: it names a topic to answer to. Others are no requests, whoever sent them.
+pub(crate) fn is_request(message: &client::Message) -> bool {
+    message.properties().response_topic().is_some_and(|topic| check_name(topic, &Limits::default()).is_ok())
 }
 
 /// A request object for the asynchronous client or for the blocking one.
@@ -28,7 +40,7 @@ pub(crate) fn request_object(
     message: Py<Message>,
     is_blocking: bool,
 ) -> PyResult<Bound<'_, PyAny>> {
-    let incoming = Incoming { core, message };
+    let incoming = Incoming { core, message, is_answered: AtomicBool::new(false) };
     if is_blocking {
         return Ok(Bound::new(py, SyncRequest(incoming))?.into_any());
     }
@@ -48,7 +60,7 @@ impl Incoming {
         self.message.get().inner().properties().response_topic().map(Text::to_string)
     }
 
-    /// Publishes the answer by `publish`.
+    /// Publishes the answer by `publish`, which is done once.
     fn respond<T>(
         &self,
         py: Python<'_>,
@@ -66,7 +78,11 @@ impl Incoming {
         let qos = request.qos() as u8;
         let mut response = Publication::extract(py, topic, payload.as_ref(), qos, false, encode, &keywords)?;
         response.properties = correlation.into_iter().collect();
-        publish(&response)
+        if self.is_answered.swap(true, Ordering::AcqRel) {
+            return Err(PyRuntimeError::new_err("the request was answered already"));
+        }
+        // An answer that could not be sent at all may be tried again.
+        publish(&response).inspect_err(|_| self.is_answered.store(false, Ordering::Release))
     }
 
     fn describe(&self, py: Python<'_>, class: &str) -> PyResult<String> {
@@ -100,7 +116,7 @@ impl Request {
         self.0.attribute(py, "params")
     }
 
-    /// Where the answer goes; `None` if none is wanted.
+    /// Where the answer goes.
     #[getter]
     fn response_topic(&self) -> Option<String> {
         self.0.response_topic()
@@ -119,7 +135,7 @@ impl Request {
     /// Answer with the QoS of the request.
     ///
     /// Raises:
-    ///     RuntimeError: The request names no response topic.
+    ///     RuntimeError: The request was answered already.
     #[pyo3(signature = (payload = None, *, encode = None))]
     fn respond<'py>(
         &self,
@@ -161,7 +177,7 @@ impl SyncRequest {
         self.0.attribute(py, "params")
     }
 
-    /// Where the answer goes; `None` if none is wanted.
+    /// Where the answer goes.
     #[getter]
     fn response_topic(&self) -> Option<String> {
         self.0.response_topic()
@@ -180,7 +196,7 @@ impl SyncRequest {
     /// Answer with the QoS of the request, and wait for the acknowledgement.
     ///
     /// Raises:
-    ///     RuntimeError: The request names no response topic.
+    ///     RuntimeError: The request was answered already.
     #[pyo3(signature = (payload = None, *, encode = None))]
     fn respond(&self, py: Python<'_>, payload: Option<Bound<'_, PyAny>>, encode: Option<&str>) -> PyResult<Py<PyAny>> {
         self.0.respond(py, payload, encode, |response| response.publish_blocking(py, &self.0.core, None))

@@ -3,7 +3,10 @@
 //! SUBSCRIBE is sent by `__aenter__`, by awaiting, or by beginning to iterate. From the mailbox messages are taken in
 //! small bites, so that the overflow policy has its say over all that Python has not seen.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use parking_lot::Mutex;
 use pyo3::{
@@ -20,7 +23,7 @@ use super::{
     operation::Operation,
     options::{duration, qos},
     properties::user_properties,
-    request::request_object,
+    request::{is_request, request_object},
     runtime::Local,
     stream::{Reader, Source, WakerSlot},
     topics::Pattern,
@@ -54,6 +57,7 @@ pub(crate) struct Subscribed {
     slot: Arc<WakerSlot>,
     progress: watch::Sender<bool>,
     reader: Arc<Reader>,
+    strays: Arc<AtomicU64>,
 }
 
 enum State {
@@ -85,6 +89,9 @@ impl Subscribed {
     ) -> PyResult<Arc<Self>> {
         // Fails early if there is no connection to subscribe on.
         let client = core.client(py)?;
+        if matches!(items, Items::Requests { .. }) {
+            core.needs_v5(py, "serve")?;
+        }
         let patterns = patterns(py, arguments.filters)?;
         let options = arguments.mailbox_options(py)?;
         let request = arguments.request(py, &patterns)?;
@@ -93,6 +100,7 @@ impl Subscribed {
         let has_names = patterns.iter().any(Pattern::has_names);
         let context = (has_names || acknowledges.is_some()).then(|| Arc::new(Context { patterns, acknowledges }));
         let (state, slot) = (Arc::new(Local::new(Mutex::new(State::New))), Arc::new(WakerSlot::default()));
+        let strays = Arc::new(AtomicU64::new(0));
         let reader = Reader::new(Mailbox {
             state: Arc::clone(&state),
             slot: Arc::clone(&slot),
@@ -102,11 +110,12 @@ impl Subscribed {
             local: Vec::new().into_iter(),
             context,
             items,
+            strays: Arc::clone(&strays),
             processing: Vec::new(),
             processed: Vec::new(),
         });
         let (core, progress) = (Arc::clone(core), watch::Sender::new(false));
-        Ok(Arc::new(Self { core, request, options, filters, state, slot, progress, reader }))
+        Ok(Arc::new(Self { core, request, options, filters, state, slot, progress, reader, strays }))
     }
 
     pub(crate) fn reader(&self) -> &Arc<Reader> {
@@ -277,6 +286,8 @@ struct Mailbox {
     local: std::vec::IntoIter<client::Message>,
     context: Option<Arc<Context>>,
     items: Items,
+    /// Messages left out because they are no requests.
+    strays: Arc<AtomicU64>,
     /// Given out, and not known to be processed.
     processing: Vec<AckHandle>,
     /// Processed, and not acknowledged yet.
@@ -297,6 +308,11 @@ impl Mailbox {
                 subscription.drain_into(&mut taken, max);
             }
         });
+        if matches!(self.items, Items::Requests { .. }) {
+            let count = taken.len();
+            taken.retain(is_request);
+            self.strays.fetch_add((count - taken.len()) as u64, Ordering::Relaxed);
+        }
         taken
     }
 }
@@ -464,7 +480,7 @@ impl Subscription {
         self.subscribed.pending()
     }
 
-    /// Messages that `overflow` has dropped.
+    /// Messages that `overflow` has dropped, and those of `serve` that were no requests.
     #[getter]
     fn dropped(&self) -> u64 {
         self.subscribed.dropped()
@@ -491,7 +507,7 @@ impl Subscribed {
     }
 
     pub(crate) fn dropped(&self) -> u64 {
-        self.look(client::Subscription::dropped)
+        self.look(client::Subscription::dropped) + self.strays.load(Ordering::Relaxed)
     }
 
     pub(crate) fn filters(&self) -> Vec<String> {

@@ -121,6 +121,9 @@ impl SyncClient {
     /// Finish what is under way and disconnect.
     #[pyo3(signature = (*, with_will = false))]
     fn disconnect(&self, py: Python<'_>, with_will: bool) -> PyResult<()> {
+        if with_will {
+            self.core.needs_v5(py, "with_will")?;
+        }
         let reason = if with_will { ReasonCode::DisconnectWithWill } else { ReasonCode::Success };
         self.block_on(py, self.core.disconnect(py, reason, false)?)
     }
@@ -274,7 +277,7 @@ impl SyncClient {
         Ok(Message::new(response, None))
     }
 
-    /// Take requests, to be answered with `SyncRequest.respond`.
+    /// Take requests, to be answered with `SyncRequest.respond`. As `Client.serve`.
     #[pyo3(signature = (*filters, qos = 1, maxsize = 65_536, max_bytes = 67_108_864))]
     fn serve(
         &self,
@@ -426,7 +429,7 @@ impl SyncSubscription {
         self.subscribed.pending()
     }
 
-    /// Messages that `overflow` has dropped.
+    /// Messages that `overflow` has dropped, and those of `serve` that were no requests.
     #[getter]
     fn dropped(&self) -> u64 {
         self.subscribed.dropped()
