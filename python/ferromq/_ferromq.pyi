@@ -497,8 +497,9 @@ class Session:
     """A session that outlives its connection: the server keeps subscriptions and queues messages meanwhile.
 
     Args:
-        expiry: How long, in seconds; infinite by default. Versions before MQTT 5 know only 0 and infinite.
-        clean_start: Forget what the server kept from earlier runs.
+        expiry: How long, in seconds; infinite by default. Before MQTT 5 only infinite and 0 (no longer than the
+            connection) can be asked for, and other values are refused when the client is made.
+        clean_start: Forget what the server kept from earlier runs (MQTT 5).
     """
 
     def __new__(cls, expiry: float = 1e999, *, clean_start: bool = False) -> Self: ...
@@ -578,7 +579,8 @@ class Client:
     Args:
         server: `mqtt://host:port`, `ws://host:port/path` or `unix:///path`, several of them to be tried in turn, or a
             `Broker` of this process. Default `mqtt://localhost:1883`.
-        client_id: Client identifier; empty lets the server choose one.
+        client_id: Client identifier; empty lets the server choose one, and with MQTT 3.1 has one made up. Before MQTT 5
+            a session needs one.
         version: 5 (5.0), 4 (3.1.1) or 3 (3.1).
         username: User name.
         password: Password.
@@ -586,7 +588,7 @@ class Client:
         session: Keep the session at the server between connections; by default it ends with the connection.
         will: What the server publishes should this client vanish.
         reconnect: `False`, `True` for the defaults of `Reconnect`, or how.
-        timeout: For connecting, subscribing and leaving.
+        timeout: For connecting, subscribing and leaving, and for the answer to a probe, which has 10 s at most.
         receive_maximum: QoS 1 and 2 messages the server may have unacknowledged towards this client.
         max_packet_size: Larger packets are not accepted, bytes.
         max_queued: Publications that may wait for a connection or for acknowledgements.
@@ -639,6 +641,9 @@ class Client:
 
         Args:
             with_will: Have the server publish the will nevertheless (MQTT 5).
+
+        Raises:
+            InvalidArgument: `with_will` before MQTT 5.
         """
 
     def publish(
@@ -1251,7 +1256,12 @@ class Broker:
         """Decorator: have a function decide who may connect. Install it before the broker is started.
 
         It is called on a thread of its own, so it may block, with a `ConnectInfo`; it returns whether to let the client
-        in, or the reason code of a refusal. If there are `users`, it is asked only for those.
+        in, or the reason code of a refusal. If there are `users`, it is asked only for those. If it raises, the client
+        is refused with 0x83 and the exception goes to `sys.unraisablehook`.
+
+        Raises:
+            TypeError: It is no function, or an async one.
+            RuntimeError: The broker runs already.
         """
 
 @final

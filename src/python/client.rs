@@ -31,7 +31,8 @@ use crate::{
 /// Args:
 ///     server: `mqtt://host:port`, `ws://host:port/path` or `unix:///path`, several of them to be tried in turn, or a
 ///         `Broker` of this process. Default `mqtt://localhost:1883`.
-///     client_id: Client identifier; empty lets the server choose one.
+///     client_id: Client identifier; empty lets the server choose one, and with MQTT 3.1 has one made up. Before MQTT 5
+///         a session needs one.
 ///     version: 5 (5.0), 4 (3.1.1) or 3 (3.1).
 ///     username: User name.
 ///     password: Password.
@@ -39,7 +40,7 @@ use crate::{
 ///     session: Keep the session at the server between connections; by default it ends with the connection.
 ///     will: What the server publishes should this client vanish.
 ///     reconnect: `False`, `True` for the defaults of `Reconnect`, or how.
-///     timeout: For connecting, subscribing and leaving.
+///     timeout: For connecting, subscribing and leaving, and for the answer to a probe, which has 10 s at most.
 ///     receive_maximum: QoS 1 and 2 messages the server may have unacknowledged towards this client.
 ///     max_packet_size: Larger packets are not accepted, bytes.
 ///     max_queued: Publications that may wait for a connection or for acknowledgements.
@@ -140,6 +141,9 @@ impl Client {
     ///
     /// Args:
     ///     with_will: Have the server publish the will nevertheless (MQTT 5).
+    ///
+    /// Raises:
+    ///     InvalidArgument: `with_will` before MQTT 5.
     #[pyo3(signature = (*, with_will = false))]
     fn disconnect<'py>(&self, py: Python<'py>, with_will: bool) -> PyResult<Bound<'py, PyAny>> {
         if with_will {

@@ -1,6 +1,9 @@
 //! Values that describe a client: will, session, reconnecting; and the keyword arguments as the Rust client wants them.
 
-use std::time::Duration;
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use pyo3::{Borrowed, prelude::*};
@@ -197,8 +200,9 @@ impl Reconnect {
 /// A session that outlives its connection: the server keeps subscriptions and queues messages meanwhile.
 ///
 /// Args:
-///     expiry: How long, in seconds; infinite by default. Versions before MQTT 5 know only 0 and infinite.
-///     clean_start: Forget what the server kept from earlier runs.
+///     expiry: How long, in seconds; infinite by default. Before MQTT 5 only infinite and 0 (no longer than the
+///         connection) can be asked for, and other values are refused when the client is made.
+///     clean_start: Forget what the server kept from earlier runs (MQTT 5).
 #[pyclass(frozen, module = "ferromq", eq)]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Session {
@@ -259,6 +263,7 @@ impl ClientArguments<'_, '_> {
         if self.receive_maximum == 0 {
             return Err(errors::invalid(py, "receive_maximum is at least 1"));
         }
+        self.check_version(py)?;
         let timeout = duration(py, "timeout", self.timeout)?;
         let mut options = client::ClientOptions {
             connect_timeout: timeout,
@@ -268,7 +273,7 @@ impl ClientArguments<'_, '_> {
         options.reconnect = self.reconnect;
         let session = &mut options.session;
         session.version = self.version;
-        session.client_id = text(py, self.client_id)?;
+        session.client_id = text(py, &self.client_id(py)?)?;
         session.username = self.username.map(|name| text(py, name)).transpose()?;
         session.password = self
             .password
@@ -277,10 +282,12 @@ impl ClientArguments<'_, '_> {
             .map(|data| data.to_bytes());
         session.keep_alive = self.keep_alive;
         session.connack_timeout = timeout;
+        session.ping_timeout = session.ping_timeout.min(timeout);
         session.receive_maximum = self.receive_maximum;
         session.will = self.will.map(|will| will.get().0.clone());
         if let Some(kept) = self.session.map(Bound::get) {
-            session.clean_start = kept.clean_start;
+            // Before MQTT 5 one flag says both what is forgotten and how long the session lives.
+            session.clean_start = kept.clean_start || (kept.expiry == 0 && !self.version.is_v5());
             session.session_expiry = kept.expiry;
         }
         if let Some(bytes) = self.max_packet_size {
@@ -294,6 +301,61 @@ impl ClientArguments<'_, '_> {
         }
         Ok(options)
     }
+
+    /// Refuses what this version of MQTT has no way to carry: dropped silently, a will would come too early, and a
+    /// session never end.
+    fn check_version(&self, py: Python<'_>) -> PyResult<()> {
+        if self.version.is_v5() {
+            return Ok(());
+        }
+        let needs_v5 = |what: &str| Err(errors::invalid(py, &format!("{what} needs MQTT 5: pass version=5")));
+        if self.user_properties.is_some() {
+            return needs_v5("user_properties");
+        }
+        if let Some(property) = self.will.and_then(|will| will.get().0.properties.iter().next()) {
+            return needs_v5(&format!("{} of Will", will_argument(property)));
+        }
+        match self.session.map(Bound::get) {
+            Some(Session { expiry: 1..u32::MAX, .. }) => needs_v5("a Session that expires, but not at once,"),
+            Some(Session { expiry: u32::MAX, clean_start: true }) => {
+                needs_v5("a Session with a clean_start that is kept afterwards")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The client identifier, made up where the server cannot do it.
+    fn client_id(&self, py: Python<'_>) -> PyResult<String> {
+        if !self.client_id.is_empty() || self.version.is_v5() {
+            return Ok(self.client_id.to_owned());
+        }
+        if self.session.is_some_and(|session| session.get().expiry > 0) {
+            // [MQTT-3.1.3-7] of MQTT 3.1.1
+            return Err(errors::invalid(py, "a session is found again by its client identifier: pass client_id="));
+        }
+        Ok(if self.version == Version::V3_1 { made_up_id() } else { String::new() })
+    }
+}
+
+/// The argument of `Will` that a property comes from.
+fn will_argument(property: &Property) -> &'static str {
+    match property {
+        Property::WillDelayInterval(_) => "delay",
+        Property::MessageExpiryInterval(_) => "message_expiry",
+        Property::ContentType(_) => "content_type",
+        Property::ResponseTopic(_) => "response_topic",
+        Property::CorrelationData(_) => "correlation_data",
+        Property::PayloadFormatIndicator(_) => "payload_format",
+        _ => "user_properties",
+    }
+}
+
+/// MQTT 3.1 has every client name itself, in 1 to 23 characters.
+fn made_up_id() -> String {
+    let mut hasher = RandomState::new().build_hasher();
+    // A forked child has its parent's random state.
+    hasher.write_u32(std::process::id());
+    format!("ferromq-{:015x}", hasher.finish() >> 4)
 }
 
 /// The argument `version`: 5, 4 or 3 as on the wire, or "5.0", "3.1.1" or "3.1" as people say.

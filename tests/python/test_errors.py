@@ -97,6 +97,67 @@ async def test_what_needs_mqtt_5_says_so(broker):
             await client.request("x", timeout=5)
 
 
+@pytest.mark.parametrize("version", [3, 4])
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"user_properties": {"a": "b"}}, "user_properties"),
+        ({"will": ferromq.Will("x", delay=3)}, "delay of Will"),
+        ({"will": ferromq.Will("x", content_type="text/plain")}, "content_type of Will"),
+        ({"will": ferromq.Will("x", user_properties={"a": "b"})}, "user_properties of Will"),
+        ({"session": ferromq.Session(30)}, "expires"),
+        ({"session": ferromq.Session(clean_start=True)}, "clean_start"),
+    ],
+)
+@pytest.mark.parametrize("client_class", [ferromq.Client, ferromq.SyncClient])
+def test_what_an_old_version_cannot_carry_is_refused(client_class, version, arguments, named):
+    with pytest.raises(ferromq.InvalidArgument, match=f"{named}.* needs MQTT 5"):
+        client_class(version=version, client_id="a", **arguments)
+    assert client_class(client_id="a", **arguments)
+
+
+async def test_before_mqtt_5_a_session_is_kept_for_ever_or_not_at_all(broker):
+    for session, is_kept in ((ferromq.Session(), True), (ferromq.Session(0), False)):
+        async with ferromq.Client(broker.url, version=4, client_id="a", session=session):
+            pass
+        assert [info.client_id for info in broker.clients if not info.connected] == ["a"] * is_kept
+    with pytest.raises(ferromq.InvalidArgument, match="with_will"):
+        await ferromq.Client(broker.url, version=4).disconnect(with_will=True)
+
+
+@pytest.mark.parametrize("version", [3, 4])
+async def test_a_client_identifier_is_made_up_unless_a_session_needs_it(broker, version):
+    async with (
+        ferromq.Client(broker.url, version=version) as first,
+        ferromq.Client(broker.url, version=version) as second,
+    ):
+        if version == 3:
+            assert first.client_id != second.client_id
+            assert first.client_id.startswith("ferromq-")
+            assert len(first.client_id) == 23, "MQTT 3.1 allows no more"
+        assert all(info.client_id for info in broker.clients)
+        assert len(broker.clients) == 2
+    with pytest.raises(ferromq.InvalidArgument, match="client_id="):
+        ferromq.Client(version=version, session=ferromq.Session())
+
+
+async def test_a_server_that_falls_silent_is_noticed_within_the_timeout(within):
+    async def accept_and_fall_silent(reader, writer):
+        await reader.read(1)
+        writer.write(b"\x20\x03\x00\x00\x00")
+        while await reader.read(100):
+            pass
+        writer.close()
+
+    server = await asyncio.start_server(accept_and_fall_silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with ferromq.Client(f"mqtt://127.0.0.1:{port}", keep_alive=1, timeout=0.2, reconnect=False) as client:
+        lost = await within(anext(client.events()), 8)
+        assert isinstance(lost, ferromq.Disconnected)
+    server.close()
+    await server.wait_closed()
+
+
 async def test_values_out_of_range_are_refused(client):
     with pytest.raises(ferromq.InvalidArgument, match="qos"):
         await client.publish("x", qos=3)
