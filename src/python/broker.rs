@@ -361,13 +361,18 @@ impl Broker {
     /// Decorator: have a function decide who may connect. Install it before the broker is started.
     ///
     /// It is called on a thread of its own, so it may block, with a `ConnectInfo`; it returns whether to let the client
-    /// in, or the reason code of a refusal. If there are `users`, it is asked only for those.
+    /// in, or the reason code of a refusal. If there are `users`, it is asked only for those. If it raises, the client
+    /// is refused with 0x83 and the exception goes to `sys.unraisablehook`.
+    ///
+    /// Raises:
+    ///     TypeError: It is no function, or an async one.
+    ///     RuntimeError: The broker runs already.
     fn on_auth<'py>(&self, hook: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = hook.py();
         if self.running(py)? {
             return Err(PyRuntimeError::new_err("install hooks before the broker is started"));
         }
-        self.hook.set(hook.clone().unbind());
+        self.hook.set(&hook)?;
         Ok(hook)
     }
 
@@ -494,9 +499,9 @@ impl ClientInfo {
         self.0.inflight
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let state = if self.0.is_connected { "connected" } else { "away" };
-        format!("ClientInfo({:?}, {state}, MQTT {})", self.client_id(), self.version())
+        Ok(format!("ClientInfo({}, {state}, MQTT {})", self.client_id().into_pyobject(py)?.repr()?, self.version()))
     }
 }
 

@@ -89,7 +89,7 @@ async def test_clients_are_listed_and_kicked(broker, client, within):
     assert (info.client_id, info.connected, info.version, info.username) == ("client", True, "5.0", None)
     assert info.address.startswith("127.0.0.1:")
     assert (info.subscriptions, info.queued, info.inflight) == (0, 0, 0)
-    assert repr(info) == 'ClientInfo("client", connected, MQTT 5.0)'
+    assert repr(info) == "ClientInfo('client', connected, MQTT 5.0)"
     events = client.events()
     assert broker.kick("client", 0x98)
     gone = await within(anext(events))
@@ -149,6 +149,23 @@ async def test_users_are_checked(within):
                 await within(ferromq.Client(broker.url, **credentials).connect())
             assert refused.value.reason_code == code
             assert not refused.value.retryable
+
+
+async def judge_later(info):
+    return info is not None
+
+
+class JudgeLater:
+    async def __call__(self, info):
+        return info is not None
+
+
+@pytest.mark.parametrize(("hook", "says"), [(judge_later, "async"), (JudgeLater(), "async"), (True, "bool")])
+def test_a_hook_that_could_never_answer_is_refused(hook, says):
+    broker = ferromq.Broker()
+    with pytest.raises(TypeError, match=says):
+        broker.on_auth(hook)
+    assert broker.on_auth(len) is len
 
 
 async def test_a_hook_decides_who_may_connect(within):
