@@ -15,11 +15,11 @@ use pyo3::{
 
 use super::{
     broker_auth::{Gate, Hook},
-    broker_config::{BrokerArguments, BrokerSettings},
+    broker_config::{BrokerArguments, BrokerSettings, seed_argument},
     core::Core,
     errors::{self, Kind},
     operation::Operation,
-    options::{duration, qos},
+    options::{duration, int, optional_int, qos},
     payload::Data,
     properties::Keywords,
     runtime::{Local, Process, register_hooks},
@@ -132,8 +132,8 @@ impl Broker {
         config: Option<Bound<'_, PyAny>>,
         users: Option<Bound<'_, PyDict>>,
         allow_anonymous: Option<bool>,
-        shards: Option<usize>,
-        seed: Option<u64>,
+        #[pyo3(from_py_with = optional_int)] shards: Option<i64>,
+        #[pyo3(from_py_with = seed_argument)] seed: Option<u64>,
         drain_timeout: f64,
         limits: Option<Bound<'_, PyDict>>,
         capabilities: Option<Bound<'_, PyDict>>,
@@ -261,7 +261,7 @@ impl Broker {
         py: Python<'_>,
         topic: &str,
         payload: Option<Bound<'_, PyAny>>,
-        qos: u8,
+        #[pyo3(from_py_with = int)] qos: i64,
         retain: bool,
         encode: Option<&str>,
         message_expiry: Option<f64>,
@@ -269,7 +269,7 @@ impl Broker {
         response_topic: Option<&str>,
         correlation_data: Option<Bound<'_, PyAny>>,
         user_properties: Option<Bound<'_, PyAny>>,
-        payload_format: Option<u8>,
+        #[pyo3(from_py_with = optional_int)] payload_format: Option<i64>,
     ) -> PyResult<()> {
         let keywords = Keywords {
             message_expiry,
@@ -301,9 +301,10 @@ impl Broker {
 
     /// End the connection of a client; whether there was one.
     #[pyo3(signature = (client_id, reason_code = 0x98))]
-    fn kick(&self, py: Python<'_>, client_id: &str, reason_code: u8) -> PyResult<bool> {
-        let reason = ReasonCode::from_u8(reason_code).filter(|reason| reason.is_error());
-        let reason = reason.ok_or_else(|| errors::invalid(py, "reason_code is an MQTT reason code from 0x80"))?;
+    fn kick(&self, py: Python<'_>, client_id: &str, #[pyo3(from_py_with = int)] reason_code: i64) -> PyResult<bool> {
+        let reason = u8::try_from(reason_code).ok().and_then(ReasonCode::from_u8).filter(|reason| reason.is_error());
+        let wrong = || errors::invalid(py, &format!("reason_code is an MQTT reason code from 0x80, not {reason_code}"));
+        let reason = reason.ok_or_else(wrong)?;
         let handle = self.handle(py)?;
         Ok(py.detach(|| handle.kick(client_id, reason)))
     }
@@ -342,7 +343,7 @@ impl Broker {
         &self,
         py: Python<'_>,
         filters: Bound<'_, PyTuple>,
-        maxsize: usize,
+        #[pyo3(from_py_with = int)] maxsize: i64,
         overflow: &str,
     ) -> PyResult<Subscription> {
         self.handle(py)?;
@@ -353,7 +354,7 @@ impl Broker {
             overflow,
             retain_handling: "none",
             retain_as_published: true,
-            ..SubscribeArguments::requests(&filters, 0, maxsize, usize::MAX)
+            ..SubscribeArguments::requests(&filters, 0, maxsize, i64::MAX)
         };
         Subscription::new(py, Subscribed::new(py, &core, &arguments, Items::Messages)?)
     }

@@ -10,7 +10,7 @@ use pyo3::{
     types::{PyBytes, PyDict, PyString},
 };
 
-use super::{buffer, operation::Operation, properties::Properties, runtime::Local, topics::Pattern};
+use super::{buffer, operation::Operation, options::int, properties::Properties, runtime::Local, topics::Pattern};
 use crate::{
     client::{self, Client},
     codec::ReasonCode,
@@ -135,13 +135,14 @@ impl Message {
     ///     RuntimeError: The subscription acknowledges by itself.
     ///     InvalidArgument: No such reason code.
     #[pyo3(signature = (reason_code = 0))]
-    fn ack<'py>(&self, py: Python<'py>, reason_code: u8) -> PyResult<Bound<'py, PyAny>> {
+    fn ack<'py>(&self, py: Python<'py>, #[pyo3(from_py_with = int)] reason_code: i64) -> PyResult<Bound<'py, PyAny>> {
         let Some(client) = self.context.as_ref().and_then(|context| context.acknowledges.as_ref()) else {
             let message = "messages are acknowledged by hand only if subscribed with ack=\"manual\"";
             return Err(PyRuntimeError::new_err(message));
         };
-        let reason = ReasonCode::from_u8(reason_code)
-            .ok_or_else(|| super::errors::invalid(py, &format!("{reason_code} is no MQTT reason code")))?;
+        let reason = u8::try_from(reason_code).ok().and_then(ReasonCode::from_u8).ok_or_else(|| {
+            super::errors::invalid(py, &format!("reason_code is an MQTT reason code, not {reason_code}"))
+        })?;
         client.try_get(py)?.acknowledge(self.message.ack_handle(), reason);
         Operation::finished(py.None().into_bound(py), 1)
     }

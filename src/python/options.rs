@@ -2,11 +2,12 @@
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
+    ops::RangeInclusive,
     time::Duration,
 };
 
 use bytes::Bytes;
-use pyo3::{Borrowed, prelude::*};
+use pyo3::{Borrowed, exceptions::PyOverflowError, prelude::*};
 
 use super::{
     errors, payload,
@@ -45,7 +46,7 @@ impl Will {
         py: Python<'_>,
         topic: &str,
         payload: Option<Bound<'_, PyAny>>,
-        qos: u8,
+        #[pyo3(from_py_with = int)] qos: i64,
         retain: bool,
         delay: f64,
         encode: Option<&str>,
@@ -54,7 +55,7 @@ impl Will {
         response_topic: Option<&str>,
         correlation_data: Option<Bound<'_, PyAny>>,
         user_properties: Option<Bound<'_, PyAny>>,
-        payload_format: Option<u8>,
+        #[pyo3(from_py_with = optional_int)] payload_format: Option<i64>,
     ) -> PyResult<Self> {
         validate_topic(py, topic)?;
         let keywords = Keywords {
@@ -109,9 +110,10 @@ impl Will {
         self.0.properties.will_delay_interval().unwrap_or(0)
     }
 
-    fn __repr__(&self) -> String {
-        let Self(will) = self;
-        format!("Will({:?}, {} bytes, qos={}, retain={})", self.topic(), will.payload.len(), self.qos(), will.retain)
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let (topic, size) = (self.topic().into_pyobject(py)?.repr()?, self.0.payload.len());
+        let retain = if self.0.retain { "True" } else { "False" };
+        Ok(format!("Will({topic}, {size} bytes, qos={}, retain={retain})", self.qos()))
     }
 }
 
@@ -137,7 +139,7 @@ impl Reconnect {
         min: f64,
         max: f64,
         factor: f64,
-        attempts: Option<u32>,
+        #[pyo3(from_py_with = optional_int)] attempts: Option<i64>,
         stable_after: f64,
         first: bool,
     ) -> PyResult<Self> {
@@ -148,7 +150,7 @@ impl Reconnect {
             min: duration(py, "min", min)?,
             max: duration(py, "max", max)?,
             factor,
-            attempts_max: attempts,
+            attempts_max: attempts.map(|count| number(py, "attempts", count, 0..=i64::from(u32::MAX))).transpose()?,
             stable_after: duration(py, "stable_after", stable_after)?,
             seed: None,
             retry_first: first,
@@ -244,15 +246,15 @@ pub(crate) struct ClientArguments<'a, 'py> {
     pub(crate) version: Version,
     pub(crate) username: Option<&'a str>,
     pub(crate) password: Option<&'a Bound<'py, PyAny>>,
-    pub(crate) keep_alive: u16,
+    pub(crate) keep_alive: i64,
     pub(crate) session: Option<&'a Bound<'py, Session>>,
     pub(crate) will: Option<&'a Bound<'py, Will>>,
     pub(crate) reconnect: Option<client::Reconnect>,
     pub(crate) timeout: f64,
-    pub(crate) receive_maximum: u16,
-    pub(crate) max_packet_size: Option<u32>,
-    pub(crate) max_queued: usize,
-    pub(crate) max_queued_bytes: usize,
+    pub(crate) receive_maximum: i64,
+    pub(crate) max_packet_size: Option<i64>,
+    pub(crate) max_queued: i64,
+    pub(crate) max_queued_bytes: i64,
     pub(crate) queue_qos0: bool,
     pub(crate) user_properties: Option<&'a Bound<'py, PyAny>>,
 }
@@ -260,9 +262,6 @@ pub(crate) struct ClientArguments<'a, 'py> {
 impl ClientArguments<'_, '_> {
     /// As the Rust client wants them, without servers and completions.
     pub(crate) fn to_options(&self, py: Python<'_>) -> PyResult<client::ClientOptions> {
-        if self.receive_maximum == 0 {
-            return Err(errors::invalid(py, "receive_maximum is at least 1"));
-        }
         self.check_version(py)?;
         let timeout = duration(py, "timeout", self.timeout)?;
         let mut options = client::ClientOptions {
@@ -280,10 +279,10 @@ impl ClientArguments<'_, '_> {
             .map(|password| payload::Data::extract(password, None))
             .transpose()?
             .map(|data| data.to_bytes());
-        session.keep_alive = self.keep_alive;
+        session.keep_alive = number(py, "keep_alive", self.keep_alive, 0..=65_535)?;
         session.connack_timeout = timeout;
         session.ping_timeout = session.ping_timeout.min(timeout);
-        session.receive_maximum = self.receive_maximum;
+        session.receive_maximum = number(py, "receive_maximum", self.receive_maximum, 1..=65_535)?;
         session.will = self.will.map(|will| will.get().0.clone());
         if let Some(kept) = self.session.map(Bound::get) {
             // Before MQTT 5 one flag says both what is forgotten and how long the session lives.
@@ -291,10 +290,13 @@ impl ClientArguments<'_, '_> {
             session.session_expiry = kept.expiry;
         }
         if let Some(bytes) = self.max_packet_size {
-            session.limits.packet_bytes_max = bytes;
+            session.limits.packet_bytes_max = number(py, "max_packet_size", bytes, 1..=PACKET_BYTES_MAX)?;
         }
-        session.queue =
-            QueueLimits { messages_max: self.max_queued, bytes_max: self.max_queued_bytes, drop_oldest: false };
+        session.queue = QueueLimits {
+            messages_max: number(py, "max_queued", self.max_queued, 0..=i64::MAX)?,
+            bytes_max: number(py, "max_queued_bytes", self.max_queued_bytes, 0..=i64::MAX)?,
+            drop_oldest: false,
+        };
         session.queue_qos0 = self.queue_qos0;
         if let Some(pairs) = self.user_properties {
             session.user_properties = user_properties(pairs)?;
@@ -395,8 +397,39 @@ impl<'py> FromPyObject<'_, 'py> for ReconnectArgument {
 }
 
 /// A quality of service.
-pub(crate) fn qos(py: Python<'_>, qos: u8) -> PyResult<QoS> {
-    QoS::from_bits(qos).ok_or_else(|| errors::invalid(py, &format!("qos is 0, 1 or 2, not {qos}")))
+pub(crate) fn qos(py: Python<'_>, qos: i64) -> PyResult<QoS> {
+    let known = u8::try_from(qos).ok().and_then(QoS::from_bits);
+    known.ok_or_else(|| errors::invalid(py, &format!("qos is 0, 1 or 2, not {qos}")))
+}
+
+/// A whole number as an argument. Whatever does not fit is far out of any range, which [`number`] tells with a name.
+pub(crate) fn int(value: &Bound<'_, PyAny>) -> PyResult<i64> {
+    match value.extract::<i64>() {
+        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {
+            Ok(if value.lt(0)? { i64::MIN } else { i64::MAX })
+        }
+        result => result,
+    }
+}
+
+/// The same for an argument that may be `None`.
+pub(crate) fn optional_int(value: &Bound<'_, PyAny>) -> PyResult<Option<i64>> {
+    if value.is_none() { Ok(None) } else { int(value).map(Some) }
+}
+
+/// The argument `name`, if it is in `range`.
+pub(crate) fn number<T: TryFrom<i64>>(
+    py: Python<'_>,
+    name: &str,
+    value: i64,
+    range: RangeInclusive<i64>,
+) -> PyResult<T> {
+    let number = Some(value).filter(|value| range.contains(value)).and_then(|value| T::try_from(value).ok());
+    number.ok_or_else(|| {
+        let (least, most) = range.into_inner();
+        let wanted = if most == i64::MAX { format!("at least {least}") } else { format!("{least} to {most}") };
+        errors::invalid(py, &format!("{name} is {wanted}, not {value}"))
+    })
 }
 
 /// A number of seconds.
@@ -408,3 +441,6 @@ pub(crate) fn duration(py: Python<'_>, name: &str, seconds: f64) -> PyResult<Dur
     }
     Ok(Duration::from_secs_f64(seconds.min(SECONDS_MAX)))
 }
+
+/// Largest packet that the format can hold.
+const PACKET_BYTES_MAX: i64 = 268_435_460;

@@ -74,7 +74,7 @@ impl<'a> Publication<'a> {
         py: Python<'_>,
         topic: &'a str,
         payload: Option<&Bound<'_, PyAny>>,
-        qos: u8,
+        qos: i64,
         retain: bool,
         encode: Option<&str>,
         keywords: &Keywords<'_, '_>,

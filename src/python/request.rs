@@ -75,7 +75,7 @@ impl Incoming {
         };
         let correlation = properties.correlation_data().cloned().map(Property::CorrelationData);
         let keywords = Keywords::default();
-        let qos = request.qos() as u8;
+        let qos = i64::from(request.qos() as u8);
         let mut response = Publication::extract(py, topic, payload.as_ref(), qos, false, encode, &keywords)?;
         response.properties = correlation.into_iter().collect();
         if self.is_answered.swap(true, Ordering::AcqRel) {

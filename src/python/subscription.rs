@@ -21,7 +21,7 @@ use super::{
     errors,
     message::{Context, Message},
     operation::Operation,
-    options::{duration, qos},
+    options::{duration, int, number, qos},
     properties::user_properties,
     request::{is_request, request_object},
     runtime::Local,
@@ -36,9 +36,9 @@ use crate::{
 /// What `subscribe` was called with.
 pub(crate) struct SubscribeArguments<'a, 'py> {
     pub(crate) filters: &'a Bound<'py, PyTuple>,
-    pub(crate) qos: u8,
-    pub(crate) maxsize: usize,
-    pub(crate) max_bytes: usize,
+    pub(crate) qos: i64,
+    pub(crate) maxsize: i64,
+    pub(crate) max_bytes: i64,
     pub(crate) overflow: &'a str,
     pub(crate) ack: &'a str,
     pub(crate) no_local: bool,
@@ -208,7 +208,7 @@ impl Subscribed {
 
 impl<'a, 'py> SubscribeArguments<'a, 'py> {
     /// For requests to be answered: nothing is lost, and nobody answers what was retained.
-    pub(crate) fn requests(filters: &'a Bound<'py, PyTuple>, qos: u8, maxsize: usize, max_bytes: usize) -> Self {
+    pub(crate) fn requests(filters: &'a Bound<'py, PyTuple>, qos: i64, maxsize: i64, max_bytes: i64) -> Self {
         Self {
             filters,
             qos,
@@ -244,10 +244,9 @@ impl<'a, 'py> SubscribeArguments<'a, 'py> {
                 return Err(errors::invalid(py, &message));
             }
         };
-        if self.maxsize == 0 {
-            return Err(errors::invalid(py, "maxsize is at least 1"));
-        }
-        Ok(MailboxOptions { messages_max: self.maxsize, bytes_max: self.max_bytes, overflow, ack })
+        let messages_max = number(py, "maxsize", self.maxsize, 1..=i64::MAX)?;
+        let bytes_max = number(py, "max_bytes", self.max_bytes, 0..=i64::MAX)?;
+        Ok(MailboxOptions { messages_max, bytes_max, overflow, ack })
     }
 
     fn request(&self, py: Python<'_>, patterns: &[Pattern]) -> PyResult<SubscribeRequest> {
@@ -453,10 +452,8 @@ impl Subscription {
 
     /// Lists of up to `max` messages, given out when full, or `within` so many seconds of the first.
     #[pyo3(signature = (max = 1000, within = 0.1))]
-    fn batches(&self, py: Python<'_>, max: usize, within: f64) -> PyResult<Py<PyAny>> {
-        if max == 0 {
-            return Err(errors::invalid(py, "max is at least 1"));
-        }
+    fn batches(&self, py: Python<'_>, #[pyo3(from_py_with = int)] max: i64, within: f64) -> PyResult<Py<PyAny>> {
+        let max = number(py, "max", max, 1..=i64::MAX)?;
         let within = duration(py, "within", within)?;
         self.subscribed.start(py)?;
         self.subscribed.reader.batches(py, max, within)

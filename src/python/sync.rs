@@ -16,7 +16,9 @@ use super::{
     core::Core,
     errors, events,
     message::Message,
-    options::{ClientArguments, ReconnectArgument, Session, VersionArgument, Will, duration, qos},
+    options::{
+        ClientArguments, ReconnectArgument, Session, VersionArgument, Will, duration, int, number, optional_int, qos,
+    },
     properties::Keywords,
     publish::{Publication, Publications},
     stream::Reader,
@@ -62,15 +64,15 @@ impl SyncClient {
         version: VersionArgument,
         username: Option<&str>,
         password: Option<Bound<'_, PyAny>>,
-        keep_alive: u16,
+        #[pyo3(from_py_with = int)] keep_alive: i64,
         session: Option<Bound<'_, Session>>,
         will: Option<Bound<'_, Will>>,
         reconnect: ReconnectArgument,
         timeout: f64,
-        receive_maximum: u16,
-        max_packet_size: Option<u32>,
-        max_queued: usize,
-        max_queued_bytes: usize,
+        #[pyo3(from_py_with = int)] receive_maximum: i64,
+        #[pyo3(from_py_with = optional_int)] max_packet_size: Option<i64>,
+        #[pyo3(from_py_with = int)] max_queued: i64,
+        #[pyo3(from_py_with = int)] max_queued_bytes: i64,
         queue_qos0: bool,
         user_properties: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
@@ -137,7 +139,7 @@ impl SyncClient {
         py: Python<'_>,
         topic: &str,
         payload: Option<Bound<'_, PyAny>>,
-        qos: u8,
+        #[pyo3(from_py_with = int)] qos: i64,
         retain: bool,
         encode: Option<&str>,
         timeout: Option<f64>,
@@ -146,7 +148,7 @@ impl SyncClient {
         response_topic: Option<&str>,
         correlation_data: Option<Bound<'_, PyAny>>,
         user_properties: Option<Bound<'_, PyAny>>,
-        payload_format: Option<u8>,
+        #[pyo3(from_py_with = optional_int)] payload_format: Option<i64>,
     ) -> PyResult<Py<PyAny>> {
         let keywords = Keywords {
             message_expiry,
@@ -170,7 +172,7 @@ impl SyncClient {
         py: Python<'_>,
         topic: &str,
         payload: Option<Bound<'_, PyAny>>,
-        qos: u8,
+        #[pyo3(from_py_with = int)] qos: i64,
         retain: bool,
         encode: Option<&str>,
         message_expiry: Option<f64>,
@@ -178,7 +180,7 @@ impl SyncClient {
         response_topic: Option<&str>,
         correlation_data: Option<Bound<'_, PyAny>>,
         user_properties: Option<Bound<'_, PyAny>>,
-        payload_format: Option<u8>,
+        #[pyo3(from_py_with = optional_int)] payload_format: Option<i64>,
     ) -> PyResult<()> {
         let keywords = Keywords {
             message_expiry,
@@ -199,7 +201,7 @@ impl SyncClient {
         py: Python<'_>,
         messages: Bound<'_, PyAny>,
         topic: Option<&str>,
-        qos: u8,
+        #[pyo3(from_py_with = int)] qos: i64,
         retain: bool,
         encode: Option<&str>,
         timeout: Option<f64>,
@@ -216,9 +218,9 @@ impl SyncClient {
         &self,
         py: Python<'_>,
         filters: Bound<'_, PyTuple>,
-        qos: u8,
-        maxsize: usize,
-        max_bytes: usize,
+        #[pyo3(from_py_with = int)] qos: i64,
+        #[pyo3(from_py_with = int)] maxsize: i64,
+        #[pyo3(from_py_with = int)] max_bytes: i64,
         overflow: &str,
         ack: &str,
         no_local: bool,
@@ -255,13 +257,13 @@ impl SyncClient {
         py: Python<'_>,
         topic: &str,
         payload: Option<Bound<'_, PyAny>>,
-        qos: u8,
+        #[pyo3(from_py_with = int)] qos: i64,
         encode: Option<&str>,
         timeout: f64,
         content_type: Option<&str>,
         message_expiry: Option<f64>,
         user_properties: Option<Bound<'_, PyAny>>,
-        payload_format: Option<u8>,
+        #[pyo3(from_py_with = optional_int)] payload_format: Option<i64>,
     ) -> PyResult<Message> {
         let keywords = Keywords {
             message_expiry,
@@ -283,9 +285,9 @@ impl SyncClient {
         &self,
         py: Python<'_>,
         filters: Bound<'_, PyTuple>,
-        qos: u8,
-        maxsize: usize,
-        max_bytes: usize,
+        #[pyo3(from_py_with = int)] qos: i64,
+        #[pyo3(from_py_with = int)] maxsize: i64,
+        #[pyo3(from_py_with = int)] max_bytes: i64,
     ) -> PyResult<SyncSubscription> {
         let arguments = SubscribeArguments::requests(&filters, qos, maxsize, max_bytes);
         let items = Items::Requests { core: Arc::clone(&self.core), is_blocking: true };
@@ -385,13 +387,20 @@ impl SyncSubscription {
 
     /// Iterate over the next `count` messages, or over what comes in `seconds`.
     #[pyo3(signature = (count, seconds = None))]
-    fn take(&self, py: Python<'_>, count: usize, seconds: Option<f64>) -> PyResult<Take> {
+    fn take(&self, py: Python<'_>, #[pyo3(from_py_with = int)] count: i64, seconds: Option<f64>) -> PyResult<Take> {
+        let count = number(py, "count", count, 0..=i64::MAX)?;
         Take::new(py, self.subscribed.reader(), count, seconds)
     }
 
     /// Up to `max` messages; what came `within` so many seconds, perhaps nothing.
     #[pyo3(signature = (max = 1000, within = 0.1))]
-    fn batch<'py>(&self, py: Python<'py>, max: usize, within: f64) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    fn batch<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = int)] max: i64,
+        within: f64,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let max: usize = number(py, "max", max, 1..=i64::MAX)?;
         let deadline = Instant::now() + duration(py, "within", within)?;
         let mut batch = Vec::new();
         while batch.len() < max {

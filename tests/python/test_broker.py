@@ -175,6 +175,7 @@ async def test_a_hook_decides_who_may_connect(within):
     @broker.on_auth
     def judge(info: ferromq.ConnectInfo):
         seen.append((info.client_id, info.username, info.password, info.version))
+        assert repr(info).startswith("ConnectInfo(" + repr(info.client_id) + f", username={info.username!r}, address=")
         assert "hidden" not in repr(info)
         return {"good": True, "bad": False, "banned": 0x8A}[info.username]
 

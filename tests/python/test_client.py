@@ -187,6 +187,7 @@ async def test_retained_messages_come_with_the_subscription(client, other, broke
 async def test_the_will_is_published_for_a_client_that_vanishes(broker, client, within):
     will = ferromq.Will("state/a", b"gone", qos=1, retain=True, user_properties={"k": "v"})
     assert (will.topic, will.payload, will.qos, will.retain, will.delay) == ("state/a", b"gone", 1, True, 0)
+    assert repr(will) == "Will('state/a', 4 bytes, qos=1, retain=True)"
     async with client.subscribe("state/a", qos=1) as messages:
         doomed = ferromq.Client(broker.url, client_id="doomed", will=will, reconnect=False)
         await doomed.connect()

@@ -158,13 +158,74 @@ async def test_a_server_that_falls_silent_is_noticed_within_the_timeout(within):
     await server.wait_closed()
 
 
-async def test_values_out_of_range_are_refused(client):
-    with pytest.raises(ferromq.InvalidArgument, match="qos"):
-        await client.publish("x", qos=3)
-    with pytest.raises(ferromq.InvalidArgument, match="message_expiry"):
-        await client.publish("x", message_expiry=-1)
-    with pytest.raises(ferromq.InvalidArgument, match="payload_format"):
-        await client.publish("x", payload_format=2)
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: ferromq.Client(keep_alive=70_000), "keep_alive is 0 to 65535, not 70000"),
+        (lambda: ferromq.Client(keep_alive=-(10**30)), "keep_alive is 0 to 65535"),
+        (lambda: ferromq.SyncClient(receive_maximum=0), "receive_maximum is 1 to 65535, not 0"),
+        (lambda: ferromq.Client(max_packet_size=0), "max_packet_size is 1 to 268435460, not 0"),
+        (lambda: ferromq.Client(max_queued=-1), "max_queued is at least 0, not -1"),
+        (lambda: ferromq.Client(max_queued_bytes=-1), "max_queued_bytes is at least 0, not -1"),
+        (lambda: ferromq.Reconnect(attempts=-1), "attempts is 0 to 4294967295, not -1"),
+        (lambda: ferromq.Will("x", qos=256), "qos is 0, 1 or 2, not 256"),
+        (lambda: ferromq.Will("x", payload_format=300), "payload_format is 0 to 1, not 300"),
+        (lambda: ferromq.Broker(shards=-1), "shards is 0 to 1024, not -1"),
+        (lambda: ferromq.Broker(seed=-1), "seed is 0 to 18446744073709551615, not -1"),
+        (lambda: ferromq.Broker(limits={"foo": 1}), "the keyword arguments: unknown key"),
+        (lambda: ferromq.Broker(config={"limits": {"foo": 1}}), "config: unknown key"),
+    ],
+)
+def test_a_number_out_of_range_is_named(call, says):
+    with pytest.raises(ferromq.InvalidArgument, match=f"^{says}"):
+        call()
+
+
+async def test_values_out_of_range_are_refused(client, broker):
+    for call, says in (
+        (lambda: client.publish("x", qos=3), "qos is 0, 1 or 2, not 3"),
+        (lambda: client.publish("x", qos=-1), "qos is 0, 1 or 2, not -1"),
+        (lambda: client.publish("x", message_expiry=-1), "message_expiry is a number of seconds"),
+        (lambda: client.publish("x", payload_format=2), "payload_format is 0 to 1, not 2"),
+        (lambda: client.publish("x", float("nan"), encode="json"), "not JSON: "),
+        (lambda: client.subscribe("x", maxsize=-1), "maxsize is at least 1, not -1"),
+        (lambda: client.subscribe("x").batches(max=-1), "max is at least 1, not -1"),
+        (lambda: broker.kick("client", 300), "reason_code is an MQTT reason code from 0x80, not 300"),
+    ):
+        with pytest.raises(ferromq.InvalidArgument, match=f"^{says}"):
+            await call()
+    async with client.subscribe("x", ack="manual", qos=1) as messages:
+        await client.publish("x", qos=1)
+        message = await anext(messages)
+        with pytest.raises(ferromq.InvalidArgument, match=r"reason_code is .* not 256"):
+            message.ack(256)
+
+
+@pytest.mark.parametrize("pairs", [[("a",)], [("a", 1)], {"a": 1}, 5])
+async def test_user_properties_that_are_no_pairs_are_named(client, pairs):
+    with pytest.raises(TypeError, match="user_properties"):
+        client.publish("x", user_properties=pairs)
+    with pytest.raises(TypeError, match="user_properties"):
+        ferromq.Client(user_properties=pairs)
+
+
+async def test_a_word_of_another_kind_is_named_in_a_note(client):
+    for argument in ("retain_handling", "overflow", "ack"):
+        with pytest.raises(TypeError) as wrong:
+            client.subscribe("x", **{argument: 1})
+        assert argument in wrong.value.__notes__[0]
+
+
+async def test_a_long_topic_is_not_told_in_full(client):
+    for call in (ferromq.validate_topic, client.publish, client.subscribe, ferromq.Will):
+        with pytest.raises(ferromq.InvalidTopic) as invalid:
+            await call("ü" * 70_000)
+        assert 100 < len(str(invalid.value)) < 1100
+
+
+async def test_times_are_told_in_seconds(client):
+    with pytest.raises(ferromq.Timeout, match=r"took longer than 0\.25 s$"):
+        await client.request("nobody", timeout=0.25)
 
 
 async def test_unfinished_publications_fail_when_the_client_ends(broker):
