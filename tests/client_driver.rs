@@ -12,11 +12,11 @@ use std::{
 };
 
 use client_peer::{Peer, connected, options, wire, wire_of};
-use client_support::outgoing;
+use client_support::{outgoing, subscribe_to};
 use ferromq::{
     client::{
         Client, ClientEvent, ClientOptions, Completion, CompletionSink, ConnectionState, DisconnectOptions, Error,
-        PublishRequest, Published, Reconnect, RequestError, ServerUrl,
+        MailboxOptions, PublishRequest, Published, Reconnect, RequestError, ServerUrl,
     },
     codec::{Ack, Disconnect, Packet, Properties, Property, QoS, ReasonCode, Version},
 };
@@ -115,7 +115,7 @@ async fn attempts_run_out_if_they_are_bounded() {
     listener.refuse(usize::MAX);
     let ticket = client.try_publish(&outgoing("a", b"x", QoS::AtLeastOnce)).unwrap().unwrap();
     drop(peer);
-    assert!(matches!(ticket.await, Err(Error::Request(RequestError::Closed))));
+    assert!(matches!(ticket.await, Err(Error::Io { .. })), "it failed for the reason the client did");
     assert!(matches!(client.failure(), Some(Error::Io { .. })));
     assert_eq!(listener.attempts(), 4);
     let refused = client.publish(request("a", "y", QoS::AtLeastOnce)).await.unwrap_err();
@@ -166,6 +166,55 @@ async fn a_session_that_was_taken_over_is_left_to_the_other_client() {
         other => panic!("{other:?}"),
     }
     assert!(peer.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_pending_when_the_client_ends_fails_for_the_same_reason() {
+    let (wire, mut listener) = wire();
+    let (client, mut peer) = connected(wire, &mut listener, options()).await;
+    let (mut subscription, _) = tokio::join!(
+        async { client.subscribe(subscribe_to(&["a"]), MailboxOptions::default()).await.unwrap() },
+        peer.grant()
+    );
+    let server = async {
+        for _ in 0..3 {
+            peer.expect().await;
+        }
+        let disconnect = Disconnect { reason: ReasonCode::SessionTakenOver, properties: Properties::new() };
+        peer.send(Packet::Disconnect(disconnect)).await;
+    };
+    let series = [outgoing("b", b"1", QoS::AtLeastOnce)];
+    let ((), one, many, subscribed, next) = tokio::join!(
+        server,
+        client.publish(request("b", "1", QoS::AtLeastOnce)),
+        client.publish_many(series),
+        client.subscribe(subscribe_to(&["c"]), MailboxOptions::default()),
+        subscription.recv(),
+    );
+    assert!(next.is_none());
+    let errors = [one.unwrap_err(), many.unwrap_err(), subscribed.unwrap_err(), subscription.failure().unwrap()];
+    for error in errors {
+        assert_eq!(error.reason_code(), Some(ReasonCode::SessionTakenOver), "{error}");
+    }
+}
+
+/// More than the queue holds: it goes on as the server acknowledges, and leaves the thread to others meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_series_may_be_larger_than_the_queue() {
+    let (wire, mut listener) = wire();
+    let mut options = options();
+    options.session.queue.bytes_max = 4_000;
+    let (client, mut peer) = connected(wire, &mut listener, options).await;
+    let topics: Vec<String> = (0..500).map(|n| format!("series/with/a/long/topic/{n}")).collect();
+    let server = async {
+        for _ in 0..topics.len() {
+            let publish = peer.expect_publish().await;
+            peer.puback(publish.packet_id, ReasonCode::Success).await;
+        }
+    };
+    let series = topics.iter().map(|topic| outgoing(topic, b"x", QoS::AtLeastOnce));
+    let (count, ()) = tokio::join!(client.publish_many(series), server);
+    assert_eq!(count.unwrap(), topics.len());
 }
 
 #[tokio::test(start_paused = true)]
@@ -345,7 +394,7 @@ async fn disconnecting_does_not_wait_longer_than_it_may() {
     let timeout = Duration::from_secs(3);
     let reason = ReasonCode::DisconnectWithWill;
     client.disconnect(DisconnectOptions { reason, timeout, ..DisconnectOptions::default() }).await.unwrap();
-    assert!(matches!(ticket.await, Err(Error::Request(RequestError::Closed))));
+    assert!(matches!(ticket.await, Err(Error::Closed)));
     peer.expect_publish().await;
     assert!(matches!(peer.expect().await, Packet::Disconnect(packet) if packet.reason == reason));
 }

@@ -23,7 +23,10 @@ use ferromq::{
         AckPolicy, Client, ClientOptions, Error, MailboxOptions, Message, Overflow, PublishRequest, RequestError,
         Subscription,
     },
-    codec::{ConnAck, Packet, Properties, Property, QoS, ReasonCode, Text, Version},
+    codec::{
+        ConnAck, Packet, Properties, Property, QoS, ReasonCode, RetainHandling, SubscriptionOptions, Text, Version,
+    },
+    session::client::SubscribeRequest,
 };
 use tokio::{io::DuplexStream, task::yield_now};
 
@@ -567,4 +570,51 @@ async fn what_was_acknowledged_survives_the_connection_in_a_full_mailbox() {
     client.disconnect(ferromq::client::DisconnectOptions::default()).await.unwrap();
     assert_eq!(take(&mut a, 9).await, (11..=19).collect::<Vec<_>>());
     assert!(a.recv().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_awaits_an_acknowledgement_does_not_wait_for_itself() {
+    let (wire, mut listener) = wire();
+    let (client, mut peer) = connected(wire, &mut listener, options()).await;
+    let mut a = subscribed(&client, &mut peer, &["a"], mailbox(2, Overflow::Block)).await;
+    peer.send_all(numbered("a", 0..300)).await;
+    let server = async {
+        for n in 0..300 {
+            // The answer stands behind still more messages.
+            let publish = peer.expect_publish().await;
+            peer.send_all(numbered("a", [300 + n])).await;
+            peer.puback(publish.packet_id, ReasonCode::Success).await;
+        }
+    };
+    let consumer = async {
+        for n in 0..300 {
+            assert_eq!(take(&mut a, 1).await, [n]);
+            client.publish(PublishRequest::new("out", "x").qos(Q1)).await.unwrap();
+        }
+        assert_eq!(take(&mut a, 300).await, (300..600).collect::<Vec<_>>());
+    };
+    tokio::join!(server, consumer);
+}
+
+/// The server knows one subscription to a filter: it has to serve both.
+#[tokio::test(start_paused = true)]
+async fn a_second_subscription_to_a_filter_takes_nothing_from_the_first() {
+    let (wire, mut listener) = wire();
+    let (client, mut peer) = connected(wire, &mut listener, options()).await;
+    let asking = |qos, retain_handling| {
+        let options = SubscriptionOptions { retain_handling, ..SubscriptionOptions::new(qos) };
+        SubscribeRequest::new(filter("a"), options)
+    };
+    let first = asking(QoS::ExactlyOnce, RetainHandling::Send);
+    let second = asking(Q0, RetainHandling::DoNotSend);
+    let (first, _) = tokio::join!(client.subscribe(first, MailboxOptions::default()), peer.grant());
+    let (second, asked) = tokio::join!(client.subscribe(second, MailboxOptions::default()), peer.grant());
+    let asked = asked.subscriptions[0].options;
+    assert_eq!((asked.qos, asked.retain_handling), (QoS::ExactlyOnce, RetainHandling::DoNotSend));
+    drop(peer);
+    let mut peer = listener.accept().await;
+    peer.accept(false, []).await;
+    let restored = peer.grant().await.subscriptions[0].options;
+    assert_eq!((restored.qos, restored.retain_handling), (QoS::ExactlyOnce, RetainHandling::Send));
+    drop((first, second));
 }

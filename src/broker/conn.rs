@@ -67,6 +67,8 @@ pub(crate) struct Conn {
     pub(crate) is_publisher: bool,
     /// Reading was refused and must be resumed.
     pub(crate) is_paused: bool,
+    /// The same, until its own outbox is smaller.
+    pub(crate) is_choked: bool,
 }
 
 /// How far a connection has come.
@@ -106,6 +108,7 @@ impl Conn {
             is_dirty: false,
             is_publisher: false,
             is_paused: false,
+            is_choked: false,
         }
     }
 

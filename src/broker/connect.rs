@@ -8,6 +8,7 @@ use std::{
 use super::{
     conn::Phase,
     hooks::{self, Event},
+    publish::is_reserved,
     reasons::EndReason,
     session::ClientSession,
     shard::{Output, Shard},
@@ -63,7 +64,7 @@ impl Shard {
             return;
         };
         debug_assert_eq!(expected, ticket, "a connection waits for one verdict");
-        let held = std::mem::take(&mut conn.partial);
+        let held = self.wire.take_partial(id);
         self.act_on_verdict(now, id, connect, verdict);
         if !held.is_empty() {
             self.receive(now, id, &held);
@@ -139,6 +140,9 @@ impl Shard {
             return Err((ReasonCode::ClientIdentifierNotValid, "an empty client identifier needs a clean session"));
         }
         let Some(will) = &connect.will else { return Ok(()) };
+        if is_reserved(will.topic.as_str()) {
+            return Err((ReasonCode::NotAuthorized, "only the server publishes below $SYS"));
+        }
         if will.qos > settings.capabilities.maximum_qos {
             return Err((ReasonCode::QoSNotSupported, "the will's QoS exceeds the maximum QoS"));
         }
@@ -256,11 +260,19 @@ impl Shard {
 
     /// The client is let in: takeover, session, CONNACK, and what waits for it.
     fn accept(&mut self, now: Instant, id: ConnId, connect: Box<Connect>) {
+        let capabilities = &self.shared.settings.capabilities;
+        let granted = grant_keep_alive(connect.keep_alive, capabilities.keep_alive_max);
+        let expiry_interval = requested_expiry(&connect).min(capabilities.session_expiry_max);
+        let mut connack = Packet::ConnAck(Box::new(self.connack(&connect, granted, expiry_interval)));
+        if !self.wire.can_send(id, &connack) {
+            // [MQTT-3.1.2-24] it must not be sent, and nothing may come before it [MQTT-3.2.0-1].
+            let why = "the maximum packet size leaves no room for CONNACK";
+            return self.refuse(now, id, ReasonCode::PacketTooLarge, Some(why));
+        }
         let (key, session_present) = self.take_session(now, &connect);
         let Some(conn) = self.wire.conns.get_mut(id) else { return };
         let Some(session) = self.sessions.get_mut(key) else { return };
         let capabilities = &self.shared.settings.capabilities;
-        let granted = grant_keep_alive(connect.keep_alive, capabilities.keep_alive_max);
         conn.phase = Phase::Connected;
         conn.session = Some(key);
         conn.connect_deadline = None;
@@ -274,7 +286,7 @@ impl Shard {
         session.expires_at = None;
         session.will_at = None;
         session.lost_at = None;
-        session.expiry_interval = requested_expiry(&connect).min(capabilities.session_expiry_max);
+        session.expiry_interval = expiry_interval;
         session.will = connect.will.as_ref().map(|will| Box::new(super::session::Will::from_connect(will)));
         session.will_info = session.will.as_ref().and(conn.info.clone());
         let window = connect.properties.receive_maximum().unwrap_or(u16::MAX);
@@ -282,12 +294,14 @@ impl Shard {
         // A client before MQTT 5 knows of no receive maximum and cannot be held to one.
         let receive_maximum = if connect.version.is_v5() { capabilities.receive_maximum } else { u16::MAX };
         session.state.connected(window, receive_maximum);
-        let expiry_interval = session.expiry_interval;
         self.shared.connected.fetch_add(1, Ordering::Relaxed);
         self.set_members_online(key, true);
         self.record_session(key);
-        let connack = self.connack(&connect, session_present, granted, expiry_interval);
-        self.wire.packet(now, id, Packet::ConnAck(Box::new(connack)));
+        if let Packet::ConnAck(connack) = &mut connack {
+            // 3.1 has no session present flag: the byte is reserved.
+            connack.session_present = session_present && connect.version != Version::V3_1;
+        }
+        self.wire.packet(now, id, connack);
         self.wire.arm(id);
         let connected = self.shared.connected() as u64;
         self.wire.stats.clients_maximum = self.wire.stats.clients_maximum.max(connected);
@@ -328,14 +342,12 @@ impl Shard {
     }
 
     /// CONNACK with what the client cannot know: what was assigned, limited or switched off.
-    fn connack(&self, connect: &Connect, session_present: bool, keep_alive: u16, expiry_interval: u32) -> ConnAck {
+    fn connack(&self, connect: &Connect, keep_alive: u16, expiry_interval: u32) -> ConnAck {
         let mut properties = Properties::new();
         if connect.version.is_v5() {
             self.announce(connect, keep_alive, expiry_interval, &mut properties);
         }
-        // 3.1 has no session present flag: the byte is reserved.
-        let session_present = session_present && connect.version != Version::V3_1;
-        ConnAck { session_present, reason: ReasonCode::Success, properties }
+        ConnAck { session_present: false, reason: ReasonCode::Success, properties }
     }
 
     fn announce(&self, connect: &Connect, keep_alive: u16, expiry_interval: u32, properties: &mut Properties) {

@@ -175,6 +175,10 @@ impl Shard {
             }
             return self.end(now, id, EndReason::Stalled);
         }
+        if conn.is_paused || conn.is_choked {
+            // What it sends is not read, so nobody knows whether it is silent.
+            conn.keep_alive.touch(now);
+        }
         if conn.is_connected() && conn.keep_alive.is_due(now) {
             let code = ReasonCode::KeepAliveTimeout;
             return self.disconnect(now, id, code, EndReason::KeepAliveTimeout, None);

@@ -180,11 +180,12 @@ impl Shard {
                 self.ack_when_committed(now, id, kind, packet_id, ReasonCode::Success);
                 Receipt::Settled
             }
-            Received::InUse if is_v5 || publish.qos != QoS::ExactlyOnce => {
-                let reason = if is_v5 { ReasonCode::PacketIdentifierInUse } else { ReasonCode::Success };
-                self.ack_when_committed(now, id, kind, packet_id, reason);
+            Received::InUse if is_v5 => {
+                self.ack_when_committed(now, id, kind, packet_id, ReasonCode::PacketIdentifierInUse);
                 Receipt::Settled
             }
+            // MQTT 3 cannot say so, and what is acknowledged must be delivered [MQTT-4.3.2-2].
+            Received::InUse if publish.qos != QoS::ExactlyOnce => Receipt::New,
             Received::InUse => {
                 // MQTT 3 cannot say so; the identifier is known, so the message counts as sent again.
                 self.ack_when_committed(now, id, kind, packet_id, ReasonCode::Success);
@@ -201,7 +202,7 @@ impl Shard {
 
     /// Who may publish what.
     fn check_content(&mut self, id: ConnId, topic: &str, publish: &PublishRef<'_>) -> Result<(), Refusal> {
-        if topic.starts_with("$SYS/") || topic == "$SYS" {
+        if is_reserved(topic) {
             let why = "only the server publishes below $SYS";
             return Err(Refusal { reason: ReasonCode::NotAuthorized, drop: DropReason::NotAuthorized, why });
         }
@@ -354,3 +355,8 @@ enum Receipt {
 
 /// Topics whose permission a connection remembers.
 const ALLOWED_TOPICS_MAX: usize = 16;
+
+/// Whether only the server may publish to a topic (section 4.7.2).
+pub(super) fn is_reserved(topic: &str) -> bool {
+    topic.strip_prefix("$SYS").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}

@@ -170,8 +170,9 @@ impl Shard {
     pub fn new(id: ShardId, shared: Arc<Shared>, now: Instant, seed: u64) -> Self {
         let settings = &shared.settings;
         let mut wire = Wire::new(settings.slow_consumer.stall_timeout);
-        if let Some(interval) = settings.sys_interval {
-            wire.timers.arm(now + interval, Timer::Sys);
+        if settings.sys_interval.is_some() {
+            // The first at once, so that nobody finds the topics missing.
+            wire.timers.arm(now, Timer::Sys);
         }
         wire.timers.arm(now + SWEEP_INTERVAL, Timer::Sweep);
         let queue_limits = QueueLimits {
@@ -219,17 +220,18 @@ impl Shard {
     /// Bytes came in. They may be split anywhere; what is no whole packet yet is kept.
     pub fn receive(&mut self, now: Instant, id: ConnId, bytes: &[u8]) {
         self.wire.stats.bytes_received += bytes.len() as u64;
-        let Some(conn) = self.wire.conns.get_mut(id) else { return };
+        let Some(conn) = self.wire.conns.get(id) else { return };
         if conn.partial.is_empty() {
             let used = self.consume(now, id, bytes);
             self.keep_tail(id, bytes.get(used..).unwrap_or_default());
             return;
         }
-        let mut partial = std::mem::take(&mut conn.partial);
+        let mut partial = self.wire.take_partial(id);
         partial.extend_from_slice(bytes);
         let used = self.consume(now, id, &partial);
         if used == 0 {
-            self.put_back(id, partial);
+            self.wire.keep_partial(id, partial);
+            self.check_partial(now, id);
         } else {
             self.keep_tail(id, partial.get(used..).unwrap_or_default());
         }
@@ -242,6 +244,11 @@ impl Shard {
         let wants = match conn.phase {
             Phase::Closing => return false,
             Phase::Authenticating(_, Some(_)) => conn.partial.len() < AUTHENTICATING_BYTES_MAX,
+            _ if conn.outbox.len() > self.shared.settings.slow_consumer.outbox_soft_bytes.saturating_mul(2) => {
+                // A peer that takes no answers gets to ask nothing more; `flushed` lets it go on.
+                conn.is_choked = true;
+                return false;
+            }
             _ if self.journal.as_ref().is_some_and(|journal| journal.is_full(id)) => false,
             _ => !(is_over && conn.is_publisher),
         };
@@ -276,7 +283,13 @@ impl Shard {
     /// `bytes` bytes were written and the outbox advanced by them (0: the transport takes nothing now).
     pub fn flushed(&mut self, now: Instant, id: ConnId, bytes: usize) {
         self.wire.flushed(now, id, bytes);
-        let Some(conn) = self.wire.conns.get(id) else { return };
+        let Some(conn) = self.wire.conns.get_mut(id) else { return };
+        if conn.is_choked && conn.outbox.len() <= self.shared.settings.slow_consumer.outbox_soft_bytes {
+            conn.is_choked = false;
+            // What it sent meanwhile has not been read: its silence was ours.
+            conn.keep_alive.touch(now);
+            self.outputs.push_back(Output::Resume { conns: vec![id] });
+        }
         if bytes > 0
             && conn.outbox.len() <= self.shared.settings.slow_consumer.outbox_soft_bytes / 2
             && let Some(key) = conn.session
@@ -478,9 +491,12 @@ impl Shard {
         self.outputs.push_back(Output::Resume { conns });
     }
 
-    /// Bytes in outboxes and queues, and on their way to the store.
+    /// Bytes in outboxes, queues and incomplete packets, and on their way to the store.
     pub(super) fn held_bytes(&self) -> usize {
-        self.wire.unsent_bytes() + self.queued_bytes + self.journal.as_ref().map_or(0, |journal| journal.bytes())
+        self.wire.unsent_bytes()
+            + self.wire.partial_bytes()
+            + self.queued_bytes
+            + self.journal.as_ref().map_or(0, |journal| journal.bytes())
     }
 
     fn is_over_bounds(&self) -> bool {
@@ -522,6 +538,13 @@ impl Shard {
                     }
                 }
                 Err(error) => {
+                    if matches!(error, DecodeError::PacketTooLarge { .. }) {
+                        match announced_in_start(conn, rest) {
+                            Start::Version(version) => conn.version = version,
+                            Start::Unclear => {}
+                            Start::TooShort => return used,
+                        }
+                    }
                     self.fault(now, id, &error);
                     return bytes.len();
                 }
@@ -558,7 +581,7 @@ impl Shard {
             self.handle_packet(now, id, packet);
             return Ok(());
         }
-        if let Some(announced) = announced_version(frame)
+        if let Some(announced) = announced_version(frame.header, frame.body)
             && let Some(conn) = self.wire.conns.get_mut(id)
             && matches!(conn.phase, Phase::AwaitConnect)
         {
@@ -596,7 +619,9 @@ impl Shard {
             Packet::PubComp(ack) => self.handle_pubcomp(now, id, &ack),
             Packet::Subscribe(subscribe) => self.handle_subscribe(now, id, subscribe),
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, id, &unsubscribe),
-            Packet::PingReq => self.wire.packet(now, id, Packet::PingResp),
+            Packet::PingReq => {
+                self.wire.packet(now, id, Packet::PingResp);
+            }
             Packet::Disconnect(disconnect) => self.handle_disconnect(now, id, &disconnect),
             Packet::Auth(auth) => self.handle_auth(now, id, &auth),
             Packet::Publish(_)
@@ -640,15 +665,17 @@ impl Shard {
             };
             let mut partial = Vec::with_capacity(whole);
             partial.extend_from_slice(tail);
-            conn.partial = partial;
+            self.wire.keep_partial(id, partial);
         }
     }
 
-    fn put_back(&mut self, id: ConnId, partial: Vec<u8>) {
-        if let Some(conn) = self.wire.conns.get_mut(id)
-            && !conn.is_closing()
-        {
-            conn.partial = partial;
+    /// Packets whose end does not come share half of the memory watermark; beyond, those end that make them larger.
+    fn check_partial(&mut self, now: Instant, id: ConnId) {
+        let bytes_max = self.shared.settings.slow_consumer.memory_watermark_bytes / 2;
+        let is_large = self.wire.conns.get(id).is_some_and(|conn| conn.partial.len() > PARTIAL_RESERVE_BYTES_MAX);
+        if is_large && self.wire.partial_bytes() > bytes_max {
+            let what = "packets that are not complete hold too much memory; this one is given up";
+            self.fault(now, id, &DecodeError::Violation { reason: ReasonCode::QuotaExceeded, what });
         }
     }
 
@@ -696,15 +723,38 @@ fn short_ack(frame: Frame<'_>) -> Option<Packet> {
 }
 
 /// The version a CONNECT claims, as far as that can be told: the form in which it is answered.
-fn announced_version(frame: Frame<'_>) -> Option<Version> {
-    if frame.header >> 4 != PacketType::Connect as u8 {
+fn announced_version(header: u8, body: &[u8]) -> Option<Version> {
+    if header >> 4 != PacketType::Connect as u8 {
         return None;
     }
-    let (length, rest) = frame.body.split_first_chunk::<2>()?;
+    let (length, rest) = body.split_first_chunk::<2>()?;
     match rest.get(usize::from(u16::from_be_bytes(*length)))? & !BRIDGE_BIT {
         ..=3 => Some(Version::V3_1),
         4 => Some(Version::V3_1_1),
         _ => Some(Version::V5),
+    }
+}
+
+/// What the first bytes tell of a CONNECT that is too large to be read.
+enum Start {
+    Version(Version),
+    /// It is no CONNECT, or none of ours.
+    Unclear,
+    /// A few more bytes will tell.
+    TooShort,
+}
+
+fn announced_in_start(conn: &Conn, start: &[u8]) -> Start {
+    let Some((header, after)) = start.split_first() else { return Start::Unclear };
+    if !matches!(conn.phase, Phase::AwaitConnect) || header >> 4 != PacketType::Connect as u8 {
+        return Start::Unclear;
+    }
+    let length_len = after.iter().take_while(|byte| **byte & 0x80 != 0).count() + 1;
+    let body = after.get(length_len..).unwrap_or_default();
+    match announced_version(*header, body) {
+        Some(version) => Start::Version(version),
+        None if body.len() < PROTOCOL_BYTES_MAX => Start::TooShort,
+        None => Start::Unclear,
     }
 }
 
@@ -734,6 +784,9 @@ const ROUTE_CACHE: CacheLimits = CacheLimits { entries_max: 65_536, bytes_max: 6
 
 /// Largest CONNECT or AUTH: five fields of 64 KiB, and as much again in properties.
 const CONNECT_BYTES_MAX: u32 = 1 << 20;
+
+/// Protocol name with its length, and the level after it.
+const PROTOCOL_BYTES_MAX: usize = 9;
 
 /// Some bridges mark themselves in the protocol level.
 const BRIDGE_BIT: u8 = 0x80;

@@ -28,7 +28,8 @@ impl Shard {
         let Some(session) = self.sessions.get(key) else { return };
         let identifier = subscribe.properties.subscription_identifiers().next();
         let packet_id = subscribe.packet_id;
-        let in_use = session.state.is_received(packet_id);
+        // MQTT 3 cannot say so, and does what is asked.
+        let in_use = session.version.is_v5() && session.state.is_received(packet_id);
         let mut scans = Vec::new();
         let reasons = subscribe
             .subscriptions
@@ -61,7 +62,10 @@ impl Shard {
     pub(super) fn handle_unsubscribe(&mut self, now: Instant, id: ConnId, unsubscribe: &Unsubscribe) {
         let Some(key) = self.session_of(id) else { return };
         let packet_id = unsubscribe.packet_id;
-        let in_use = self.sessions.get(key).is_some_and(|session| session.state.is_received(packet_id));
+        let in_use = self
+            .sessions
+            .get(key)
+            .is_some_and(|session| session.version.is_v5() && session.state.is_received(packet_id));
         let reasons = unsubscribe
             .filters
             .iter()
@@ -161,6 +165,8 @@ impl Shard {
         let existing = session.subscriptions.get_mut(filter);
         let is_new = existing.is_none();
         if let Some(existing) = existing {
+            // The retained messages begin anew, if at all: one scan for each subscription.
+            session.retained.retain(|scan| scan.filter != *filter);
             existing.options = options;
             existing.id = identifier;
             match &existing.member {

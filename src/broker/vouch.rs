@@ -64,7 +64,8 @@ impl Shard {
     /// Sends SUBACK or UNSUBACK; to a stored session once everything recorded so far is committed.
     pub(super) fn packet_when_committed(&mut self, now: Instant, id: ConnId, key: SessionKey, packet: codec::Packet) {
         if self.journal.is_none() || !self.is_stored(key) {
-            return self.wire.packet(now, id, packet);
+            self.wire.packet(now, id, packet);
+            return;
         }
         self.hold(now, id, Packet::Other(Box::new(packet)));
     }
@@ -254,7 +255,9 @@ impl Shard {
                     session.state.acknowledged(packet_id, qos);
                 }
             }
-            Packet::Other(packet) => self.wire.packet(now, id, *packet),
+            Packet::Other(packet) => {
+                self.wire.packet(now, id, *packet);
+            }
             Packet::Publish { packet_id, dup } => {
                 let session = self.session_of(id).and_then(|key| self.sessions.get(key));
                 if let Some(delivery) = session.and_then(|session| session.state.message(packet_id)) {

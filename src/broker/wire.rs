@@ -27,6 +27,7 @@ pub(crate) struct Wire {
     dirty: Vec<ConnId>,
     staged_bytes: usize,
     unsent_bytes: usize,
+    partial_bytes: usize,
     stall_timeout: Duration,
 }
 
@@ -52,6 +53,7 @@ impl Wire {
             dirty: Vec::new(),
             staged_bytes: 0,
             unsent_bytes: 0,
+            partial_bytes: 0,
             stall_timeout,
         }
     }
@@ -109,9 +111,9 @@ impl Wire {
     }
 
     /// Appends any other packet. One that exceeds the client's maximum packet size loses its reason string and user
-    /// properties first [MQTT-3.2.2-19] [MQTT-3.4.2-2], and is not sent if it still does.
-    pub(crate) fn packet(&mut self, now: Instant, id: ConnId, mut packet: Packet) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
+    /// properties first [MQTT-3.2.2-19] [MQTT-3.4.2-2], and is not sent if it still does. Whether it was.
+    pub(crate) fn packet(&mut self, now: Instant, id: ConnId, mut packet: Packet) -> bool {
+        let Some(conn) = self.conns.get_mut(id) else { return false };
         let version = conn.version;
         if !conn.problem_information {
             strip(&mut packet, false);
@@ -123,14 +125,26 @@ impl Wire {
             strip(&mut packet, true);
             if let Err(error) = packet.encode(version, &mut scratch) {
                 tracing::debug!(%error, packet = ?packet.packet_type(), "packet cannot be encoded");
-                return;
+                return false;
             }
             if !fits(&scratch) {
-                return;
+                return false;
             }
         }
         conn.outbox.push_copy(&mut self.pool, &scratch);
         self.count_sent(now, id, scratch.len());
+        true
+    }
+
+    /// Whether [`Self::packet`] would send it.
+    pub(crate) fn can_send(&self, id: ConnId, packet: &Packet) -> bool {
+        let Some(conn) = self.conns.get(id) else { return false };
+        if conn.maximum_packet_size == u32::MAX {
+            return true;
+        }
+        let (mut bare, mut scratch) = (packet.clone(), Vec::new());
+        strip(&mut bare, true);
+        bare.encode(conn.version, &mut scratch).is_ok() && scratch.len() <= conn.maximum_packet_size as usize
     }
 
     /// Appends PUBACK, PUBREC, PUBREL or PUBCOMP; the short form, without detours, when it is a plain success.
@@ -197,6 +211,7 @@ impl Wire {
     pub(crate) fn remove(&mut self, id: ConnId) -> Option<Conn> {
         let mut conn = self.conns.remove(id)?;
         self.unsent_bytes = self.unsent_bytes.saturating_sub(conn.outbox.len());
+        self.partial_bytes -= conn.partial.capacity();
         let left = conn.outbox.len();
         conn.outbox.advance(left);
         conn.outbox.reclaim(&mut self.pool);
@@ -218,7 +233,7 @@ impl Wire {
             return false;
         }
         conn.phase = Phase::Closing;
-        conn.partial = Vec::new();
+        self.partial_bytes -= std::mem::take(&mut conn.partial).capacity();
         conn.connect_deadline = None;
         true
     }
@@ -226,6 +241,29 @@ impl Wire {
     /// Bytes appended since the last round of flushing.
     pub(crate) fn staged_bytes(&self) -> usize {
         self.staged_bytes
+    }
+
+    /// Takes the start of a packet out of a connection.
+    #[inline]
+    pub(crate) fn take_partial(&mut self, id: ConnId) -> Vec<u8> {
+        let partial = self.conns.get_mut(id).map(|conn| std::mem::take(&mut conn.partial)).unwrap_or_default();
+        self.partial_bytes -= partial.capacity();
+        partial
+    }
+
+    /// Keeps the start of a packet for a connection that has none.
+    pub(crate) fn keep_partial(&mut self, id: ConnId, partial: Vec<u8>) {
+        if let Some(conn) = self.conns.get_mut(id)
+            && !conn.is_closing()
+        {
+            self.partial_bytes += partial.capacity();
+            conn.partial = partial;
+        }
+    }
+
+    /// Bytes of packets whose end has not arrived.
+    pub(crate) fn partial_bytes(&self) -> usize {
+        self.partial_bytes
     }
 
     /// Bytes in all outboxes.

@@ -108,6 +108,11 @@ impl Dispatch {
         id
     }
 
+    /// Whether some mailbox has the filter.
+    pub(super) fn is_used(&self, filter: &TopicFilter) -> bool {
+        self.users.contains_key(filter.as_str())
+    }
+
     /// Removes a mailbox; gives the filters that no other mailbox has.
     pub(super) fn remove(&mut self, id: MailboxId) -> Vec<TopicFilter> {
         let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::take) else { return Vec::new() };
@@ -195,10 +200,16 @@ impl Dispatch {
         !self.dirty.is_empty()
     }
 
-    /// Takes what is staged, one delivery a mailbox. `spare` gives and takes back queues.
+    /// Takes what is staged, one delivery a mailbox, behind what waits for it already. `spare` gives and takes back queues.
     pub(super) fn take_staged(&mut self, into: &mut Vec<Delivery>, spare: &mut Vec<VecDeque<Message>>) {
+        let before = into.len();
         for id in self.dirty.drain(..) {
             let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else { continue };
+            let mut known = into.iter_mut().take(before);
+            if let Some(waiting) = known.find(|delivery| Arc::ptr_eq(&delivery.mailbox, &slot.mailbox)) {
+                waiting.messages.append(&mut slot.staged);
+                continue;
+            }
             let messages = std::mem::replace(&mut slot.staged, spare.pop().unwrap_or_default());
             into.push(Delivery { mailbox: Arc::clone(&slot.mailbox), messages });
         }

@@ -201,6 +201,10 @@ struct Connection<'a> {
     deliveries: Vec<Delivery>,
     spare: Vec<VecDeque<Message>>,
     unclaimed: Vec<AckHandle>,
+    /// Something was added to the deliveries and not tried yet.
+    is_fresh: bool,
+    /// Bytes read since some delivery did not fit.
+    read_ahead_bytes: usize,
     is_paused: bool,
     end: Option<End>,
     /// Until when the last bytes must have left.
@@ -229,6 +233,8 @@ impl<'a> Connection<'a> {
             deliveries: undelivered,
             spare: Vec::new(),
             unclaimed: Vec::new(),
+            is_fresh: false,
+            read_ahead_bytes: 0,
             is_paused: false,
             end: None,
             flush_deadline: None,
@@ -241,7 +247,7 @@ impl<'a> Connection<'a> {
             let mut progress = self.poll_read(cx);
             progress |= self.poll_timer(cx);
             progress |= self.poll_write(cx);
-            progress |= !self.deliveries.is_empty() && !self.is_paused;
+            progress |= self.is_fresh;
             if let Some(end) = self.poll_end(cx) {
                 return Poll::Ready(end);
             }
@@ -279,6 +285,7 @@ impl<'a> Connection<'a> {
     }
 
     fn handle_input(&mut self, count: usize) {
+        self.read_ahead_bytes += if self.deliveries.is_empty() { 0 } else { count };
         if self.read.len() < self.read_goal {
             self.inner.state.lock().stats.bytes_in += count as u64;
             return;
@@ -299,6 +306,7 @@ impl<'a> Connection<'a> {
     /// Takes the session's events, stages what came in, unlocks, and tells whoever is concerned.
     fn process(&mut self, mut state: MutexGuard<'_, State>, mut effects: Effects) {
         state.process(&mut effects);
+        self.is_fresh |= state.dispatch.has_staged();
         state.dispatch.take_staged(&mut self.deliveries, &mut self.spare);
         if let Some(reason) = state.closed.take() {
             self.end.get_or_insert(End::Closed(reason));
@@ -331,6 +339,7 @@ impl<'a> Connection<'a> {
 
     /// Hands out what was read; reading pauses while a mailbox that must not lose anything is full.
     fn deliver(&mut self, cx: &mut Context<'_>) {
+        self.is_fresh = false;
         if self.deliveries.is_empty() {
             return;
         }
@@ -346,12 +355,23 @@ impl<'a> Connection<'a> {
         if !self.unclaimed.is_empty() {
             self.inner.acknowledge(self.unclaimed.drain(..), ReasonCode::Success);
         }
-        let is_paused = !self.deliveries.is_empty();
+        let is_paused = self.must_pause();
         if is_paused != self.is_paused {
             trace!(server = %self.server, is_paused, "reading");
             self.is_paused = is_paused;
             self.inner.state.lock().session.set_paused(is_paused, now());
         }
+    }
+
+    /// Whether to read no further. A consumer that awaits an acknowledgement before it takes its next message would wait
+    /// for itself if what it awaits stood behind messages that nobody reads: while anything is unanswered, reading goes
+    /// on, up to a bound.
+    fn must_pause(&mut self) -> bool {
+        if self.deliveries.is_empty() {
+            self.read_ahead_bytes = 0;
+            return false;
+        }
+        self.read_ahead_bytes >= READ_AHEAD_BYTES_MAX || !self.inner.awaits_answers()
     }
 
     /// Writes all there is, or as much as the socket takes.
@@ -485,6 +505,9 @@ fn is_finished(state: &State, is_flushing: bool) -> bool {
 
 /// What is read at once: large enough for hundreds of small messages, small enough for the cache.
 const READ_BYTES: usize = 64 * 1024;
+
+/// Read beyond full mailboxes while an answer is awaited: a multiple of what servers and sockets buffer.
+const READ_AHEAD_BYTES_MAX: usize = 64 << 20;
 
 /// A read buffer with less room than this is replaced.
 const READ_BYTES_LOW: usize = 4 * 1024;

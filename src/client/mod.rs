@@ -177,13 +177,12 @@ impl Client {
     /// return with the server's acknowledgement, across reconnects. A refusal is an error.
     pub async fn publish(&self, request: PublishRequest) -> Result<PublishAck, Error> {
         let message = request.as_outgoing();
-        let message_bytes = request.topic.len() + request.payload.len();
         loop {
             match self.try_publish(&message) {
                 Ok(None) => return Ok(PublishAck::success()),
                 Ok(Some(ticket)) => return ticket.await.map_err(|error| name(error, &request.topic)),
                 Err(Error::Request(RequestError::QueueFull { bytes, .. })) if bytes > 0 => {
-                    self.room(message_bytes).await;
+                    self.room(&message).await;
                 }
                 Err(error) => return Err(error),
             }
@@ -250,8 +249,9 @@ impl Client {
             match stopped {
                 None => break,
                 Some(Error::Request(RequestError::QueueFull { bytes, .. })) if bytes > 0 => {
-                    let next = refused.as_ref().map_or(0, |message: &Outgoing<'_>| message.payload.as_slice().len());
-                    self.room(next).await;
+                    if let Some(message) = &refused {
+                        self.room(message).await;
+                    }
                 }
                 Some(error) => return Err(error),
             }
@@ -260,9 +260,10 @@ impl Client {
         ticket.await.map(|_| count)
     }
 
-    /// Waits until a publication of about this many bytes would find room.
-    pub async fn room(&self, message_bytes: usize) {
-        poll_fn(|cx| self.inner().poll_room(cx, message_bytes)).await;
+    /// Waits until this publication would find room.
+    pub async fn room(&self, message: &Outgoing<'_>) {
+        let queue_bytes = message.queue_bytes();
+        poll_fn(|cx| self.inner().poll_room(cx, queue_bytes)).await;
     }
 
     /// Subscribes; returns with SUBACK. Messages wait in a mailbox of the subscription's own.
@@ -479,11 +480,13 @@ impl Future for PublishTicket {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(id) = self.id else { return Poll::Ready(Err(Error::Closed)) };
-        let polled = self.inner.state.lock().tickets.poll(id, cx);
+        let mut state = self.inner.state.lock();
+        let polled = state.tickets.poll(id, cx).map(|result| result.map_err(|error| state.explain(error)));
+        drop(state);
         if polled.is_ready() {
             self.id = None;
         }
-        polled.map(|result| result.map_err(Error::from).and_then(refused))
+        polled.map(|result| result.and_then(refused))
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -13,7 +13,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{Client, Error, MailboxOptions, Message, Overflow, PublishRequest, Subscription, mailbox::Mailbox};
+use super::{
+    Client, Error, MailboxOptions, Message, Overflow, PublishRequest, Subscription, mailbox::Mailbox, state::Inner,
+};
 use crate::{
     codec::{
         Limits, Properties, Property, QoS, Subscription as FilterAndOptions, SubscriptionOptions, Text, TopicFilter,
@@ -73,7 +75,7 @@ impl Client {
         let responses = self.responses().await?;
         let (sender, receiver) = oneshot::channel();
         let number = responses.expect(sender);
-        let _guard = Guard { responses: &responses, number };
+        let _guard = Guard::new(self.inner(), &responses, number);
         let mut request = request.clone();
         request.properties.push(Property::ResponseTopic(responses.topic.clone()));
         let correlation = Bytes::copy_from_slice(&number.to_be_bytes());
@@ -172,12 +174,21 @@ impl Responses {
 
 /// Forgets a request whose caller does not wait any more.
 struct Guard<'a> {
+    inner: &'a Inner,
     responses: &'a Responses,
     number: u64,
 }
 
+impl<'a> Guard<'a> {
+    fn new(inner: &'a Inner, responses: &'a Responses, number: u64) -> Self {
+        inner.requests_open.fetch_add(1, Ordering::Relaxed);
+        Self { inner, responses, number }
+    }
+}
+
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
+        self.inner.requests_open.fetch_sub(1, Ordering::Relaxed);
         self.responses.waiting.lock().senders.remove(&self.number);
     }
 }

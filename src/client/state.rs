@@ -4,7 +4,10 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::Instant,
 };
@@ -39,6 +42,8 @@ pub(super) struct Inner {
     /// The mailbox for messages that match nothing, until somebody takes it.
     pub(super) unmatched: Mutex<Option<(MailboxId, Arc<Mailbox>)>>,
     pub(super) responses: tokio::sync::Mutex<Option<Arc<Responses>>>,
+    /// Requests whose response has not come.
+    pub(super) requests_open: AtomicUsize,
 }
 
 /// How far a client has come.
@@ -159,6 +164,7 @@ impl Inner {
             events: options.events.take().unwrap_or_else(|| EventSource::new(EVENTS_MAX)),
             progress: watch::channel(Progress::Starting).0,
             responses: tokio::sync::Mutex::new(None),
+            requests_open: AtomicUsize::new(0),
             unmatched: Mutex::new(unmatched),
             options,
         })
@@ -182,6 +188,12 @@ impl Inner {
     /// Publishes without waiting. The path of every message: one lock, and a wake only if the task sleeps.
     pub(super) fn publish(&self, message: &Outgoing<'_>, to: Recipient) -> Result<Published, Error> {
         self.with(|state| state.publish(message, to, &self.options))
+    }
+
+    /// Whether somebody may be waiting for something that the server is yet to send.
+    pub(super) fn awaits_answers(&self) -> bool {
+        let state = self.state.lock();
+        state.session.unfinished() + state.session.unanswered() + self.requests_open.load(Ordering::Relaxed) > 0
     }
 
     /// Asks the client to end.
@@ -221,11 +233,11 @@ impl Inner {
         self.progress.send_replace(Progress::Ended(failure));
     }
 
-    /// Ready when a publication of about this many bytes would not be refused for want of room.
-    pub(super) fn poll_room(&self, cx: &mut Context<'_>, message_bytes: usize) -> Poll<()> {
+    /// Ready when a publication that is charged with `queue_bytes` would not be refused for want of room.
+    pub(super) fn poll_room(&self, cx: &mut Context<'_>, queue_bytes: usize) -> Poll<()> {
         let mut state = self.state.lock();
         let is_running = matches!(state.life, Life::Running);
-        if !is_running || state.has_room(message_bytes, &self.options) {
+        if !is_running || state.has_room(queue_bytes, &self.options) {
             return Poll::Ready(());
         }
         state.room.push(cx.waker().clone());
@@ -294,6 +306,14 @@ impl State {
         }
     }
 
+    /// The error of a request: one that was open when the client ended failed for the reason the client did.
+    pub(super) fn explain(&self, error: RequestError) -> Error {
+        match error {
+            RequestError::Closed => self.check_alive().err().unwrap_or(Error::Closed),
+            other => other.into(),
+        }
+    }
+
     /// Takes in what was read: messages are staged, the rest becomes events. How many bytes were taken.
     pub(super) fn receive(&mut self, now: Instant, input: &Bytes) -> usize {
         let (dispatch, received) = (&mut self.dispatch, &mut self.stats.received);
@@ -343,16 +363,15 @@ impl State {
             Recipient::Nobody => {}
             Recipient::Ticket(id) => effects.wakers.extend(self.tickets.complete(id, result)),
             Recipient::Sink(number) => {
-                let result = result.map_err(Error::from).and_then(refused);
+                let result = result.map_err(|error| self.explain(error)).and_then(refused);
                 effects.completions.push(Completion { number, result });
             }
         }
     }
 
-    /// Wakes the publishers that wait, once there is room for at least small messages.
+    /// Wakes the publishers that wait, once there is room for many messages.
     fn tell_room(&mut self, effects: &mut Effects) {
-        // With the output half empty the next ones find room for many.
-        let has_room = self.session.output_bytes() == 0 && self.session.has_queue_room(0);
+        let has_room = self.session.output_bytes() == 0 && self.session.has_much_queue_room();
         if !has_room {
             return;
         }
@@ -360,8 +379,8 @@ impl State {
         effects.sink_room |= std::mem::take(&mut self.sink_wants_room);
     }
 
-    fn has_room(&self, message_bytes: usize, options: &ClientOptions) -> bool {
-        let fits_queue = self.session.has_queue_room(message_bytes) || self.session.queued_bytes() == 0;
+    fn has_room(&self, queue_bytes: usize, options: &ClientOptions) -> bool {
+        let fits_queue = self.session.has_queue_room(queue_bytes) || self.session.queued_bytes() == 0;
         fits_queue && (!self.session.is_online() || self.session.output_bytes() < options.output_bytes_max)
     }
 

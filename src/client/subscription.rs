@@ -37,7 +37,7 @@ struct Core {
 impl Subscription {
     pub(super) async fn make(
         client: &Client,
-        request: SubscribeRequest,
+        mut request: SubscribeRequest,
         options: MailboxOptions,
     ) -> Result<Self, Error> {
         let filters: Vec<TopicFilter> = request.subscriptions.iter().map(|part| part.filter.clone()).collect();
@@ -45,6 +45,9 @@ impl Subscription {
         let inner = client.inner();
         // The mailbox is in place before the server can send the first message.
         let (id, asked) = inner.with(|state| {
+            for part in request.subscriptions.iter_mut().filter(|part| state.dispatch.is_used(&part.filter)) {
+                state.session.widen(part);
+            }
             let id = state.dispatch.add(Arc::clone(&mailbox), &filters);
             let asked = state.check_alive().and_then(|()| {
                 let (token, reply) = state.expect_reply();
@@ -241,7 +244,7 @@ impl Inner {
     ) -> Result<Reply, Error> {
         let after = self.options.request_timeout;
         match tokio::time::timeout(after, reply).await {
-            Ok(Ok(answer)) => Ok(answer?),
+            Ok(Ok(answer)) => answer.map_err(|error| self.state.lock().explain(error)),
             // The client ended with the question open.
             Ok(Err(_)) => Err(self.state.lock().check_alive().err().unwrap_or(Error::Closed)),
             Err(_) => Err(Error::Timeout { doing: doing(), after }),

@@ -42,7 +42,7 @@ pub struct SubscriptionOptions {
 }
 
 /// Which retained messages a new subscription receives at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum RetainHandling {
     /// All that match.
     #[default]
@@ -98,7 +98,10 @@ impl SubscriptionOptions {
         if byte & reserved != 0 && version != Version::V3_1 {
             return Err(DecodeError::malformed("the subscription options have reserved bits set"));
         }
-        let qos = QoS::from_bits(byte & 0b11).ok_or(DecodeError::malformed("a subscription asks for QoS 3"))?;
+        let what = "a subscription asks for QoS 3";
+        // Section 3.8.3.1 names it a protocol error; before MQTT 5 nobody tells the two apart.
+        let fault = if version.is_v5() { DecodeError::protocol(what) } else { DecodeError::malformed(what) };
+        let qos = QoS::from_bits(byte & 0b11).ok_or(fault)?;
         if !version.is_v5() {
             return Ok(Self::new(qos));
         }

@@ -413,7 +413,7 @@ pub(super) const SUBSCRIBE: &[Row] = &[
     ("a filter with U+0000 [MQTT-4.7.3-2]", V5, "82 08 00 01 00 00 02 61 00 00", MalformedPacket),
     ("a filter with a control character", V5, "82 08 00 01 00 00 02 61 7F 00", MalformedPacket),
     ("an empty filter [MQTT-4.7.3-1]", V5, "82 06 00 01 00 00 00 00", TopicFilterInvalid),
-    ("QoS 3", V5, "82 07 00 01 00 00 01 61 03", MalformedPacket),
+    ("QoS 3 (section 3.8.3.1)", V5, "82 07 00 01 00 00 01 61 03", ProtocolError),
     ("a# as a filter [MQTT-4.7.1-1]", V5, "82 08 00 01 00 00 02 61 23 00", TopicFilterInvalid),
     ("a/#/b as a filter [MQTT-4.7.1-1]", V5, "82 0B 00 01 00 00 05 61 2F 23 2F 62 00", TopicFilterInvalid),
     ("#/a as a filter [MQTT-4.7.1-1]", V5, "82 09 00 01 00 00 03 23 2F 61 00", TopicFilterInvalid),

@@ -465,7 +465,8 @@ fn subscriptions(version: Version) -> Vec<Case> {
         ("SUBSCRIBE without filters", Subscribe::new(1).wire(version), protocol),
         ("SUBSCRIBE with identifier 0", Subscribe::new(0).filter("t", 0).wire(version), protocol),
         ("SUBSCRIBE with flags 0000", flags, malformed),
-        ("SUBSCRIBE with QoS 3", Subscribe::new(1).filter("t", 3).wire(version), malformed),
+        // Section 3.8.3.1; before MQTT 5 both just close.
+        ("SUBSCRIBE with QoS 3", Subscribe::new(1).filter("t", 3).wire(version), protocol),
         ("SUBSCRIBE with reserved bits", Subscribe::new(1).filter("t", 0xC0).wire(version), malformed),
         ("SUBSCRIBE with a bad second filter", Subscribe::new(1).filter("t", 0).filter("a#", 0).wire(version), filter),
         ("SUBSCRIBE without options", packet(0x82, &[head.clone(), string("t")].concat()), malformed),

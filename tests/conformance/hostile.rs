@@ -1,13 +1,20 @@
 //! Peers that are hostile by what they do rather than by one packet: floods, trickles, half-open connections. The
 //! broker stays bounded, and a client beside them never notices.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use ferromq::codec::{Packet, ReasonCode, Version};
+use ferromq::{
+    broker::{Hooks, Output, Peer as Address, Shard, Shared},
+    codec::{Packet, ReasonCode, Version},
+    router::ShardId,
+};
 
 use crate::{
-    harness::{Bench, Peer, on_all, on_all_versions, on_all_with},
-    wire::{self, Connect, Publish, Subscribe, Will, Wire, packet},
+    harness::{Bench, Peer, on_all, on_all_versions, on_all_with, quiet},
+    wire::{self, Connect, Publish, Subscribe, Will, Wire, p32, packet, pubrel},
 };
 
 fn healthy(bench: &Bench, version: Version) -> Peer {
@@ -48,6 +55,127 @@ fn a_stranger_cannot_make_the_broker_hold_megabytes() {
         }
         assert!(stranger.is_closed(), "four megabytes without a CONNECT are enough");
         expect_undisturbed(&healthy);
+    });
+}
+
+/// Table 3-1 names the code; before MQTT 5 there is none. The first bytes must have come to tell the two apart.
+#[test]
+fn a_connect_that_is_too_large_is_told_so_in_its_version() {
+    on_all(|bench| {
+        for (version, level, name) in
+            [(Version::V5, 5, "MQTT"), (Version::V3_1_1, 4, "MQTT"), (Version::V3_1, 3, "MQIsdp")]
+        {
+            let mut start = vec![0x10, 0x80, 0x89, 0x7A];
+            start.extend(wire::string(name));
+            start.push(level);
+            for cut in 4..start.len() {
+                let peer = bench.connect_raw(version);
+                peer.send(start[..cut].to_vec());
+                assert!(!peer.is_closed(), "{version:?}: {cut} bytes do not tell the version");
+                peer.send(start[cut..].to_vec());
+                if version.is_v5() {
+                    assert_eq!(peer.expect_connack().reason, ReasonCode::PacketTooLarge);
+                }
+                peer.expect_closed();
+            }
+        }
+    });
+}
+
+/// Whoever takes no answers gets to ask nothing more, and what it sent meanwhile keeps it alive.
+#[test]
+fn a_peer_that_reads_nothing_is_not_read_either() {
+    let mut settings = quiet();
+    settings.slow_consumer.outbox_soft_bytes = 10_000;
+    let mut now = Instant::now();
+    let mut shard = Shard::new(ShardId(0), Shared::new(settings, Hooks::default(), 1, 1, now), now, 1);
+    let address = Address { address: Arc::from("peer"), listener: Arc::from("test") };
+    let conn = shard.open(now, address);
+    shard.receive(now, conn, &Connect::new("greedy").keep_alive(10).wire(Version::V5));
+    let flood: Vec<u8> = (1..=1000u16).flat_map(|id| pubrel(id).wire(Version::V5)).collect();
+    let mut asked = 0;
+    while shard.wants_read(conn) {
+        shard.receive(now, conn, &flood);
+        asked += 1;
+        assert!(asked < 100, "the outbox has no bound");
+    }
+    let held = shard.outbox(conn).expect("it is connected").len();
+    assert!((20_000..40_000).contains(&held), "{held}");
+    for _ in 0..4 {
+        now += Duration::from_secs(7);
+        shard.flushed(now, conn, 1);
+        shard.handle_timeout(now);
+        assert!(shard.outbox(conn).is_some_and(|outbox| outbox.len() == held), "it was not told to go");
+    }
+    shard.outbox(conn).expect("it is connected").advance(held - 10_000);
+    shard.flushed(now, conn, held - 10_000);
+    let resumed = std::iter::from_fn(|| shard.poll_output())
+        .any(|output| matches!(output, Output::Resume { conns } if conns == [conn]));
+    assert!(resumed && shard.wants_read(conn));
+}
+
+/// Packets that never become complete are memory as well.
+#[test]
+fn incomplete_packets_share_a_bound() {
+    on_all_with(
+        |settings| settings.slow_consumer.memory_watermark_bytes = 4 << 20,
+        |bench| {
+            for (version, told) in [(Version::V5, true), (Version::V3_1_1, false)] {
+                let healthy = healthy(bench, version);
+                let hoarders: Vec<Peer> = (0..12).map(|n| bench.client(version, &format!("hoarder-{n}"))).collect();
+                for hoarder in &hoarders {
+                    hoarder.send(vec![0x30, 0xFF, 0xFF, 0xFF, 0x7F, 0, 1, b't', 0]);
+                    for _ in 0..8 {
+                        if !hoarder.is_closed() {
+                            hoarder.send(vec![b'x'; 200_000]);
+                        }
+                    }
+                }
+                let ended: Vec<&Peer> = hoarders.iter().filter(|hoarder| hoarder.is_closed()).collect();
+                assert!(!ended.is_empty(), "12 hoarders hold 19 MB");
+                for hoarder in ended.into_iter().filter(|_| told) {
+                    hoarder.expect_disconnect(ReasonCode::QuotaExceeded);
+                }
+                expect_undisturbed(&healthy);
+                hoarders.iter().for_each(Peer::hang_up);
+            }
+        },
+    );
+}
+
+/// A subscription that is made over and over begins its retained messages anew instead of adding to them.
+#[test]
+fn subscribing_again_and_again_piles_nothing_up() {
+    on_all_with(
+        |settings| settings.slow_consumer.outbox_soft_bytes = 500,
+        |bench| {
+            let publisher = bench.client(Version::V5, "publisher");
+            publisher.send(Publish::new("r/1", "x".repeat(1000)).retain());
+            let subscriber = bench.client(Version::V5, "subscriber");
+            subscriber.stall(true);
+            for n in 1..=200 {
+                subscriber.send(Subscribe::new(n).filter("r/+", 0));
+            }
+            subscriber.stall(false);
+            let received = subscriber.received();
+            let retained = received.iter().filter(|packet| matches!(packet, Packet::Publish(_))).count();
+            assert!((1..=3).contains(&retained), "{retained} of {}", received.len());
+        },
+    );
+}
+
+/// [MQTT-3.1.2-24] [MQTT-3.2.0-1]
+#[test]
+fn a_client_without_room_for_connack_gets_nothing_else_either() {
+    on_all(|bench| {
+        for (max, is_told) in [(1, false), (4, false), (5, true), (10, true)] {
+            let peer = bench.connect(Version::V5, &Connect::new("tiny").with(p32(wire::MAXIMUM_PACKET_SIZE, max)));
+            if is_told {
+                assert_eq!(peer.expect_connack().reason, ReasonCode::PacketTooLarge);
+            }
+            peer.expect_closed();
+            assert_eq!(bench.sessions(), 0);
+        }
     });
 }
 

@@ -318,6 +318,31 @@ fn mqtt311_3_3_5_2_a_publication_that_is_not_authorised_is_acknowledged_or_ends_
     );
 }
 
+/// MQTT 3.1.1: [MQTT-4.3.2-2] [MQTT-3.10.4-1]. It has no code for an identifier in use, so nothing may be acknowledged that
+/// is not done.
+#[test]
+fn mqtt311_an_identifier_of_an_unreleased_message_hides_nothing() {
+    on_all(|bench| {
+        for version in [Version::V3_1, Version::V3_1_1] {
+            let subscriber = bench.client(version, "subscriber");
+            subscriber.subscribe("t", 0);
+            let publisher = bench.client(version, "publisher");
+            publisher.subscribe("own", 0);
+            publisher.send(Publish::new("t", "first").qos2(7));
+            publisher.expect_ack(PacketType::PubRec, 7);
+            publisher.send(Publish::new("t", "second").qos1(7));
+            publisher.expect_ack(PacketType::PubAck, 7);
+            assert_eq!(subscriber.payloads(), ["first", "second"]);
+            publisher.send(wire::Unsubscribe::new(7).filter("own"));
+            publisher.expect_unsuback(7);
+            subscriber.publish("own", "x", 0);
+            publisher.expect_nothing();
+            publisher.send(pubrel(7));
+            publisher.expect_ack(PacketType::PubComp, 7);
+        }
+    });
+}
+
 /// Panics over whatever is called `broken`.
 #[derive(Debug)]
 struct Clumsy;

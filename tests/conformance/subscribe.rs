@@ -63,7 +63,7 @@ fn mqtt_3_8_3_5_reserved_option_bits_are_malformed() {
             (0x40, ReasonCode::MalformedPacket),
             (0x80, ReasonCode::MalformedPacket),
             (0xC1, ReasonCode::MalformedPacket),
-            (0x03, ReasonCode::MalformedPacket),
+            (0x03, ReasonCode::ProtocolError),
             (0x30, ReasonCode::ProtocolError),
         ] {
             let peer = bench.client(Version::V5, "offender");
@@ -379,4 +379,17 @@ fn truncated_filters_are_malformed() {
         let whole = Subscribe::new(1).filter("t", 0).wire(version);
         bench.client(version, "fine").send(whole);
     });
+}
+
+#[test]
+fn the_sys_topics_are_there_from_the_start() {
+    on_all_with(
+        |settings| settings.sys_interval = Some(std::time::Duration::from_secs(10)),
+        |bench| {
+            bench.advance(std::time::Duration::ZERO);
+            let peer = bench.client(Version::V5, "reader");
+            peer.subscribe("$SYS/broker/version", 0);
+            assert!(peer.message().retain);
+        },
+    );
 }

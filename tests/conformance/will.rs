@@ -190,3 +190,17 @@ fn mqtt_3_1_3_10_user_properties_of_a_will_keep_their_order() {
         assert!(message.properties.iter().all(|p| !matches!(p, ferromq::codec::Property::WillDelayInterval(_))));
     });
 }
+
+/// Section 4.7.2: what a client may not publish, its will may not either.
+#[test]
+fn a_will_below_sys_is_refused() {
+    on_all(|bench| {
+        let connect = Connect::new("forger").will(Will::new("$SYS/broker/version", "forged").retain());
+        bench.connect(Version::V5, &connect).expect_refused(ReasonCode::NotAuthorized);
+        let old = bench.connect(Version::V3_1_1, &connect);
+        assert_eq!(old.expect_connack().reason, ReasonCode::NotAuthorized);
+        old.expect_closed();
+        let (peer, _) = bench.accepted(Version::V5, &Connect::new("other").will(Will::new("$other/x", "fine")));
+        peer.expect_healthy();
+    });
+}

@@ -104,11 +104,16 @@ impl ClientSession {
         Ok(Published::Accepted)
     }
 
-    /// Whether [`Self::publish`] would find room in the queue for a message of about this many bytes.
-    pub fn has_queue_room(&self, message_bytes: usize) -> bool {
+    /// Whether [`Self::publish`] would find room in the queue for a message of [`Outgoing::queue_bytes`].
+    pub fn has_queue_room(&self, queue_bytes: usize) -> bool {
         let queue = &self.options.queue;
-        self.session.pending() < queue.messages_max
-            && self.session.pending_bytes() + message_bytes + MESSAGE_BYTES <= queue.bytes_max
+        self.session.pending() < queue.messages_max && self.session.pending_bytes() + queue_bytes <= queue.bytes_max
+    }
+
+    /// Whether at least a quarter of the queue is free, so that it is worth it to wake those who wait for room.
+    pub fn has_much_queue_room(&self) -> bool {
+        let queue = &self.options.queue;
+        self.session.pending() <= queue.messages_max / 4 * 3 && self.session.pending_bytes() <= queue.bytes_max / 4 * 3
     }
 
     /// Fails every publication and request that is not finished; for a client that closes.
@@ -296,6 +301,16 @@ impl ClientSession {
             QoS::ExactlyOnce => self.session.handle_pubrec(packet_id, true).ok().flatten(),
             _ => self.session.handle_puback(packet_id).ok(),
         }
+    }
+}
+
+impl Outgoing<'_> {
+    /// What the message is charged with in the queue.
+    pub fn queue_bytes(&self) -> usize {
+        let mut properties = Vec::new();
+        // Properties that cannot be encoded are refused before there is any queueing.
+        let _ = forward_owned(self.properties, &mut properties);
+        self.topic.len() + self.payload.as_slice().len() + properties.len() + MESSAGE_BYTES
     }
 }
 

@@ -48,6 +48,16 @@ impl ClientSession {
         self.request(Verb::Subscribe(request, token))
     }
 
+    /// Makes a subscription that is to replace a granted one serve those who asked for that as well: the greater QoS, and
+    /// nothing left out or changed that they wanted.
+    pub fn widen(&self, subscription: &mut Subscription) {
+        let Some(active) = self.active.get(subscription.filter.as_str()) else { return };
+        let (known, options) = (&active.options, &mut subscription.options);
+        options.qos = options.qos.max(known.qos);
+        options.no_local &= known.no_local;
+        options.retain_as_published |= known.retain_as_published;
+    }
+
     /// Unsubscribes, and no longer restores these subscriptions. [`Event::Unsubscribed`] follows.
     pub fn unsubscribe(&mut self, filters: Vec<TopicFilter>, token: Token) -> Result<(), RequestError> {
         if filters.is_empty() {
@@ -209,8 +219,12 @@ impl ClientSession {
     }
 
     fn activate(&mut self, subscription: &Subscription, identifier: Option<u32>) {
-        let Subscription { filter, options } = subscription;
-        let active = Active { filter: filter.clone(), options: *options, identifier };
+        let Subscription { filter, mut options } = subscription.clone();
+        if let Some(known) = self.active.get(filter.as_str()) {
+            // Made again on a new session, it brings the retained messages that somebody wanted once.
+            options.retain_handling = options.retain_handling.min(known.options.retain_handling);
+        }
+        let active = Active { filter: filter.clone(), options, identifier };
         self.active.insert(filter.as_text().clone(), active);
     }
 
