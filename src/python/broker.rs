@@ -29,7 +29,7 @@ use super::{
 use crate::{
     broker::{ClientInfo as Info, DropReason, EndReason, Hooks, Message as BrokerMessage},
     client::{BoxStream, ClientOptions, Connecting, Connector},
-    codec::{Limits, Publish, ReasonCode, TopicName, Version},
+    codec::{Limits, PacketType, Publish, ReasonCode, TopicName, Version},
     config::ListenerUrl,
     server::{self, BrokerHandle, PublishError},
 };
@@ -300,11 +300,23 @@ impl Broker {
     }
 
     /// End the connection of a client; whether there was one.
+    ///
+    /// A client that reconnects by itself is back within milliseconds. 0x87 (not authorized) and 0x8E (session taken
+    /// over) keep clients of FerroMQ away; what others do is up to them.
+    ///
+    /// Args:
+    ///     client_id: Client identifier.
+    ///     reason_code: What to tell the client (MQTT 5), from 0x80. Default 0x98, administrative action.
+    ///
+    /// Raises:
+    ///     InvalidArgument: No such reason code, or not one of DISCONNECT.
     #[pyo3(signature = (client_id, reason_code = 0x98))]
     fn kick(&self, py: Python<'_>, client_id: &str, #[pyo3(from_py_with = int)] reason_code: i64) -> PyResult<bool> {
-        let reason = u8::try_from(reason_code).ok().and_then(ReasonCode::from_u8).filter(|reason| reason.is_error());
-        let wrong = || errors::invalid(py, &format!("reason_code is an MQTT reason code from 0x80, not {reason_code}"));
-        let reason = reason.ok_or_else(wrong)?;
+        let reason = u8::try_from(reason_code).ok().and_then(ReasonCode::from_u8);
+        // What DISCONNECT cannot carry would be left out, and the client not know why.
+        let reason = reason.filter(|reason| reason.is_error() && reason.is_legal_in(PacketType::Disconnect));
+        let wrong = "reason_code is an MQTT reason code from 0x80 that DISCONNECT may have, not";
+        let reason = reason.ok_or_else(|| errors::invalid(py, &format!("{wrong} {reason_code:#x}")))?;
         let handle = self.handle(py)?;
         Ok(py.detach(|| handle.kick(client_id, reason)))
     }

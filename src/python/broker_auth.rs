@@ -11,7 +11,7 @@ use pyo3::{PyTraverseError, PyVisit, exceptions::PyTypeError, prelude::*, types:
 use super::{broker::version_name, runtime::attach_thread};
 use crate::{
     auth::{self, Authenticator, Verdict},
-    codec::ReasonCode,
+    codec::{PacketType, ReasonCode},
 };
 
 /// A client that asks to connect.
@@ -191,10 +191,14 @@ fn ask(py: Python<'_>, hook: &Py<PyAny>, info: &auth::ConnectInfo) -> PyResult<V
     let reason = answer.extract::<u8>().ok().and_then(ReasonCode::from_u8);
     match reason {
         Some(ReasonCode::Success) => Ok(Verdict::Accept),
-        Some(reason) if reason.is_error() => Ok(refuse(reason, reason.name())),
+        Some(reason) if reason.is_error() && reason.is_legal_in(PacketType::ConnAck) => {
+            Ok(refuse(reason, reason.name()))
+        }
         _ => {
             let answer = answer.repr()?;
-            Err(PyTypeError::new_err(format!("on_auth returns True, False or a reason code from 0x80, not {answer}")))
+            Err(PyTypeError::new_err(format!(
+                "on_auth returns True, False or a reason code of CONNACK from 0x80, not {answer}"
+            )))
         }
     }
 }

@@ -99,6 +99,17 @@ async def test_clients_are_listed_and_kicked(broker, client, within):
         broker.kick("client", 0)
 
 
+async def test_a_reason_code_keeps_a_kicked_client_away(broker, client, within):
+    events = client.events()
+    with pytest.raises(ferromq.InvalidArgument, match="DISCONNECT"):
+        broker.kick("client", 0x8A)
+    assert broker.kick("client", 0x87)
+    gone = await within(anext(events))
+    assert (gone.reason.reason_code, gone.retry_in) == (0x87, None)
+    with pytest.raises(StopAsyncIteration):
+        await within(anext(events))
+
+
 async def test_counters_count(broker, client):
     await client.publish_many([b"12345"] * 10, topic="x", qos=1)
     stats = broker.stats()
@@ -190,19 +201,24 @@ async def test_a_hook_decides_who_may_connect(within):
     assert seen[0] == ("a", "good", b"hidden", "5.0")
 
 
-async def test_a_hook_that_fails_refuses_and_is_reported(monkeypatch, within):
+@pytest.mark.parametrize(
+    ("answer", "error"), [(lambda _info: 1 / 0, ZeroDivisionError), (lambda _info: 0x98, TypeError)]
+)
+async def test_a_hook_that_fails_refuses_and_is_reported(monkeypatch, within, answer, error):
     reported = asyncio.Queue()
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(
         "sys.unraisablehook", lambda args: loop.call_soon_threadsafe(reported.put_nowait, args.exc_type)
     )
     broker = ferromq.Broker()
-    broker.on_auth(lambda _info: 1 / 0)
+    broker.on_auth(answer)
     async with broker:
         with pytest.raises(ferromq.Refused) as refused:
             await within(ferromq.Client(broker.url).connect())
         assert refused.value.reason_code == 0x83
-        assert await within(reported.get()) is ZeroDivisionError
+        assert await within(reported.get()) is error
+        ended = broker.stats()["ended"]
+        assert (ended["internal_error"], ended["protocol_error"]) == (1, 0)
         with pytest.raises(RuntimeError, match="before"):
             broker.on_auth(lambda _info: True)
 
