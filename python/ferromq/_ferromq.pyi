@@ -225,6 +225,10 @@ class Message(Buffer):
         """MQTT 5 properties; all absent in older versions."""
 
     @property
+    def props(self) -> Properties:
+        """The same as `properties`, for short."""
+
+    @property
     def params(self) -> dict[str, str]:
         """What stood in the topic for each `{name}` of the filter."""
 
@@ -451,7 +455,8 @@ class Reconnect:
         factor: Growth of the bound.
         attempts: Attempts in a row before giving up; `None` is never.
         stable_after: A connection that lasted this long starts with short waits again.
-        first: Retry the very first connection, too, instead of raising.
+        first: Retry the very first connection, too, instead of raising: connecting waits until it succeeds, or
+            `attempts` have failed.
     """
 
     def __new__(
@@ -630,10 +635,16 @@ class Client:
     def connect(self) -> Operation[Self]:
         """Connect; `async with` does it, too.
 
+        With `Reconnect(first=True)` it tries again until it is connected, or `attempts` have failed: `timeout` limits
+        each attempt, and `asyncio.timeout` all of them.
+
         Raises:
             ConnectError: No server could be reached.
+            ConnectionLost: The server closed the connection without an answer.
+            ProtocolError: What it answered is not MQTT.
             Refused: The server refused; `NotAuthorized` for bad credentials.
             Timeout: It took longer than `timeout`.
+            Closed: It is connected already. As with wrong arguments of all verbs, the call raises and not the await.
         """
 
     def disconnect(self, *, with_will: bool = False) -> Operation[None]:
@@ -672,7 +683,8 @@ class Client:
             payload: Payload; any object with `encode`.
             qos: Quality of service.
             retain: Keep it as the retained message of the topic.
-            encode: `"json"` (compact), or `"text"` for `str(payload)`.
+            encode: `"json"` (compact; infinite numbers and NaN are not JSON and refused), or `"text"` for
+                `str(payload)`.
             timeout: How long the acknowledgement may take; `None` does not limit it. The message stays on its way.
             message_expiry: Seconds after which it need not be delivered any more (MQTT 5, and so for the rest).
             content_type: By convention a MIME type.
@@ -762,7 +774,10 @@ class Client:
             max_bytes: Their bytes.
             overflow: What happens when more come: `"block"` stops reading the socket until there is room, so the
                 server holds them; `"drop_oldest"`; `"drop_new"`; `"latest_per_topic"` keeps one for each topic;
-                `"error"` ends the subscription with `QueueFull`.
+                `"error"` ends the subscription with `QueueFull`. While it blocks, nothing else of this client is read
+                either: a queue that nobody empties holds up its other subscriptions. Only while an answer to the
+                client itself is awaited (an acknowledgement, SUBACK, a response), reading goes on, and up to 64 MiB
+                wait beside the queue.
             ack: When QoS 1 and 2 messages are acknowledged: `"auto"` as they come in; `"processed"` when the next one
                 is asked for, or the block is left without an exception: at least once, without more code;
                 `"manual"` by `Message.ack`.
@@ -876,7 +891,7 @@ class Subscription(Generic[_T]):
 
     @property
     def pending(self) -> int:
-        """Messages that wait."""
+        """Messages that wait: up to `maxsize` in the queue, and as many, but 256 at most, on their way out of it."""
 
     @property
     def dropped(self) -> int:
@@ -1088,7 +1103,7 @@ class SyncSubscription(Generic[_T]):
 
     @property
     def pending(self) -> int:
-        """Messages that wait."""
+        """Messages that wait: up to `maxsize` in the queue, and as many, but 256 at most, on their way out of it."""
 
     @property
     def dropped(self) -> int:
@@ -1225,7 +1240,18 @@ class Broker:
         """Clients that are connected or have a session, as of now."""
 
     def kick(self, client_id: str, reason_code: int = 0x98) -> bool:
-        """End the connection of a client; whether there was one."""
+        """End the connection of a client; whether there was one.
+
+        A client that reconnects by itself is back within milliseconds. 0x87 (not authorized) and 0x8E (session taken
+        over) keep clients of FerroMQ away; what others do is up to them.
+
+        Args:
+            client_id: Client identifier.
+            reason_code: What to tell the client (MQTT 5), from 0x80. Default 0x98, administrative action.
+
+        Raises:
+            InvalidArgument: No such reason code, or not one of DISCONNECT.
+        """
 
     @property
     def retained(self) -> RetainedMessages:

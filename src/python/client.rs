@@ -129,10 +129,16 @@ impl Client {
 
     /// Connect; `async with` does it, too.
     ///
+    /// With `Reconnect(first=True)` it tries again until it is connected, or `attempts` have failed: `timeout` limits
+    /// each attempt, and `asyncio.timeout` all of them.
+    ///
     /// Raises:
     ///     ConnectError: No server could be reached.
+    ///     ConnectionLost: The server closed the connection without an answer.
+    ///     ProtocolError: What it answered is not MQTT.
     ///     Refused: The server refused; `NotAuthorized` for bad credentials.
     ///     Timeout: It took longer than `timeout`.
+    ///     Closed: It is connected already. As with wrong arguments of all verbs, the call raises and not the await.
     fn connect(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         Self::__aenter__(slf)
     }
@@ -164,7 +170,8 @@ impl Client {
     ///     payload: Payload; any object with `encode`.
     ///     qos: Quality of service.
     ///     retain: Keep it as the retained message of the topic.
-    ///     encode: `"json"` (compact), or `"text"` for `str(payload)`.
+    ///     encode: `"json"` (compact; infinite numbers and NaN are not JSON and refused), or `"text"` for
+    ///         `str(payload)`.
     ///     timeout: How long the acknowledgement may take; `None` does not limit it. The message stays on its way.
     ///     message_expiry: Seconds after which it need not be delivered any more (MQTT 5, and so for the rest).
     ///     content_type: By convention a MIME type.
@@ -276,7 +283,10 @@ impl Client {
     ///     max_bytes: Their bytes.
     ///     overflow: What happens when more come: `"block"` stops reading the socket until there is room, so the
     ///         server holds them; `"drop_oldest"`; `"drop_new"`; `"latest_per_topic"` keeps one for each topic;
-    ///         `"error"` ends the subscription with `QueueFull`.
+    ///         `"error"` ends the subscription with `QueueFull`. While it blocks, nothing else of this client is read
+    ///         either: a queue that nobody empties holds up its other subscriptions. Only while an answer to the
+    ///         client itself is awaited (an acknowledgement, SUBACK, a response), reading goes on, and up to 64 MiB
+    ///         wait beside the queue.
     ///     ack: When QoS 1 and 2 messages are acknowledged: `"auto"` as they come in; `"processed"` when the next one
     ///         is asked for, or the block is left without an exception: at least once, without more code;
     ///         `"manual"` by `Message.ack`.

@@ -88,6 +88,12 @@ impl Message {
         Properties::new(self.message.properties())
     }
 
+    /// The same as `properties`, for short.
+    #[getter]
+    fn props(&self) -> Properties {
+        self.properties()
+    }
+
     /// When it was read from the socket, as `time.time()` counts.
     #[getter]
     #[allow(clippy::cast_precision_loss)] // 53 bits of microseconds last until the year 2255

@@ -125,7 +125,8 @@ impl Will {
 ///     factor: Growth of the bound.
 ///     attempts: Attempts in a row before giving up; `None` is never.
 ///     stable_after: A connection that lasted this long starts with short waits again.
-///     first: Retry the very first connection, too, instead of raising.
+///     first: Retry the very first connection, too, instead of raising: connecting waits until it succeeds, or
+///         `attempts` have failed.
 #[pyclass(frozen, module = "ferromq", eq)]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Reconnect(client::Reconnect);

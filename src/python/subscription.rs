@@ -471,7 +471,7 @@ impl Subscription {
         self.subscribed.granted()
     }
 
-    /// Messages that wait.
+    /// Messages that wait: up to `maxsize` in the queue, and as many, but 256 at most, on their way out of it.
     #[getter]
     fn pending(&self) -> usize {
         self.subscribed.pending()

@@ -51,6 +51,7 @@ async def test_a_message_is_made_of_what_was_published(client, within):
     assert properties.user_properties == (("a", "1"), ("a", "2"))
     assert properties.payload_format == 1
     assert properties
+    assert repr(message.props) == repr(properties)
     assert "application/json" in repr(properties)
     assert repr(message).startswith("Message('plant/7/temp/in', b'{\"v\"")
 
@@ -246,7 +247,7 @@ async def test_a_request_is_answered_once(client, other, within):
         await request.respond(b"1", encode=None)
         with pytest.raises(RuntimeError, match="answered already"):
             await request.respond(b"2")
-        await client.publish("answers", b"end")
+        await other.publish("answers", b"end")
         assert [(await within(anext(answers))).payload for _ in range(2)] == [b"1", b"end"]
 
 
