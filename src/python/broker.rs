@@ -10,12 +10,13 @@ use parking_lot::Mutex;
 use pyo3::{
     exceptions::PyRuntimeError,
     prelude::*,
-    types::{PyBytes, PyDict, PyTuple},
+    types::{PyDict, PyTuple},
 };
 
 use super::{
     broker_auth::{Gate, Hook},
     broker_config::{BrokerArguments, BrokerSettings, seed_argument},
+    broker_view::{ClientInfo, Retained, stats_dict},
     core::Core,
     errors::{self, Kind},
     operation::Operation,
@@ -24,12 +25,12 @@ use super::{
     properties::Keywords,
     runtime::{Local, Process, register_hooks},
     subscription::{Items, SubscribeArguments, Subscribed, Subscription},
-    topics::{parse_filter, text, validate_topic},
+    topics::{text, validate_topic},
 };
 use crate::{
-    broker::{ClientInfo as Info, DropReason, EndReason, Hooks, Message as BrokerMessage},
+    broker::{Hooks, Message as BrokerMessage},
     client::{BoxStream, ClientOptions, Connecting, Connector},
-    codec::{Limits, PacketType, Publish, ReasonCode, TopicName, Version},
+    codec::{Limits, PacketType, Publish, ReasonCode, TopicName},
     config::ListenerUrl,
     server::{self, BrokerHandle, PublishError},
 };
@@ -296,7 +297,7 @@ impl Broker {
     #[getter]
     fn clients(&self, py: Python<'_>) -> PyResult<Vec<ClientInfo>> {
         let handle = self.handle(py)?;
-        Ok(py.detach(|| handle.clients()).into_iter().map(ClientInfo).collect())
+        Ok(py.detach(|| handle.clients()).into_iter().map(ClientInfo::new).collect())
     }
 
     /// End the connection of a client; whether there was one.
@@ -324,7 +325,7 @@ impl Broker {
     /// The retained messages.
     #[getter]
     fn retained(&self, py: Python<'_>) -> PyResult<Retained> {
-        Ok(Retained(self.handle(py)?))
+        Ok(Retained::new(self.handle(py)?))
     }
 
     /// Counters; `dropped` and `ended` count messages and connections by reason.
@@ -458,163 +459,10 @@ impl Connector for MemoryConnector {
     }
 }
 
-/// A client as its broker sees it.
-#[pyclass(frozen, module = "ferromq")]
-pub(crate) struct ClientInfo(Info);
-
-#[pymethods]
-impl ClientInfo {
-    /// Client identifier.
-    #[getter]
-    fn client_id(&self) -> &str {
-        &self.0.client_id
-    }
-
-    /// User name, if any.
-    #[getter]
-    fn username(&self) -> Option<&str> {
-        self.0.username.as_deref()
-    }
-
-    /// Whether it is connected, or has only a session.
-    #[getter]
-    fn connected(&self) -> bool {
-        self.0.is_connected
-    }
-
-    /// Version of MQTT, as `"5.0"`.
-    #[getter]
-    fn version(&self) -> &'static str {
-        version_name(self.0.version)
-    }
-
-    /// Address of the peer, if connected.
-    #[getter]
-    fn address(&self) -> Option<&str> {
-        self.0.address.as_deref()
-    }
-
-    /// How many subscriptions it has.
-    #[getter]
-    fn subscriptions(&self) -> usize {
-        self.0.subscriptions
-    }
-
-    /// Messages that wait for it.
-    #[getter]
-    fn queued(&self) -> usize {
-        self.0.queued
-    }
-
-    /// Messages that it has not acknowledged.
-    #[getter]
-    fn inflight(&self) -> usize {
-        self.0.inflight
-    }
-
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let state = if self.0.is_connected { "connected" } else { "away" };
-        Ok(format!("ClientInfo({}, {state}, MQTT {})", self.client_id().into_pyobject(py)?.repr()?, self.version()))
-    }
-}
-
-/// The retained messages of a running broker: topics and payloads, looked up when asked.
-#[pyclass(frozen, module = "ferromq", name = "RetainedMessages")]
-pub(crate) struct Retained(BrokerHandle);
-
-#[pymethods]
-impl Retained {
-    /// Those that match a topic filter.
-    ///
-    /// Raises:
-    ///     InvalidTopic: The filter is not valid.
-    fn __getitem__<'py>(&self, py: Python<'py>, filter: &str) -> PyResult<Bound<'py, PyDict>> {
-        parse_filter(py, filter)?;
-        let found = PyDict::new(py);
-        for message in self.0.retained(filter, usize::MAX) {
-            found.set_item(message.topic(), PyBytes::new(py, message.payload()))?;
-        }
-        Ok(found)
-    }
-
-    /// The payload of one topic.
-    #[pyo3(signature = (topic, default = None))]
-    fn get<'py>(
-        &self,
-        py: Python<'py>,
-        topic: &str,
-        default: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        validate_topic(py, topic)?;
-        let found = self.0.retained(topic, 1);
-        Ok(found.first().map(|message| PyBytes::new(py, message.payload()).into_any()).or(default))
-    }
-
-    fn __contains__(&self, py: Python<'_>, topic: &str) -> PyResult<bool> {
-        validate_topic(py, topic)?;
-        Ok(!self.0.retained(topic, 1).is_empty())
-    }
-
-    fn __len__(&self) -> usize {
-        self.0.retained("#", usize::MAX).len()
-    }
-
-    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, pyo3::types::PyIterator>> {
-        self.__getitem__(py, "#")?.try_iter()
-    }
-}
-
-/// How people write a protocol version.
-pub(crate) fn version_name(version: Version) -> &'static str {
-    match version {
-        Version::V3_1 => "3.1",
-        Version::V3_1_1 => "3.1.1",
-        Version::V5 => "5.0",
-    }
-}
-
 /// A listener as the URL that clients connect to.
 fn client_url(listener: &ListenerUrl) -> String {
     match listener {
         ListenerUrl::Tcp { .. } => listener.to_string().replacen("tcp://", "mqtt://", 1),
         _ => listener.to_string(),
     }
-}
-
-fn stats_dict<'py>(py: Python<'py>, stats: &crate::broker::Stats) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    let counters = [
-        ("clients_connected", stats.clients_connected),
-        ("clients_disconnected", stats.clients_disconnected),
-        ("clients_maximum", stats.clients_maximum),
-        ("sessions_expired", stats.sessions_expired),
-        ("connections_opened", stats.connections_opened),
-        ("bytes_received", stats.bytes_received),
-        ("bytes_sent", stats.bytes_sent),
-        ("packets_received", stats.packets_received),
-        ("packets_sent", stats.packets_sent),
-        ("publish_received", stats.publish_received),
-        ("publish_sent", stats.publish_sent),
-        ("publish_bytes_received", stats.publish_bytes_received),
-        ("publish_bytes_sent", stats.publish_bytes_sent),
-        ("subscriptions", stats.subscriptions),
-        ("shared_subscriptions", stats.shared_subscriptions),
-        ("retained_messages", stats.retained_messages),
-        ("messages_queued", stats.messages_queued),
-        ("messages_inflight", stats.messages_inflight),
-        ("bytes_held", stats.bytes_held),
-    ];
-    for (name, value) in counters {
-        dict.set_item(name, value)?;
-    }
-    let (dropped, ended) = (PyDict::new(py), PyDict::new(py));
-    for reason in DropReason::ALL {
-        dropped.set_item(reason.name(), stats.dropped(*reason))?;
-    }
-    for reason in EndReason::ALL {
-        ended.set_item(reason.name(), stats.ended(*reason))?;
-    }
-    dict.set_item("dropped", dropped)?;
-    dict.set_item("ended", ended)?;
-    Ok(dict)
 }

@@ -8,7 +8,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use parking_lot::Mutex;
 use pyo3::{PyTraverseError, PyVisit, exceptions::PyTypeError, prelude::*, types::PyBytes};
 
-use super::{broker::version_name, runtime::attach_thread};
+use super::{broker_view::version_name, runtime::attach_thread};
 use crate::{
     auth::{self, Authenticator, Verdict},
     codec::{PacketType, ReasonCode},
