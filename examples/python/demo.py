@@ -243,13 +243,28 @@ def summary(console: Console, count: Count, stats: dict[str, object], seconds: f
     return all(checks.values())
 
 
+def positive(text: str) -> float:
+    """Parse a number above 0."""
+    if not (number := float(text)) > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description="This machine's telemetry through an MQTT broker in this process.")
+    parser.add_argument("--seconds", type=positive, default=10, help="how long to run (default 10)")
+    parser.add_argument("--devices", type=int, default=20, help="how many devices publish (default 20)")
+    parser.add_argument("--hertz", type=positive, default=20, help="readings a second of each device (default 20)")
+    arguments = parser.parse_args()
+    if arguments.devices < 1:
+        parser.error("argument --devices: at least 1 is needed")
+    return arguments
+
+
 async def main() -> int:
     """Run the fleet for a while."""
-    parser = argparse.ArgumentParser(description="This machine's telemetry through an MQTT broker in this process.")
-    parser.add_argument("--seconds", type=float, default=10, help="how long to run (default 10)")
-    parser.add_argument("--devices", type=int, default=20, help="how many devices publish (default 20)")
-    parser.add_argument("--hertz", type=float, default=20, help="readings a second of each device (default 20)")
-    arguments = parser.parse_args()
+    arguments = parse_arguments()
     console, count, stop = Console(), Count(), asyncio.Event()
     machine = Machine(arguments.hertz)
     async with ferromq.Broker() as broker, ferromq.Client(broker, client_id="dashboard") as dashboard:
@@ -260,13 +275,17 @@ async def main() -> int:
                 fleet = [device(broker, n, machine, count, stop) for n in range(arguments.devices)]
                 watching = asyncio.create_task(machine.watch())
                 running = asyncio.gather(*fleet)
-                await show(console, count, arguments.seconds)
+                started = time.monotonic()
+                # Ctrl-C ends the show early: what was published until then is still awaited and summed up.
+                with contextlib.suppress(asyncio.CancelledError):
+                    await show(console, count, arguments.seconds)
+                seconds = time.monotonic() - started
                 stop.set()
                 await running
                 watching.cancel()
                 await arrivals(broker, messages, count)
             consumer.cancel()
-            is_well = summary(console, count, broker.stats(), arguments.seconds)
+            is_well = summary(console, count, broker.stats(), seconds)
     return 0 if is_well else 1
 
 

@@ -2,6 +2,9 @@
 """Testing your own application: a fresh broker for each test, and no sleep to prove that nothing came.
 
 pytest examples/python/test_alarm.py
+
+It needs pytest-asyncio in its automatic mode: `asyncio_mode = "auto"` among the options of pytest, as in this project's
+pyproject.toml, or `pytest -o asyncio_mode=auto`.
 """
 
 import asyncio

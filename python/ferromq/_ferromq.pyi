@@ -8,7 +8,7 @@ Words used below: a *payload* is bytes-like (anything with the buffer protocol),
 """
 
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from types import GenericAlias, TracebackType
 from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, final, overload
@@ -79,22 +79,21 @@ _Event: TypeAlias = Connecting | Connected | Disconnected | Reauthenticated
 # --- what verbs return -----------------------------------------------------------------------------------------------
 
 @final
-class Operation(Generic[_T_co]):
+class Operation(Coroutine[Any, Any, _T_co]):
     """A verb under way: await it for its result.
 
-    The work begins with the call, not with the await, so publications keep the order of their calls. It is a
-    coroutine for `asyncio.create_task`, `gather` and the like. Awaiting it again gives the same result again.
+    The work begins with the call, not with the await, so publications keep the order of their calls, and arguments
+    that cannot be are refused by the call. It is a coroutine for `asyncio.create_task`, `gather` and the like. Awaiting
+    it again gives the same result again. Of 256 operations that never had to wait, one gives the event loop a turn.
     """
 
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     def __await__(self) -> Generator[Any, None, _T_co]: ...
-    def __iter__(self) -> Self: ...
+    def __iter__(self) -> Iterator[Any]: ...
     def __next__(self) -> Any: ...
     def send(self, value: None, /) -> Any:
         """Resume, as event loops do."""
 
-    @overload
-    def throw(self, exception: BaseException, /) -> Any: ...
     @overload
     def throw(
         self,
@@ -102,15 +101,17 @@ class Operation(Generic[_T_co]):
         value: BaseException | object = ...,
         traceback: TracebackType | None = ...,
         /,
-    ) -> Any:
-        """Raise an exception where the operation waits; the work is given up if it can be."""
+    ) -> Any: ...
+    @overload
+    def throw(self, exception: BaseException, value: None = ..., traceback: TracebackType | None = ..., /) -> Any:
+        """Raise an exception at the place that waits."""
 
     def close(self) -> None:
-        """Stop waiting."""
+        """Stop waiting; the work is given up if it can be."""
 
 @final
 class Stream(Generic[_T]):
-    """An asynchronous iterator over a bounded queue.
+    """An asynchronous iterator over messages, events or batches, from a bounded queue.
 
     It has one consumer: a second `anext()` while another waits raises `RuntimeError`. Cancelling an `anext()` loses
     nothing. While items are at hand, the event loop gets one turn in 128 items.
@@ -120,7 +121,7 @@ class Stream(Generic[_T]):
     def __aiter__(self) -> Self: ...
     def __anext__(self) -> Operation[_T]: ...
     def __await__(self) -> Generator[Any, None, _T]: ...
-    def __iter__(self) -> Self: ...
+    def __iter__(self) -> Iterator[Any]: ...
     def __next__(self) -> Any: ...
     def send(self, value: None, /) -> Any:
         """Resume, as event loops do."""
@@ -135,10 +136,10 @@ class Stream(Generic[_T]):
         traceback: TracebackType | None = ...,
         /,
     ) -> Any:
-        """Raise an exception where the stream waits."""
+        """Raise an exception at the place that waits."""
 
     def close(self) -> None:
-        """Stop waiting."""
+        """Stop waiting; the work is given up if it can be."""
 
 # --- exceptions ------------------------------------------------------------------------------------------------------
 
@@ -222,6 +223,10 @@ class Message(Buffer):
     @property
     def properties(self) -> Properties:
         """MQTT 5 properties; all absent in older versions."""
+
+    @property
+    def props(self) -> Properties:
+        """The same as `properties`, for short."""
 
     @property
     def params(self) -> dict[str, str]:
@@ -333,8 +338,8 @@ class Request:
         """What stood in the topic for each `{name}` of the filter."""
 
     @property
-    def response_topic(self) -> str | None:
-        """Where the answer goes; `None` if none is wanted."""
+    def response_topic(self) -> str:
+        """Where the answer goes."""
 
     def text(self) -> str:
         """The payload as UTF-8 text."""
@@ -346,7 +351,7 @@ class Request:
         """Answer with the QoS of the request.
 
         Raises:
-            RuntimeError: The request names no response topic.
+            RuntimeError: The request was answered already.
         """
 
 @final
@@ -370,8 +375,8 @@ class SyncRequest:
         """What stood in the topic for each `{name}` of the filter."""
 
     @property
-    def response_topic(self) -> str | None:
-        """Where the answer goes; `None` if none is wanted."""
+    def response_topic(self) -> str:
+        """Where the answer goes."""
 
     def text(self) -> str:
         """The payload as UTF-8 text."""
@@ -383,7 +388,7 @@ class SyncRequest:
         """Answer with the QoS of the request, and wait for the acknowledgement.
 
         Raises:
-            RuntimeError: The request names no response topic.
+            RuntimeError: The request was answered already.
         """
 
 # --- settings --------------------------------------------------------------------------------------------------------
@@ -450,7 +455,8 @@ class Reconnect:
         factor: Growth of the bound.
         attempts: Attempts in a row before giving up; `None` is never.
         stable_after: A connection that lasted this long starts with short waits again.
-        first: Retry the very first connection, too, instead of raising.
+        first: Retry the very first connection, too, instead of raising: connecting waits until it succeeds, or
+            `attempts` have failed.
     """
 
     def __new__(
@@ -496,11 +502,12 @@ class Session:
     """A session that outlives its connection: the server keeps subscriptions and queues messages meanwhile.
 
     Args:
-        expiry: How long, in seconds; infinite by default. Versions before MQTT 5 know only 0 and infinite.
-        clean_start: Forget what the server kept from earlier runs.
+        expiry: How long, in seconds; infinite by default. Before MQTT 5 only infinite and 0 (no longer than the
+            connection) can be asked for, and other values are refused when the client is made.
+        clean_start: Forget what the server kept from earlier runs (MQTT 5).
     """
 
-    def __new__(cls, expiry: float = ..., *, clean_start: bool = False) -> Self: ...
+    def __new__(cls, expiry: float = 1e999, *, clean_start: bool = False) -> Self: ...
     @property
     def expiry(self) -> float:
         """Seconds."""
@@ -577,7 +584,8 @@ class Client:
     Args:
         server: `mqtt://host:port`, `ws://host:port/path` or `unix:///path`, several of them to be tried in turn, or a
             `Broker` of this process. Default `mqtt://localhost:1883`.
-        client_id: Client identifier; empty lets the server choose one.
+        client_id: Client identifier; empty lets the server choose one, and with MQTT 3.1 has one made up. Before MQTT 5
+            a session needs one.
         version: 5 (5.0), 4 (3.1.1) or 3 (3.1).
         username: User name.
         password: Password.
@@ -585,7 +593,7 @@ class Client:
         session: Keep the session at the server between connections; by default it ends with the connection.
         will: What the server publishes should this client vanish.
         reconnect: `False`, `True` for the defaults of `Reconnect`, or how.
-        timeout: For connecting, subscribing and leaving.
+        timeout: For connecting, subscribing and leaving, and for the answer to a probe, which has 10 s at most.
         receive_maximum: QoS 1 and 2 messages the server may have unacknowledged towards this client.
         max_packet_size: Larger packets are not accepted, bytes.
         max_queued: Publications that may wait for a connection or for acknowledgements.
@@ -602,13 +610,13 @@ class Client:
         server: str | Iterable[str] | Broker | None = None,
         *,
         client_id: str = "",
-        version: _Version = ...,
+        version: _Version = 5,
         username: str | None = None,
         password: _Payload = None,
         keep_alive: int = 60,
         session: Session | None = None,
         will: Will | None = None,
-        reconnect: Reconnect | bool | None = ...,
+        reconnect: Reconnect | bool | None = True,
         timeout: float = 10.0,
         receive_maximum: int = 1024,
         max_packet_size: int | None = None,
@@ -627,10 +635,16 @@ class Client:
     def connect(self) -> Operation[Self]:
         """Connect; `async with` does it, too.
 
+        With `Reconnect(first=True)` it tries again until it is connected, or `attempts` have failed: `timeout` limits
+        each attempt, and `asyncio.timeout` all of them.
+
         Raises:
             ConnectError: No server could be reached.
+            ConnectionLost: The server closed the connection without an answer.
+            ProtocolError: What it answered is not MQTT.
             Refused: The server refused; `NotAuthorized` for bad credentials.
             Timeout: It took longer than `timeout`.
+            Closed: It is connected already. As with wrong arguments of all verbs, the call raises and not the await.
         """
 
     def disconnect(self, *, with_will: bool = False) -> Operation[None]:
@@ -638,6 +652,9 @@ class Client:
 
         Args:
             with_will: Have the server publish the will nevertheless (MQTT 5).
+
+        Raises:
+            InvalidArgument: `with_will` before MQTT 5.
         """
 
     def publish(
@@ -666,7 +683,8 @@ class Client:
             payload: Payload; any object with `encode`.
             qos: Quality of service.
             retain: Keep it as the retained message of the topic.
-            encode: `"json"` (compact), or `"text"` for `str(payload)`.
+            encode: `"json"` (compact; infinite numbers and NaN are not JSON and refused), or `"text"` for
+                `str(payload)`.
             timeout: How long the acknowledgement may take; `None` does not limit it. The message stays on its way.
             message_expiry: Seconds after which it need not be delivered any more (MQTT 5, and so for the rest).
             content_type: By convention a MIME type.
@@ -756,7 +774,10 @@ class Client:
             max_bytes: Their bytes.
             overflow: What happens when more come: `"block"` stops reading the socket until there is room, so the
                 server holds them; `"drop_oldest"`; `"drop_new"`; `"latest_per_topic"` keeps one for each topic;
-                `"error"` ends the subscription with `QueueFull`.
+                `"error"` ends the subscription with `QueueFull`. While it blocks, nothing else of this client is read
+                either: a queue that nobody empties holds up its other subscriptions. Only while an answer to the
+                client itself is awaited (an acknowledgement, SUBACK, a response), reading goes on, and up to 64 MiB
+                wait beside the queue.
             ack: When QoS 1 and 2 messages are acknowledged: `"auto"` as they come in; `"processed"` when the next one
                 is asked for, or the block is left without an exception: at least once, without more code;
                 `"manual"` by `Message.ack`.
@@ -798,7 +819,14 @@ class Client:
     def serve(
         self, *filters: str | Iterable[str], qos: _QoS = 1, maxsize: int = 65_536, max_bytes: int = 67_108_864
     ) -> Subscription[Request]:
-        """Take requests, to be answered with `Request.respond`."""
+        """Take requests, to be answered with `Request.respond` (MQTT 5).
+
+        A message without a valid response topic is no request: it is acknowledged, counted in `dropped`, and not given
+        out.
+
+        Raises:
+            InvalidArgument: The version is not 5.
+        """
 
     def events(self) -> Stream[_Event]:
         """What happens to the connection from now on, or to the next one if there is none.
@@ -863,11 +891,11 @@ class Subscription(Generic[_T]):
 
     @property
     def pending(self) -> int:
-        """Messages that wait."""
+        """Messages that wait: up to `maxsize` in the queue, and as many, but 256 at most, on their way out of it."""
 
     @property
     def dropped(self) -> int:
-        """Messages that `overflow` has dropped."""
+        """Messages that `overflow` has dropped, and those of `serve` that were no requests."""
 
 @disjoint_base
 class SyncClient:
@@ -884,13 +912,13 @@ class SyncClient:
         server: str | Iterable[str] | Broker | None = None,
         *,
         client_id: str = "",
-        version: _Version = ...,
+        version: _Version = 5,
         username: str | None = None,
         password: _Payload = None,
         keep_alive: int = 60,
         session: Session | None = None,
         will: Will | None = None,
-        reconnect: Reconnect | bool | None = ...,
+        reconnect: Reconnect | bool | None = True,
         timeout: float = 10.0,
         receive_maximum: int = 1024,
         max_packet_size: int | None = None,
@@ -1007,7 +1035,7 @@ class SyncClient:
     def serve(
         self, *filters: str | Iterable[str], qos: _QoS = 1, maxsize: int = 65_536, max_bytes: int = 67_108_864
     ) -> SyncSubscription[SyncRequest]:
-        """Take requests, to be answered with `SyncRequest.respond`."""
+        """Take requests, to be answered with `SyncRequest.respond`. As `Client.serve`."""
 
     def events(self) -> SyncStream[_Event]:
         """What happens to the connection from now on, or to the next one if there is none."""
@@ -1075,11 +1103,11 @@ class SyncSubscription(Generic[_T]):
 
     @property
     def pending(self) -> int:
-        """Messages that wait."""
+        """Messages that wait: up to `maxsize` in the queue, and as many, but 256 at most, on their way out of it."""
 
     @property
     def dropped(self) -> int:
-        """Messages that `overflow` has dropped."""
+        """Messages that `overflow` has dropped, and those of `serve` that were no requests."""
 
 @final
 class SyncStream(Generic[_T]):
@@ -1212,7 +1240,18 @@ class Broker:
         """Clients that are connected or have a session, as of now."""
 
     def kick(self, client_id: str, reason_code: int = 0x98) -> bool:
-        """End the connection of a client; whether there was one."""
+        """End the connection of a client; whether there was one.
+
+        A client that reconnects by itself is back within milliseconds. 0x87 (not authorized) and 0x8E (session taken
+        over) keep clients of FerroMQ away; what others do is up to them.
+
+        Args:
+            client_id: Client identifier.
+            reason_code: What to tell the client (MQTT 5), from 0x80. Default 0x98, administrative action.
+
+        Raises:
+            InvalidArgument: No such reason code, or not one of DISCONNECT.
+        """
 
     @property
     def retained(self) -> RetainedMessages:
@@ -1243,7 +1282,12 @@ class Broker:
         """Decorator: have a function decide who may connect. Install it before the broker is started.
 
         It is called on a thread of its own, so it may block, with a `ConnectInfo`; it returns whether to let the client
-        in, or the reason code of a refusal. If there are `users`, it is asked only for those.
+        in, or the reason code of a refusal. If there are `users`, it is asked only for those. If it raises, the client
+        is refused with 0x83 and the exception goes to `sys.unraisablehook`.
+
+        Raises:
+            TypeError: It is no function, or an async one.
+            RuntimeError: The broker runs already.
         """
 
 @final

@@ -110,6 +110,8 @@ reasons! {
         AdministrativeAction => "administrative_action",
         /// The broker shuts down.
         ServerShuttingDown => "server_shutting_down",
+        /// Something on the broker's side failed, as a hook that raised.
+        InternalError => "internal_error",
     }
 }
 
@@ -143,6 +145,7 @@ impl EndReason {
             | ReasonCode::SharedSubscriptionsNotSupported
             | ReasonCode::SubscriptionIdentifiersNotSupported
             | ReasonCode::WildcardSubscriptionsNotSupported => Self::NotSupported,
+            ReasonCode::UnspecifiedError | ReasonCode::ImplementationSpecificError => Self::InternalError,
             _ => Self::ProtocolError,
         }
     }

@@ -91,9 +91,14 @@ struct Object<T> {
 
 fn make_type<T: Awaitable>(py: Python<'_>) -> PyResult<Py<PyType>> {
     let methods: Box<[ffi::PyMethodDef]> = Box::new([
-        method(c"send", send::<T>, ffi::METH_O, c"Resume with a value, which is ignored."),
+        method(c"send", send::<T>, ffi::METH_O, c"send($self, value, /)\n--\n\nResume, as event loops do."),
         method(c"throw", throw::<T>, ffi::METH_VARARGS, c"Raise an exception at the place that waits."),
-        method(c"close", close::<T>, ffi::METH_NOARGS, c"Stop waiting."),
+        method(
+            c"close",
+            close::<T>,
+            ffi::METH_NOARGS,
+            c"close($self, /)\n--\n\nStop waiting; the work is given up if it can be.",
+        ),
         method(c"__class_getitem__", ffi::Py_GenericAlias, ffi::METH_O | ffi::METH_CLASS, c"For annotations."),
         ffi::PyMethodDef::zeroed(),
     ]);

@@ -10,31 +10,58 @@ use parking_lot::Mutex;
 use pyo3::{
     exceptions::PyRuntimeError,
     prelude::*,
-    types::{PyBytes, PyDict, PyTuple},
+    types::{PyDict, PyTuple},
 };
 
 use super::{
     broker_auth::{Gate, Hook},
-    broker_config::{BrokerArguments, BrokerSettings},
+    broker_config::{BrokerArguments, BrokerSettings, seed_argument},
+    broker_view::{ClientInfo, Retained, stats_dict},
     core::Core,
     errors::{self, Kind},
     operation::Operation,
-    options::{duration, qos},
+    options::{duration, int, optional_int, qos},
     payload::Data,
     properties::Keywords,
     runtime::{Local, Process, register_hooks},
     subscription::{Items, SubscribeArguments, Subscribed, Subscription},
-    topics::{parse_filter, text, validate_topic},
+    topics::{text, validate_topic},
 };
 use crate::{
-    broker::{ClientInfo as Info, DropReason, EndReason, Hooks, Message as BrokerMessage},
+    broker::{Hooks, Message as BrokerMessage},
     client::{BoxStream, ClientOptions, Connecting, Connector},
-    codec::{Limits, Publish, ReasonCode, TopicName, Version},
+    codec::{Limits, PacketType, Publish, ReasonCode, TopicName},
     config::ListenerUrl,
     server::{self, BrokerHandle, PublishError},
 };
 
-/// A broker, running or not.
+/// An MQTT broker inside this process, for 3.1, 3.1.1 and 5.0.
+///
+///     async with ferromq.Broker() as broker:      # or `with`
+///         print(broker.url)                       # mqtt://127.0.0.1:40123
+///
+/// It runs on threads of its own and serves any MQTT client. Starting takes about a millisecond.
+///
+/// Args:
+///     listeners: URLs to listen on: `tcp://host:port`, `ws://host:port/path`, `unix:///path`; port 0 is any that is
+///         free. Default `tcp://127.0.0.1:0`. An empty list leaves `Client(broker)` as the only way in.
+///     config: Path of a TOML file (`ferromq broker --check` shows all keys), or a dictionary of the same shape.
+///         The arguments below win over it.
+///     users: Names and passwords; whoever is not among them is refused.
+///     allow_anonymous: Whether clients may come without a user name. Default: unless there are `users`.
+///     shards: Threads that share the clients; 0 is one for each core. Default 1.
+///     seed: Seeds what is random, for tests.
+///     drain_timeout: How long stopping waits for what is unsent.
+///     limits: Table `[limits]`, as `{"max_inflight": 100}`.
+///     capabilities: Table `[capabilities]`, as `{"maximum_packet_size": "256 KiB"}`.
+///     queue: Table `[queue]`.
+///     slow_consumer: Table `[slow_consumer]`.
+///     shared: Table `[shared]`.
+///     sys: Table `[sys]`.
+///
+/// Raises:
+///     InvalidArgument: A setting is not known or cannot be.
+///     ConnectError: When started: it cannot listen there.
 #[pyclass(frozen, module = "ferromq", subclass)]
 pub(crate) struct Broker {
     settings: BrokerSettings,
@@ -106,8 +133,8 @@ impl Broker {
         config: Option<Bound<'_, PyAny>>,
         users: Option<Bound<'_, PyDict>>,
         allow_anonymous: Option<bool>,
-        shards: Option<usize>,
-        seed: Option<u64>,
+        #[pyo3(from_py_with = optional_int)] shards: Option<i64>,
+        #[pyo3(from_py_with = seed_argument)] seed: Option<u64>,
         drain_timeout: f64,
         limits: Option<Bound<'_, PyDict>>,
         capabilities: Option<Bound<'_, PyDict>>,
@@ -135,11 +162,13 @@ impl Broker {
         })
     }
 
+    /// Start; `with` and `async with` do it, too. A stopped broker may be started again, without its messages.
     fn start(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
         slf.get().start_now(slf.py())?;
         Ok(slf)
     }
 
+    /// Publish wills, tell the clients, send what is unsent, and stop.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         let broker = self.take(py)?;
         py.detach(|| broker.map(server::Broker::shutdown));
@@ -187,6 +216,10 @@ impl Broker {
         Operation::spawn(py, work, |py, ()| Ok(py.None()))
     }
 
+    /// Where clients connect to: the first TCP listener, or else the first.
+    ///
+    /// Raises:
+    ///     Closed: It does not run, or has no listeners.
     #[getter]
     fn url(&self, py: Python<'_>) -> PyResult<String> {
         self.listeners(py, |listeners| {
@@ -196,11 +229,13 @@ impl Broker {
         })
     }
 
+    /// All of them.
     #[getter]
     fn urls(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         self.listeners(py, |listeners| Ok(listeners.iter().map(client_url).collect()))
     }
 
+    /// Port of the first listener that has one.
     #[getter]
     fn port(&self, py: Python<'_>) -> PyResult<u16> {
         self.listeners(py, |listeners| {
@@ -209,11 +244,16 @@ impl Broker {
         })
     }
 
+    /// Whether it runs.
     #[getter]
     fn running(&self, py: Python<'_>) -> PyResult<bool> {
         Ok(self.running.try_get(py)?.lock().is_some())
     }
 
+    /// Publish to all who want it, without a client. Arguments are those of `Client.publish`.
+    ///
+    /// Raises:
+    ///     QueueFull: Too many messages of this process wait already.
     #[pyo3(signature = (topic, payload = None, *, qos = 0, retain = false, encode = None, message_expiry = None,
         content_type = None, response_topic = None, correlation_data = None, user_properties = None,
         payload_format = None))]
@@ -222,7 +262,7 @@ impl Broker {
         py: Python<'_>,
         topic: &str,
         payload: Option<Bound<'_, PyAny>>,
-        qos: u8,
+        #[pyo3(from_py_with = int)] qos: i64,
         retain: bool,
         encode: Option<&str>,
         message_expiry: Option<f64>,
@@ -230,7 +270,7 @@ impl Broker {
         response_topic: Option<&str>,
         correlation_data: Option<Bound<'_, PyAny>>,
         user_properties: Option<Bound<'_, PyAny>>,
-        payload_format: Option<u8>,
+        #[pyo3(from_py_with = optional_int)] payload_format: Option<i64>,
     ) -> PyResult<()> {
         let keywords = Keywords {
             message_expiry,
@@ -253,47 +293,70 @@ impl Broker {
         })
     }
 
+    /// Clients that are connected or have a session, as of now.
     #[getter]
     fn clients(&self, py: Python<'_>) -> PyResult<Vec<ClientInfo>> {
         let handle = self.handle(py)?;
-        Ok(py.detach(|| handle.clients()).into_iter().map(ClientInfo).collect())
+        Ok(py.detach(|| handle.clients()).into_iter().map(ClientInfo::new).collect())
     }
 
+    /// End the connection of a client; whether there was one.
+    ///
+    /// A client that reconnects by itself is back within milliseconds. 0x87 (not authorized) and 0x8E (session taken
+    /// over) keep clients of FerroMQ away; what others do is up to them.
+    ///
+    /// Args:
+    ///     client_id: Client identifier.
+    ///     reason_code: What to tell the client (MQTT 5), from 0x80. Default 0x98, administrative action.
+    ///
+    /// Raises:
+    ///     InvalidArgument: No such reason code, or not one of DISCONNECT.
     #[pyo3(signature = (client_id, reason_code = 0x98))]
-    fn kick(&self, py: Python<'_>, client_id: &str, reason_code: u8) -> PyResult<bool> {
-        let reason = ReasonCode::from_u8(reason_code).filter(|reason| reason.is_error());
-        let reason = reason.ok_or_else(|| errors::invalid(py, "reason_code is an MQTT reason code from 0x80"))?;
+    fn kick(&self, py: Python<'_>, client_id: &str, #[pyo3(from_py_with = int)] reason_code: i64) -> PyResult<bool> {
+        let reason = u8::try_from(reason_code).ok().and_then(ReasonCode::from_u8);
+        // What DISCONNECT cannot carry would be left out, and the client not know why.
+        let reason = reason.filter(|reason| reason.is_error() && reason.is_legal_in(PacketType::Disconnect));
+        let wrong = "reason_code is an MQTT reason code from 0x80 that DISCONNECT may have, not";
+        let reason = reason.ok_or_else(|| errors::invalid(py, &format!("{wrong} {reason_code:#x}")))?;
         let handle = self.handle(py)?;
         Ok(py.detach(|| handle.kick(client_id, reason)))
     }
 
+    /// The retained messages.
     #[getter]
     fn retained(&self, py: Python<'_>) -> PyResult<Retained> {
-        Ok(Retained(self.handle(py)?))
+        Ok(Retained::new(self.handle(py)?))
     }
 
+    /// Counters; `dropped` and `ended` count messages and connections by reason.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let handle = self.handle(py)?;
         stats_dict(py, &py.detach(|| handle.stats()))
     }
 
+    /// Wait until every message that has reached the broker is delivered, and acknowledged, to whoever is connected.
+    ///
+    /// Raises:
+    ///     Timeout: It took longer.
     #[pyo3(signature = (timeout = None))]
     fn settled<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         Operation::spawn(py, self.wait_until_settled(py, timeout)?, |py, ()| Ok(py.None()))
     }
 
+    /// The same, blocking.
     #[pyo3(signature = (timeout = None))]
     fn wait_settled(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
         let settled = self.wait_until_settled(py, timeout)?;
         Process::get(py)?.block_on(py, settled)?.map_err(|error| errors::from_client(py, &error))
     }
 
+    /// See traffic without a client of your own; as `Client.subscribe` gives it, retained messages left out.
     #[pyo3(signature = (*filters, maxsize = 65_536, overflow = "drop_oldest"))]
     fn tap(
         &self,
         py: Python<'_>,
         filters: Bound<'_, PyTuple>,
-        maxsize: usize,
+        #[pyo3(from_py_with = int)] maxsize: i64,
         overflow: &str,
     ) -> PyResult<Subscription> {
         self.handle(py)?;
@@ -304,17 +367,26 @@ impl Broker {
             overflow,
             retain_handling: "none",
             retain_as_published: true,
-            ..SubscribeArguments::requests(&filters, 0, maxsize, usize::MAX)
+            ..SubscribeArguments::requests(&filters, 0, maxsize, i64::MAX)
         };
         Subscription::new(py, Subscribed::new(py, &core, &arguments, Items::Messages)?)
     }
 
+    /// Decorator: have a function decide who may connect. Install it before the broker is started.
+    ///
+    /// It is called on a thread of its own, so it may block, with a `ConnectInfo`; it returns whether to let the client
+    /// in, or the reason code of a refusal. If there are `users`, it is asked only for those. If it raises, the client
+    /// is refused with 0x83 and the exception goes to `sys.unraisablehook`.
+    ///
+    /// Raises:
+    ///     TypeError: It is no function, or an async one.
+    ///     RuntimeError: The broker runs already.
     fn on_auth<'py>(&self, hook: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = hook.py();
         if self.running(py)? {
             return Err(PyRuntimeError::new_err("install hooks before the broker is started"));
         }
-        self.hook.set(hook.clone().unbind());
+        self.hook.set(&hook)?;
         Ok(hook)
     }
 
@@ -387,150 +459,10 @@ impl Connector for MemoryConnector {
     }
 }
 
-/// A client as the broker sees it.
-#[pyclass(frozen, module = "ferromq")]
-pub(crate) struct ClientInfo(Info);
-
-#[pymethods]
-impl ClientInfo {
-    #[getter]
-    fn client_id(&self) -> &str {
-        &self.0.client_id
-    }
-
-    #[getter]
-    fn username(&self) -> Option<&str> {
-        self.0.username.as_deref()
-    }
-
-    #[getter]
-    fn connected(&self) -> bool {
-        self.0.is_connected
-    }
-
-    #[getter]
-    fn version(&self) -> &'static str {
-        version_name(self.0.version)
-    }
-
-    #[getter]
-    fn address(&self) -> Option<&str> {
-        self.0.address.as_deref()
-    }
-
-    #[getter]
-    fn subscriptions(&self) -> usize {
-        self.0.subscriptions
-    }
-
-    #[getter]
-    fn queued(&self) -> usize {
-        self.0.queued
-    }
-
-    #[getter]
-    fn inflight(&self) -> usize {
-        self.0.inflight
-    }
-
-    fn __repr__(&self) -> String {
-        let state = if self.0.is_connected { "connected" } else { "away" };
-        format!("ClientInfo({:?}, {state}, MQTT {})", self.client_id(), self.version())
-    }
-}
-
-/// The retained messages of a running broker, by topic.
-#[pyclass(frozen, module = "ferromq", name = "RetainedMessages")]
-pub(crate) struct Retained(BrokerHandle);
-
-#[pymethods]
-impl Retained {
-    fn __getitem__<'py>(&self, py: Python<'py>, filter: &str) -> PyResult<Bound<'py, PyDict>> {
-        parse_filter(py, filter)?;
-        let found = PyDict::new(py);
-        for message in self.0.retained(filter, usize::MAX) {
-            found.set_item(message.topic(), PyBytes::new(py, message.payload()))?;
-        }
-        Ok(found)
-    }
-
-    #[pyo3(signature = (topic, default = None))]
-    fn get<'py>(
-        &self,
-        py: Python<'py>,
-        topic: &str,
-        default: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        validate_topic(py, topic)?;
-        let found = self.0.retained(topic, 1);
-        Ok(found.first().map(|message| PyBytes::new(py, message.payload()).into_any()).or(default))
-    }
-
-    fn __contains__(&self, py: Python<'_>, topic: &str) -> PyResult<bool> {
-        validate_topic(py, topic)?;
-        Ok(!self.0.retained(topic, 1).is_empty())
-    }
-
-    fn __len__(&self) -> usize {
-        self.0.retained("#", usize::MAX).len()
-    }
-
-    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, pyo3::types::PyIterator>> {
-        self.__getitem__(py, "#")?.try_iter()
-    }
-}
-
-/// How people write a protocol version.
-pub(crate) fn version_name(version: Version) -> &'static str {
-    match version {
-        Version::V3_1 => "3.1",
-        Version::V3_1_1 => "3.1.1",
-        Version::V5 => "5.0",
-    }
-}
-
 /// A listener as the URL that clients connect to.
 fn client_url(listener: &ListenerUrl) -> String {
     match listener {
         ListenerUrl::Tcp { .. } => listener.to_string().replacen("tcp://", "mqtt://", 1),
         _ => listener.to_string(),
     }
-}
-
-fn stats_dict<'py>(py: Python<'py>, stats: &crate::broker::Stats) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    let counters = [
-        ("clients_connected", stats.clients_connected),
-        ("clients_disconnected", stats.clients_disconnected),
-        ("clients_maximum", stats.clients_maximum),
-        ("sessions_expired", stats.sessions_expired),
-        ("connections_opened", stats.connections_opened),
-        ("bytes_received", stats.bytes_received),
-        ("bytes_sent", stats.bytes_sent),
-        ("packets_received", stats.packets_received),
-        ("packets_sent", stats.packets_sent),
-        ("publish_received", stats.publish_received),
-        ("publish_sent", stats.publish_sent),
-        ("publish_bytes_received", stats.publish_bytes_received),
-        ("publish_bytes_sent", stats.publish_bytes_sent),
-        ("subscriptions", stats.subscriptions),
-        ("shared_subscriptions", stats.shared_subscriptions),
-        ("retained_messages", stats.retained_messages),
-        ("messages_queued", stats.messages_queued),
-        ("messages_inflight", stats.messages_inflight),
-        ("bytes_held", stats.bytes_held),
-    ];
-    for (name, value) in counters {
-        dict.set_item(name, value)?;
-    }
-    let (dropped, ended) = (PyDict::new(py), PyDict::new(py));
-    for reason in DropReason::ALL {
-        dropped.set_item(reason.name(), stats.dropped(*reason))?;
-    }
-    for reason in EndReason::ALL {
-        ended.set_item(reason.name(), stats.ended(*reason))?;
-    }
-    dict.set_item("dropped", dropped)?;
-    dict.set_item("ended", ended)?;
-    Ok(dict)
 }

@@ -6,53 +6,61 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use parking_lot::Mutex;
-use pyo3::{PyTraverseError, PyVisit, prelude::*, types::PyBytes};
+use pyo3::{PyTraverseError, PyVisit, exceptions::PyTypeError, prelude::*, types::PyBytes};
 
-use super::{broker::version_name, runtime::attach_thread};
+use super::{broker_view::version_name, runtime::attach_thread};
 use crate::{
     auth::{self, Authenticator, Verdict},
-    codec::ReasonCode,
+    codec::{PacketType, ReasonCode},
 };
 
-/// What is known of a client that asks to connect.
+/// A client that asks to connect.
 #[pyclass(frozen, module = "ferromq")]
 pub(crate) struct ConnectInfo(auth::ConnectInfo);
 
 #[pymethods]
 impl ConnectInfo {
+    /// Client identifier.
     #[getter]
     fn client_id(&self) -> &str {
         &self.0.client_id
     }
 
+    /// User name, if any.
     #[getter]
     fn username(&self) -> Option<&str> {
         self.0.username.as_deref()
     }
 
+    /// Password, if any.
     #[getter]
     fn password<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         self.0.password.as_ref().map(|password| PyBytes::new(py, password))
     }
 
+    /// Version of MQTT, as `"5.0"`.
     #[getter]
     fn version(&self) -> &'static str {
         version_name(self.0.version)
     }
 
+    /// Address of the peer.
     #[getter]
     fn address(&self) -> &str {
         &self.0.peer
     }
 
+    /// Listener it came in by.
     #[getter]
     fn listener(&self) -> &str {
         &self.0.listener
     }
 
     /// Without the password, which has no business in logs.
-    fn __repr__(&self) -> String {
-        format!("ConnectInfo({:?}, username={:?}, address={:?})", self.client_id(), self.username(), self.address())
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let (client_id, username) = (self.client_id().into_pyobject(py)?, self.username().into_pyobject(py)?);
+        let (client_id, username) = (client_id.repr()?, username.repr()?);
+        Ok(format!("ConnectInfo({client_id}, username={username}, address={:?})", self.address()))
     }
 }
 
@@ -61,9 +69,24 @@ impl ConnectInfo {
 pub(crate) struct Hook(Mutex<Option<Py<PyAny>>>);
 
 impl Hook {
-    pub(crate) fn set(&self, hook: Py<PyAny>) {
-        let old = self.0.lock().replace(hook);
+    /// Installs `hook`, unless it could never answer.
+    pub(crate) fn set(&self, hook: &Bound<'_, PyAny>) -> PyResult<()> {
+        let is_async = |function: &Bound<'_, PyAny>| {
+            let inspect = hook.py().import("inspect")?;
+            let is_any = |check: &str| inspect.call_method1(check, (function,))?.is_truthy();
+            Ok::<_, PyErr>(is_any("iscoroutinefunction")? || is_any("isasyncgenfunction")?)
+        };
+        if !hook.is_callable() {
+            let class = hook.get_type().name()?.to_string();
+            return Err(PyTypeError::new_err(format!("on_auth takes a function, not {class}")));
+        }
+        if is_async(hook)? || is_async(&hook.getattr("__call__")?)? {
+            let advice = "it is called on a thread of its own, where it may block";
+            return Err(PyTypeError::new_err(format!("on_auth takes a plain function, not an async one: {advice}")));
+        }
+        let old = self.0.lock().replace(hook.clone().unbind());
         drop(old);
+        Ok(())
     }
 
     pub(crate) fn clear(&self) {
@@ -168,8 +191,15 @@ fn ask(py: Python<'_>, hook: &Py<PyAny>, info: &auth::ConnectInfo) -> PyResult<V
     let reason = answer.extract::<u8>().ok().and_then(ReasonCode::from_u8);
     match reason {
         Some(ReasonCode::Success) => Ok(Verdict::Accept),
-        Some(reason) if reason.is_error() => Ok(refuse(reason, reason.name())),
-        _ => Err(pyo3::exceptions::PyTypeError::new_err("on_auth returns True, False or a reason code from 0x80")),
+        Some(reason) if reason.is_error() && reason.is_legal_in(PacketType::ConnAck) => {
+            Ok(refuse(reason, reason.name()))
+        }
+        _ => {
+            let answer = answer.repr()?;
+            Err(PyTypeError::new_err(format!(
+                "on_auth returns True, False or a reason code of CONNACK from 0x80, not {answer}"
+            )))
+        }
     }
 }
 

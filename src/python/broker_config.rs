@@ -5,15 +5,15 @@
 use std::{collections::HashMap, time::Duration};
 
 use pyo3::{
-    exceptions::PyTypeError,
+    exceptions::{PyOverflowError, PyTypeError},
     prelude::*,
     types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple},
 };
 use toml::{Table, Value};
 
-use super::{errors, payload::Data};
+use super::{errors, options::number, payload::Data};
 use crate::{
-    config::BrokerConfig,
+    config::{BrokerConfig, ConfigError},
     server::{self, BrokerBuilder},
 };
 
@@ -23,7 +23,7 @@ pub(crate) struct BrokerArguments<'py> {
     pub(crate) config: Option<Bound<'py, PyAny>>,
     pub(crate) users: Option<Bound<'py, PyDict>>,
     pub(crate) allow_anonymous: Option<bool>,
-    pub(crate) shards: Option<usize>,
+    pub(crate) shards: Option<i64>,
     pub(crate) seed: Option<u64>,
     pub(crate) drain_timeout: Duration,
     pub(crate) tables: [(&'static str, Option<Bound<'py, PyDict>>); 6],
@@ -56,9 +56,9 @@ impl BrokerArguments<'_> {
             table.insert("listeners".into(), Value::Array(vec![Value::String(ANY_PORT.into())]));
         }
         let text = toml::to_string(&table).map_err(|error| errors::invalid(py, &error.to_string()))?;
-        let config = BrokerConfig::from_toml(&text, &name).map_err(|error| errors::invalid(py, &error.to_string()))?;
+        let config = BrokerConfig::from_toml(&text, &name).map_err(|error| without_line(py, error))?;
         let shards = match (self.shards, config.shards) {
-            (Some(shards), _) => shards,
+            (Some(shards), _) => number(py, "shards", shards, 0..=SHARDS_MAX)?,
             (None, Some(shards)) => shards.get(),
             (None, None) => DEFAULT_SHARDS,
         };
@@ -113,6 +113,21 @@ impl BrokerSettings {
     }
 }
 
+/// The argument `seed`.
+pub(crate) fn seed_argument(value: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
+    value.extract().map_err(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(value.py()) {
+            return errors::invalid(value.py(), &format!("seed is 0 to {}, not {value}", u64::MAX));
+        }
+        error
+    })
+}
+
+/// What is wrong, but not in which line: the text that was read is one that nobody has written.
+fn without_line(py: Python<'_>, error: ConfigError) -> PyErr {
+    errors::invalid(py, &ConfigError { line: None, ..error }.to_string())
+}
+
 fn to_table(dict: &Bound<'_, PyDict>) -> PyResult<Table> {
     dict.iter().map(|(key, value)| Ok((key.extract()?, to_value(&value)?))).collect()
 }
@@ -142,6 +157,9 @@ fn to_value(value: &Bound<'_, PyAny>) -> PyResult<Value> {
 
 /// Where a broker listens that was not told: on this machine only, wherever there is room.
 const ANY_PORT: &str = "tcp://127.0.0.1:0";
+
+/// More threads than any machine has cores.
+const SHARDS_MAX: i64 = 1024;
 
 /// An embedded broker shares its machine with the program around it.
 const DEFAULT_SHARDS: usize = 1;

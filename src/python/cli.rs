@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-/// Runs the command line with `arguments` (the program's name first); its exit code.
+/// Run the `ferromq` command; the first argument is its name. Its exit code.
 #[pyfunction]
 pub(crate) fn cli_main(py: Python<'_>, arguments: Vec<std::ffi::OsString>) -> u8 {
     py.detach(|| crate::cli::main(arguments))

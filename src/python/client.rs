@@ -9,7 +9,7 @@ use super::{
     events,
     message::Message,
     operation::Operation,
-    options::{ClientArguments, ReconnectArgument, Session, VersionArgument, Will, duration, qos},
+    options::{ClientArguments, ReconnectArgument, Session, VersionArgument, Will, duration, int, optional_int, qos},
     properties::Keywords,
     publish::{Publication, Publications},
     subscription::{Items, SubscribeArguments, Subscribed, Subscription},
@@ -19,7 +19,37 @@ use crate::{
     codec::{ReasonCode, Version},
 };
 
-/// The asynchronous client.
+/// An MQTT client for asyncio.
+///
+///     async with ferromq.Client("mqtt://localhost") as client:
+///         await client.publish("plant/1/temp", "21.5", qos=1)
+///
+/// Entered means connected (CONNACK); left means everything is sent and acknowledged, and DISCONNECT is sent. It
+/// reconnects by itself, and its subscriptions with it; `events()` tells. Needs a running asyncio loop, any kind, and
+/// may be used from several.
+///
+/// Args:
+///     server: `mqtt://host:port`, `ws://host:port/path` or `unix:///path`, several of them to be tried in turn, or a
+///         `Broker` of this process. Default `mqtt://localhost:1883`.
+///     client_id: Client identifier; empty lets the server choose one, and with MQTT 3.1 has one made up. Before MQTT 5
+///         a session needs one.
+///     version: 5 (5.0), 4 (3.1.1) or 3 (3.1).
+///     username: User name.
+///     password: Password.
+///     keep_alive: Seconds after which a silent connection is probed; 0 never.
+///     session: Keep the session at the server between connections; by default it ends with the connection.
+///     will: What the server publishes should this client vanish.
+///     reconnect: `False`, `True` for the defaults of `Reconnect`, or how.
+///     timeout: For connecting, subscribing and leaving, and for the answer to a probe, which has 10 s at most.
+///     receive_maximum: QoS 1 and 2 messages the server may have unacknowledged towards this client.
+///     max_packet_size: Larger packets are not accepted, bytes.
+///     max_queued: Publications that may wait for a connection or for acknowledgements.
+///     max_queued_bytes: Their bytes.
+///     queue_qos0: Whether QoS 0 publications wait while there is no connection, or raise.
+///     user_properties: User properties of CONNECT (MQTT 5).
+///
+/// Raises:
+///     InvalidArgument: A value cannot be.
 #[pyclass(frozen, module = "ferromq", subclass)]
 pub(crate) struct Client {
     core: Arc<Core>,
@@ -32,7 +62,10 @@ impl Client {
     #[pyo3(signature = (server = None, *, client_id = "", version = VersionArgument(Version::V5), username = None, password = None,
         keep_alive = 60, session = None, will = None, reconnect = ReconnectArgument::default(), timeout = 10.0, receive_maximum = 1024,
         max_packet_size = None, max_queued = 100_000, max_queued_bytes = 67_108_864, queue_qos0 = true,
-        user_properties = None))]
+        user_properties = None),
+        text_signature = "(server=None, *, client_id='', version=5, username=None, password=None, keep_alive=60, \
+            session=None, will=None, reconnect=True, timeout=10.0, receive_maximum=1024, max_packet_size=None, \
+            max_queued=100000, max_queued_bytes=67108864, queue_qos0=True, user_properties=None)")]
     fn new(
         py: Python<'_>,
         server: Option<Bound<'_, PyAny>>,
@@ -40,15 +73,15 @@ impl Client {
         version: VersionArgument,
         username: Option<&str>,
         password: Option<Bound<'_, PyAny>>,
-        keep_alive: u16,
+        #[pyo3(from_py_with = int)] keep_alive: i64,
         session: Option<Bound<'_, Session>>,
         will: Option<Bound<'_, Will>>,
         reconnect: ReconnectArgument,
         timeout: f64,
-        receive_maximum: u16,
-        max_packet_size: Option<u32>,
-        max_queued: usize,
-        max_queued_bytes: usize,
+        #[pyo3(from_py_with = int)] receive_maximum: i64,
+        #[pyo3(from_py_with = optional_int)] max_packet_size: Option<i64>,
+        #[pyo3(from_py_with = int)] max_queued: i64,
+        #[pyo3(from_py_with = int)] max_queued_bytes: i64,
         queue_qos0: bool,
         user_properties: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
@@ -94,17 +127,66 @@ impl Client {
         Operation::spawn(py, ending, |py, ()| Ok(py.None()))
     }
 
+    /// Connect; `async with` does it, too.
+    ///
+    /// With `Reconnect(first=True)` it tries again until it is connected, or `attempts` have failed: `timeout` limits
+    /// each attempt, and `asyncio.timeout` all of them.
+    ///
+    /// Raises:
+    ///     ConnectError: No server could be reached.
+    ///     ConnectionLost: The server closed the connection without an answer.
+    ///     ProtocolError: What it answered is not MQTT.
+    ///     Refused: The server refused; `NotAuthorized` for bad credentials.
+    ///     Timeout: It took longer than `timeout`.
+    ///     Closed: It is connected already. As with wrong arguments of all verbs, the call raises and not the await.
     fn connect(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         Self::__aenter__(slf)
     }
 
+    /// Finish what is under way and disconnect.
+    ///
+    /// Args:
+    ///     with_will: Have the server publish the will nevertheless (MQTT 5).
+    ///
+    /// Raises:
+    ///     InvalidArgument: `with_will` before MQTT 5.
     #[pyo3(signature = (*, with_will = false))]
     fn disconnect<'py>(&self, py: Python<'py>, with_will: bool) -> PyResult<Bound<'py, PyAny>> {
+        if with_will {
+            self.core.needs_v5(py, "with_will")?;
+        }
         let reason = if with_will { ReasonCode::DisconnectWithWill } else { ReasonCode::Success };
         let ending = self.core.disconnect(py, reason, false)?;
         Operation::spawn(py, ending, |py, ()| Ok(py.None()))
     }
 
+    /// Publish. Awaited means: handed over (QoS 0), or acknowledged by the server (QoS 1 and 2).
+    ///
+    /// The message is on its way when this returns, awaited or not. While there is no connection it waits in a queue;
+    /// if there is no room, the await waits.
+    ///
+    /// Args:
+    ///     topic: Topic name.
+    ///     payload: Payload; any object with `encode`.
+    ///     qos: Quality of service.
+    ///     retain: Keep it as the retained message of the topic.
+    ///     encode: `"json"` (compact; infinite numbers and NaN are not JSON and refused), or `"text"` for
+    ///         `str(payload)`.
+    ///     timeout: How long the acknowledgement may take; `None` does not limit it. The message stays on its way.
+    ///     message_expiry: Seconds after which it need not be delivered any more (MQTT 5, and so for the rest).
+    ///     content_type: By convention a MIME type.
+    ///     response_topic: Where an answer is expected.
+    ///     correlation_data: What an answer has to carry.
+    ///     user_properties: A mapping, or pairs if names repeat.
+    ///     payload_format: 1 says that the payload is UTF-8.
+    ///
+    /// Raises:
+    ///     InvalidTopic: The topic is not valid.
+    ///     InvalidArgument: The server, or the version of MQTT, does not support it.
+    ///     Refused: The server refused it; `NotAuthorized` for lack of permission.
+    ///     ConnectionLost: No connection, and `queue_qos0=False`.
+    ///     Timeout: It took longer than `timeout`.
+    ///     Closed: The client is not connected and will not be.
     #[pyo3(signature = (topic, payload = None, *, qos = 0, retain = false, encode = None, timeout = None,
         message_expiry = None, content_type = None, response_topic = None, correlation_data = None,
         user_properties = None, payload_format = None))]
@@ -113,7 +195,7 @@ impl Client {
         py: Python<'py>,
         topic: &str,
         payload: Option<Bound<'py, PyAny>>,
-        qos: u8,
+        #[pyo3(from_py_with = int)] qos: i64,
         retain: bool,
         encode: Option<&str>,
         timeout: Option<f64>,
@@ -122,7 +204,7 @@ impl Client {
         response_topic: Option<&str>,
         correlation_data: Option<Bound<'py, PyAny>>,
         user_properties: Option<Bound<'py, PyAny>>,
-        payload_format: Option<u8>,
+        #[pyo3(from_py_with = optional_int)] payload_format: Option<i64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let keywords = Keywords {
             message_expiry,
@@ -137,6 +219,10 @@ impl Client {
             .publish(py, &self.core, timeout)
     }
 
+    /// Publish without ever waiting. What becomes of it, nobody hears; QoS 1 and 2 are kept up nevertheless.
+    ///
+    /// Raises:
+    ///     QueueFull: There is no room now.
     #[pyo3(signature = (topic, payload = None, *, qos = 0, retain = false, encode = None, message_expiry = None,
         content_type = None, response_topic = None, correlation_data = None, user_properties = None,
         payload_format = None))]
@@ -145,7 +231,7 @@ impl Client {
         py: Python<'_>,
         topic: &str,
         payload: Option<Bound<'_, PyAny>>,
-        qos: u8,
+        #[pyo3(from_py_with = int)] qos: i64,
         retain: bool,
         encode: Option<&str>,
         message_expiry: Option<f64>,
@@ -153,7 +239,7 @@ impl Client {
         response_topic: Option<&str>,
         correlation_data: Option<Bound<'_, PyAny>>,
         user_properties: Option<Bound<'_, PyAny>>,
-        payload_format: Option<u8>,
+        #[pyo3(from_py_with = optional_int)] payload_format: Option<i64>,
     ) -> PyResult<()> {
         let keywords = Keywords {
             message_expiry,
@@ -167,13 +253,17 @@ impl Client {
         publication.publish_nowait(py, &self.core)
     }
 
+    /// Publish `(topic, payload)` pairs, or payloads for one topic, with one await for all; how many there were.
+    ///
+    /// Raises:
+    ///     Refused: The server refused one of them. The others were sent nevertheless.
     #[pyo3(signature = (messages, *, topic = None, qos = 0, retain = false, encode = None, timeout = None))]
     fn publish_many<'py>(
         &self,
         py: Python<'py>,
         messages: Bound<'py, PyAny>,
         topic: Option<&str>,
-        qos: u8,
+        #[pyo3(from_py_with = int)] qos: i64,
         retain: bool,
         encode: Option<&str>,
         timeout: Option<f64>,
@@ -183,15 +273,42 @@ impl Client {
         publications.publish(py, &self.core, timeout)
     }
 
+    /// Subscribe. SUBSCRIBE is sent by `async with`, by `await`, or by beginning to iterate.
+    ///
+    /// Args:
+    ///     filters: Topic filters. A level may be a named wildcard, as in `"plant/{line}/temp"` (the same as
+    ///         `plant/+/temp`), and the last one the rest, as in `"plant/{rest:#}"`; `Message.params` has the values.
+    ///     qos: Greatest quality of service to deliver with.
+    ///     maxsize: Messages that may wait here.
+    ///     max_bytes: Their bytes.
+    ///     overflow: What happens when more come: `"block"` stops reading the socket until there is room, so the
+    ///         server holds them; `"drop_oldest"`; `"drop_new"`; `"latest_per_topic"` keeps one for each topic;
+    ///         `"error"` ends the subscription with `QueueFull`. While it blocks, nothing else of this client is read
+    ///         either: a queue that nobody empties holds up its other subscriptions. Only while an answer to the
+    ///         client itself is awaited (an acknowledgement, SUBACK, a response), reading goes on, and up to 64 MiB
+    ///         wait beside the queue.
+    ///     ack: When QoS 1 and 2 messages are acknowledged: `"auto"` as they come in; `"processed"` when the next one
+    ///         is asked for, or the block is left without an exception: at least once, without more code;
+    ///         `"manual"` by `Message.ack`.
+    ///     no_local: Not what this client publishes itself (MQTT 5).
+    ///     retain_as_published: Leave the retain flag as it was published (MQTT 5).
+    ///     retain_handling: Which retained messages to send at once: `"send"` all, `"new"` all if the subscription did
+    ///         not exist, or `"none"` (MQTT 5).
+    ///     user_properties: User properties of SUBSCRIBE (MQTT 5).
+    ///
+    /// Raises:
+    ///     InvalidTopic: A filter is not valid.
+    ///     Closed: The client is not connected.
+    ///     Refused: When entered: the server refused all filters.
     #[pyo3(signature = (*filters, qos = 0, maxsize = 65_536, max_bytes = 67_108_864, overflow = "block", ack = "auto",
         no_local = false, retain_as_published = false, retain_handling = "send", user_properties = None))]
     fn subscribe(
         &self,
         py: Python<'_>,
         filters: Bound<'_, PyTuple>,
-        qos: u8,
-        maxsize: usize,
-        max_bytes: usize,
+        #[pyo3(from_py_with = int)] qos: i64,
+        #[pyo3(from_py_with = int)] maxsize: i64,
+        #[pyo3(from_py_with = int)] max_bytes: i64,
         overflow: &str,
         ack: &str,
         no_local: bool,
@@ -214,12 +331,18 @@ impl Client {
         Subscription::new(py, Subscribed::new(py, &self.core, &arguments, Items::Messages)?)
     }
 
+    /// Unsubscribe from filters of a resumed session, for which there is no `Subscription` object.
     #[pyo3(signature = (*filters))]
     fn unsubscribe<'py>(&self, py: Python<'py>, filters: Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
         let ending = self.core.unsubscribe(py, &filters)?;
         Operation::spawn(py, ending, |py, ()| Ok(py.None()))
     }
 
+    /// Send a request and wait for its answer (MQTT 5).
+    ///
+    /// Raises:
+    ///     Timeout: No answer in time.
+    ///     InvalidArgument: The version is not 5.
     #[pyo3(signature = (topic, payload = None, *, qos = 0, encode = None, timeout = 10.0, content_type = None,
         message_expiry = None, user_properties = None, payload_format = None))]
     fn request<'py>(
@@ -227,13 +350,13 @@ impl Client {
         py: Python<'py>,
         topic: &str,
         payload: Option<Bound<'py, PyAny>>,
-        qos: u8,
+        #[pyo3(from_py_with = int)] qos: i64,
         encode: Option<&str>,
         timeout: f64,
         content_type: Option<&str>,
         message_expiry: Option<f64>,
         user_properties: Option<Bound<'py, PyAny>>,
-        payload_format: Option<u8>,
+        #[pyo3(from_py_with = optional_int)] payload_format: Option<i64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let keywords = Keywords {
             message_expiry,
@@ -250,44 +373,60 @@ impl Client {
         Operation::spawn(py, work, |py, response| Ok(Py::new(py, Message::new(response, None))?.into_any()))
     }
 
+    /// Take requests, to be answered with `Request.respond` (MQTT 5).
+    ///
+    /// A message without a valid response topic is no request: it is acknowledged, counted in `dropped`, and not given
+    /// out.
+    ///
+    /// Raises:
+    ///     InvalidArgument: The version is not 5.
     #[pyo3(signature = (*filters, qos = 1, maxsize = 65_536, max_bytes = 67_108_864))]
     fn serve(
         &self,
         py: Python<'_>,
         filters: Bound<'_, PyTuple>,
-        qos: u8,
-        maxsize: usize,
-        max_bytes: usize,
+        #[pyo3(from_py_with = int)] qos: i64,
+        #[pyo3(from_py_with = int)] maxsize: i64,
+        #[pyo3(from_py_with = int)] max_bytes: i64,
     ) -> PyResult<Subscription> {
         let arguments = SubscribeArguments::requests(&filters, qos, maxsize, max_bytes);
         let items = Items::Requests { core: Arc::clone(&self.core), is_blocking: false };
         Subscription::new(py, Subscribed::new(py, &self.core, &arguments, items)?)
     }
 
+    /// What happens to the connection from now on, or to the next one if there is none.
+    ///
+    /// Asked for before `connect()`, it has the first CONNACK, too. It ends with the connection's last event, when
+    /// the client does not try again. Who lags loses the oldest of 256.
     fn events(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         events::reader(py, &self.core)?.items(py)
     }
 
+    /// The client identifier in use.
     #[getter]
     fn client_id(&self) -> String {
         self.core.client_id()
     }
 
+    /// Whether there is a connection now.
     #[getter]
     fn connected(&self) -> bool {
         self.core.is_connected()
     }
 
+    /// Whether the server had kept the session when this client connected last; `None` if it is not connected.
     #[getter]
     fn session_present(&self) -> Option<bool> {
         self.core.session_present()
     }
 
+    /// Whether there is a connection, or one is sought.
     #[getter]
     fn state(&self) -> &'static str {
         self.core.state()
     }
 
+    /// Counters: messages, connections, bytes.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, pyo3::types::PyDict>> {
         self.core.stats(py)
     }

@@ -87,6 +87,14 @@ impl Core {
         self.events.stream()
     }
 
+    /// Refuses what only MQTT 5 can do.
+    pub(crate) fn needs_v5(&self, py: Python<'_>, what: &str) -> PyResult<()> {
+        if self.options.session.version.is_v5() {
+            return Ok(());
+        }
+        Err(errors::invalid(py, &format!("{what} needs MQTT 5: connect with version 5")))
+    }
+
     pub(crate) fn sink(&self) -> &Sink {
         &self.sink
     }

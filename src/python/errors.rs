@@ -3,6 +3,8 @@
 //! The classes are made by calling `type`, because a class of the stable ABI of 3.11 cannot extend an exception. What
 //! an exception carries are attributes with defaults on the class, so they are there whoever raises it.
 
+use std::borrow::Cow;
+
 use pyo3::{
     exceptions::{PyConnectionError, PyException, PyRuntimeError, PyTimeoutError, PyValueError},
     prelude::*,
@@ -165,6 +167,9 @@ pub(crate) fn invalid(py: Python<'_>, message: &str) -> PyErr {
 
 /// A failure of the client.
 pub(crate) fn from_client(py: Python<'_>, error: &Error) -> PyErr {
+    if let Error::Timeout { doing, after } = error {
+        return timeout(py, doing, after.as_secs_f64());
+    }
     Fault {
         kind: kind_of(error),
         message: &error.to_string(),
@@ -242,7 +247,7 @@ impl Fault<'_> {
 
     fn make(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         let class = &classes(py)?[self.kind as usize];
-        let exception = class.bind(py).call1((self.message,))?;
+        let exception = class.bind(py).call1((&*shortened(self.message),))?;
         if let Some(code) = self.code {
             exception.setattr("reason_code", code.as_u8())?;
         }
@@ -260,6 +265,16 @@ impl Fault<'_> {
         }
         Ok(exception)
     }
+}
+
+/// The message without its middle, if it is one of those that quote a topic of up to 64 KiB.
+fn shortened(message: &str) -> Cow<'_, str> {
+    if message.len() <= MESSAGE_BYTES_MAX {
+        return message.into();
+    }
+    let head = &message[..message.floor_char_boundary(MESSAGE_BYTES_MAX / 2)];
+    let tail = &message[message.ceil_char_boundary(message.len() - MESSAGE_BYTES_MAX / 4)..];
+    format!("{head} [... {} bytes ...] {tail}", message.len() - head.len() - tail.len()).into()
 }
 
 fn classes(py: Python<'_>) -> PyResult<&Vec<Py<PyType>>> {
@@ -288,3 +303,6 @@ fn make_class(py: Python<'_>, name: &str, bases: &Bound<'_, PyTuple>, doc: &str)
     }
     Ok(py.get_type::<PyType>().call1((name, bases, body))?.cast_into::<PyType>()?.unbind())
 }
+
+/// Longer messages lose their middle.
+const MESSAGE_BYTES_MAX: usize = 1024;

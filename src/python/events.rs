@@ -18,6 +18,7 @@ use crate::client::{self, ClientEvent, Error};
 /// An attempt to connect begins.
 #[pyclass(frozen, module = "ferromq")]
 pub(crate) struct Connecting {
+    /// Address of the server.
     #[pyo3(get)]
     server: String,
 }
@@ -37,6 +38,7 @@ impl Connecting {
 /// The server accepted the connection.
 #[pyclass(frozen, module = "ferromq")]
 pub(crate) struct Connected {
+    /// Address of the server.
     #[pyo3(get)]
     server: String,
     connected: Arc<client::Connected>,
@@ -49,11 +51,13 @@ impl Connected {
         PyTuple::new(py, ["session_present"])
     }
 
+    /// Whether the server had kept the session. If not, subscriptions are made again by themselves.
     #[getter]
     fn session_present(&self) -> bool {
         self.connected.session_present
     }
 
+    /// User properties of CONNACK.
     #[getter]
     fn user_properties<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         user_properties_tuple(py, &self.connected.properties)
@@ -68,8 +72,10 @@ impl Connected {
 /// The connection ended, or an attempt failed.
 #[pyclass(frozen, module = "ferromq")]
 pub(crate) struct Disconnected {
+    /// Why; `None` if this client asked for it.
     #[pyo3(get)]
     reason: Option<Py<PyAny>>,
+    /// Seconds to the next attempt; `None` if there is none.
     #[pyo3(get)]
     retry_in: Option<f64>,
 }

@@ -10,7 +10,7 @@ use pyo3::{
     types::{PyBytes, PyDict, PyString},
 };
 
-use super::{buffer, operation::Operation, properties::Properties, runtime::Local, topics::Pattern};
+use super::{buffer, operation::Operation, options::int, properties::Properties, runtime::Local, topics::Pattern};
 use crate::{
     client::{self, Client},
     codec::ReasonCode,
@@ -25,6 +25,9 @@ pub(crate) struct Context {
 }
 
 /// A message that came in.
+///
+/// `memoryview(message)` shows the payload without a copy. Everything else is made when asked for, and made again when
+/// asked again, so keep what you use often.
 #[pyclass(frozen, module = "ferromq")]
 pub(crate) struct Message {
     message: client::Message,
@@ -49,42 +52,56 @@ impl Message {
 
 #[pymethods]
 impl Message {
+    /// Topic name.
     #[getter]
     fn topic<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
         self.topic_object(py)
     }
 
+    /// The payload, copied out.
     #[getter]
     fn payload<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, self.message.payload())
     }
 
+    /// Quality of service it was delivered with.
     #[getter]
     fn qos(&self) -> u8 {
         self.message.qos() as u8
     }
 
+    /// Whether it comes from the retained messages, or was published as one (`retain_as_published`).
     #[getter]
     fn retain(&self) -> bool {
         self.message.retain()
     }
 
+    /// Whether the server has sent it before.
     #[getter]
     fn dup(&self) -> bool {
         self.message.dup()
     }
 
+    /// MQTT 5 properties; all absent in older versions.
     #[getter]
     fn properties(&self) -> Properties {
         Properties::new(self.message.properties())
     }
 
+    /// The same as `properties`, for short.
+    #[getter]
+    fn props(&self) -> Properties {
+        self.properties()
+    }
+
+    /// When it was read from the socket, as `time.time()` counts.
     #[getter]
     #[allow(clippy::cast_precision_loss)] // 53 bits of microseconds last until the year 2255
     fn received_at(&self) -> f64 {
         self.message.received_at_us() as f64 / 1e6
     }
 
+    /// What stood in the topic for each `{name}` of the filter.
     #[getter]
     fn params<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let topic = self.message.topic();
@@ -95,6 +112,10 @@ impl Message {
         }
     }
 
+    /// The payload as text.
+    ///
+    /// Raises:
+    ///     UnicodeDecodeError: It is none.
     #[pyo3(signature = (encoding = "utf-8", errors = "strict"))]
     fn text<'py>(&self, py: Python<'py>, encoding: &str, errors: &str) -> PyResult<Bound<'py, PyAny>> {
         if let ("utf-8", Ok(text)) = (encoding, std::str::from_utf8(self.message.payload())) {
@@ -103,21 +124,33 @@ impl Message {
         self.payload(py).call_method1(pyo3::intern!(py, "decode"), (encoding, errors))
     }
 
+    /// The payload as JSON.
+    ///
+    /// Raises:
+    ///     ValueError: It is none.
     fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         py.import(pyo3::intern!(py, "json"))?.call_method1(pyo3::intern!(py, "loads"), (self.payload(py),))
     }
 
-    /// Acknowledges at once; the result is an awaitable that is done, so that it reads like other verbs.
+    /// Acknowledge it, if subscribed with `ack="manual"`. Nothing happens for QoS 0 and for a second time.
+    ///
+    /// Args:
+    ///     reason_code: 0x80 and above refuses the message (MQTT 5).
+    ///
+    /// Raises:
+    ///     RuntimeError: The subscription acknowledges by itself.
+    ///     InvalidArgument: No such reason code.
     #[pyo3(signature = (reason_code = 0))]
-    fn ack<'py>(&self, py: Python<'py>, reason_code: u8) -> PyResult<Bound<'py, PyAny>> {
+    fn ack<'py>(&self, py: Python<'py>, #[pyo3(from_py_with = int)] reason_code: i64) -> PyResult<Bound<'py, PyAny>> {
         let Some(client) = self.context.as_ref().and_then(|context| context.acknowledges.as_ref()) else {
             let message = "messages are acknowledged by hand only if subscribed with ack=\"manual\"";
             return Err(PyRuntimeError::new_err(message));
         };
-        let reason = ReasonCode::from_u8(reason_code)
-            .ok_or_else(|| super::errors::invalid(py, &format!("{reason_code} is no MQTT reason code")))?;
+        let reason = u8::try_from(reason_code).ok().and_then(ReasonCode::from_u8).ok_or_else(|| {
+            super::errors::invalid(py, &format!("reason_code is an MQTT reason code, not {reason_code}"))
+        })?;
         client.try_get(py)?.acknowledge(self.message.ack_handle(), reason);
-        Operation::ready(py.None().into_bound(py))
+        Operation::finished(py.None().into_bound(py), 1)
     }
 
     fn __bytes__<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {

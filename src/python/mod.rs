@@ -9,7 +9,7 @@
 //! | `core` | what both clients share |
 //! | `client`, `sync` | their faces |
 //! | `publish`, `subscription`, `request`, `events` | one verb each |
-//! | `broker`, `broker_auth`, `broker_config` | the broker in the process |
+//! | `broker`, `broker_auth`, `broker_config`, `broker_view` | the broker in the process |
 //! | `message`, `properties`, `options`, `payload`, `buffer`, `topics` | values |
 //! | `errors` | the one table of exceptions |
 //!
@@ -20,6 +20,7 @@ mod bridge;
 mod broker;
 mod broker_auth;
 mod broker_config;
+mod broker_view;
 mod buffer;
 #[cfg(feature = "cli")]
 mod cli;
@@ -48,8 +49,8 @@ fn _ferromq(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     errors::add_to(module)?;
     module.add_class::<broker::Broker>()?;
-    module.add_class::<broker::ClientInfo>()?;
-    module.add_class::<broker::Retained>()?;
+    module.add_class::<broker_view::ClientInfo>()?;
+    module.add_class::<broker_view::Retained>()?;
     module.add_class::<broker_auth::ConnectInfo>()?;
     module.add_class::<client::Client>()?;
     module.add_class::<events::Connected>()?;

@@ -1,11 +1,14 @@
 //! What a verb returns: a coroutine that is under way already, or finished.
 //!
 //! The work begins with the call and not with the `await`, so publications keep the order of their calls. A finished
-//! operation never visits the event loop.
+//! operation does not visit the event loop, but for one in [`TURN_OPERATIONS`]: a loop that publishes and never waits
+//! would keep timers, timeouts and all other tasks from running.
 
 use std::{
+    cell::Cell,
     ffi::{CStr, c_int},
     future::Future,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use parking_lot::Mutex;
@@ -24,6 +27,8 @@ use crate::client::Error;
 pub(crate) enum Operation {
     /// Finished, with this result.
     Ready(Py<PyAny>),
+    /// Finished as well, but whoever awaits it gives up a turn of the loop first.
+    Turn { value: Py<PyAny>, is_given: AtomicBool },
     /// Finished when its future is.
     Waiting(Waiting),
     /// Made where no loop runs: it begins when a loop first asks, like any coroutine.
@@ -43,6 +48,17 @@ impl Operation {
     pub(crate) fn ready(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
         let py = value.py();
         new_object(py, Self::Ready(value.unbind()))
+    }
+
+    /// A finished operation that did as much as `count` small ones, and gives up a turn of the loop if one is due.
+    pub(crate) fn finished(value: Bound<'_, PyAny>, count: usize) -> PyResult<Bound<'_, PyAny>> {
+        if is_turn_due(count) { Self::ready_after_turn(value) } else { Self::ready(value) }
+    }
+
+    /// A finished operation that gives up a turn of the loop.
+    pub(crate) fn ready_after_turn(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+        let py = value.py();
+        new_object(py, Self::Turn { value: value.unbind(), is_given: AtomicBool::new(false) })
     }
 
     /// An operation that is finished when `future` is.
@@ -68,7 +84,7 @@ impl Operation {
 
     fn begin(&self, py: Python<'_>) -> PyResult<Option<&Waiting>> {
         match self {
-            Self::Ready(_) => Ok(None),
+            Self::Ready(_) | Self::Turn { .. } => Ok(None),
             Self::Waiting(waiting) => Ok(Some(waiting)),
             Self::Deferred { start, begun } => {
                 if begun.get(py).is_none() {
@@ -104,8 +120,12 @@ impl Waiting {
 }
 
 impl Awaitable for Operation {
-    const NAME: &'static CStr = c"ferromq._ferromq.Operation";
-    const DOC: &'static CStr = c"A verb under way: await it for its result.";
+    const NAME: &'static CStr = c"ferromq.Operation";
+    const DOC: &'static CStr = c"A verb under way: await it for its result.\n\
+        \n\
+        The work begins with the call, not with the await, so publications keep the order of their calls, and arguments\n\
+        that cannot be are refused by the call. It is a coroutine for `asyncio.create_task`, `gather` and the like. Awaiting\n\
+        it again gives the same result again. Of 256 operations that never had to wait, one gives the event loop a turn.";
     const IS_STREAM: bool = false;
 
     fn type_cell() -> &'static PyOnceLock<Py<PyType>> {
@@ -125,6 +145,10 @@ impl Awaitable for Operation {
         if let Self::Ready(value) = self {
             return Ok(Step::Return(value.clone_ref(py)));
         }
+        if let Self::Turn { value, is_given } = self {
+            let was_given = is_given.swap(true, Ordering::Relaxed);
+            return Ok(if was_given { Step::Return(value.clone_ref(py)) } else { Step::Yield(py.None()) });
+        }
         let waiting = self.begin(py)?.ok_or_else(|| errors::closed(py, "the operation failed to begin"))?;
         let future = waiting.future.bind(py);
         if is_done(future)? {
@@ -135,7 +159,7 @@ impl Awaitable for Operation {
 
     fn abandon(&self, py: Python<'_>) {
         let waiting = match self {
-            Self::Ready(_) => None,
+            Self::Ready(_) | Self::Turn { .. } => None,
             Self::Waiting(waiting) => Some(waiting),
             Self::Deferred { start, begun } => {
                 let never_begun = start.lock().take();
@@ -150,7 +174,7 @@ impl Awaitable for Operation {
 
     fn traverse(&self, visit: &mut dyn FnMut(&Py<PyAny>) -> Result<(), c_int>) -> Result<(), c_int> {
         match self {
-            Self::Ready(value) => visit(value),
+            Self::Ready(value) | Self::Turn { value, .. } => visit(value),
             Self::Waiting(waiting) => visit(&waiting.future),
             // Its future is known to the loop as well, so nothing is collected too late.
             Self::Deferred { .. } => Ok(()),
@@ -160,6 +184,27 @@ impl Awaitable for Operation {
     /// Nothing to let go of: like a tuple, an operation never changes, so another object of the cycle breaks it.
     fn clear(&self) {}
 }
+
+/// Counts an operation of this thread, which is to say of its loop, that is finished without suspending and did as much
+/// as `count` small ones; whether it is time to give up a turn.
+#[inline]
+pub(crate) fn is_turn_due(count: usize) -> bool {
+    OPERATIONS.with(|operations| {
+        let streak = operations.get().saturating_add(count);
+        let is_due = streak >= TURN_OPERATIONS;
+        operations.set(if is_due { 0 } else { streak });
+        is_due
+    })
+}
+
+thread_local! {
+    /// Operations since this thread gave up a turn.
+    static OPERATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Operations finished in a row before the event loop gets a turn: a nanosecond each, and a turn every few dozen
+/// microseconds.
+const TURN_OPERATIONS: usize = 256;
 
 /// Has the task that awaits sleep until `future` is done: the protocol of `asyncio.Future.__await__`.
 pub(crate) fn wait_for(future: &Bound<'_, PyAny>) -> PyResult<Step> {

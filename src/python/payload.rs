@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use pyo3::{
-    exceptions::PyTypeError,
+    exceptions::{PyTypeError, PyValueError},
     prelude::*,
     pybacked::{PyBackedBytes, PyBackedStr},
     types::{PyByteArray, PyBytes, PyDict, PyString},
@@ -89,7 +89,12 @@ fn json(value: &Bound<'_, PyAny>) -> PyResult<PyBackedStr> {
     let keywords = PyDict::new(py);
     keywords.set_item("separators", (",", ":"))?;
     keywords.set_item("ensure_ascii", false)?;
-    let text =
-        py.import(pyo3::intern!(py, "json"))?.call_method(pyo3::intern!(py, "dumps"), (value,), Some(&keywords))?;
+    keywords.set_item("allow_nan", false)?;
+    let json = py.import(pyo3::intern!(py, "json"))?;
+    let text = json.call_method(pyo3::intern!(py, "dumps"), (value,), Some(&keywords)).map_err(|error| {
+        // Infinite numbers, or an object that holds itself.
+        let is_value = error.is_instance_of::<PyValueError>(py);
+        if is_value { errors::invalid(py, &format!("not JSON: {}", error.value(py))) } else { error }
+    })?;
     text.cast_into::<PyString>()?.try_into()
 }

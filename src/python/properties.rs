@@ -1,14 +1,15 @@
 //! MQTT 5 properties, as Python sees those of a message and gives those of a publication.
 
 use pyo3::{
+    exceptions::PyTypeError,
     prelude::*,
     types::{PyBytes, PyDict, PyTuple},
 };
 
-use super::{errors, payload, topics::text};
+use super::{errors, options::number, payload, topics::text};
 use crate::codec::{self, Property, Text};
 
-/// Properties of a message.
+/// MQTT 5 properties of a message. False if there are none.
 #[pyclass(frozen, module = "ferromq")]
 pub(crate) struct Properties(codec::Properties);
 
@@ -20,36 +21,43 @@ impl Properties {
 
 #[pymethods]
 impl Properties {
+    /// Seconds that the message had left when the server sent it.
     #[getter]
     fn message_expiry(&self) -> Option<u32> {
         self.0.message_expiry_interval()
     }
 
+    /// Content type, by convention a MIME type.
     #[getter]
     fn content_type(&self) -> Option<&str> {
         self.0.content_type().map(Text::as_str)
     }
 
+    /// Where an answer is expected.
     #[getter]
     fn response_topic(&self) -> Option<&str> {
         self.0.response_topic().map(Text::as_str)
     }
 
+    /// What an answer has to carry.
     #[getter]
     fn correlation_data<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         self.0.correlation_data().map(|data| PyBytes::new(py, data))
     }
 
+    /// 1 if the sender says that the payload is UTF-8.
     #[getter]
     fn payload_format(&self) -> Option<u8> {
         self.0.payload_format_indicator()
     }
 
+    /// Pairs of names and values, in order; names may repeat.
     #[getter]
     fn user_properties<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         user_properties_tuple(py, &self.0)
     }
 
+    /// Identifiers of the subscriptions it matches.
     #[getter]
     fn subscription_identifiers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(py, self.0.subscription_identifiers().collect::<Vec<_>>())
@@ -95,7 +103,7 @@ pub(crate) struct Keywords<'a, 'py> {
     pub(crate) response_topic: Option<&'a str>,
     pub(crate) correlation_data: Option<&'a Bound<'py, PyAny>>,
     pub(crate) user_properties: Option<&'a Bound<'py, PyAny>>,
-    pub(crate) payload_format: Option<u8>,
+    pub(crate) payload_format: Option<i64>,
 }
 
 impl Keywords<'_, '_> {
@@ -103,9 +111,7 @@ impl Keywords<'_, '_> {
     pub(crate) fn to_properties(&self, py: Python<'_>) -> PyResult<codec::Properties> {
         let mut properties = codec::Properties::new();
         if let Some(format) = self.payload_format {
-            if format > 1 {
-                return Err(errors::invalid(py, "payload_format is 0 (bytes) or 1 (UTF-8)"));
-            }
+            let format = number(py, "payload_format", format, 0..=1)?;
             properties.push(Property::PayloadFormatIndicator(format));
         }
         if let Some(seconds) = self.message_expiry {
@@ -137,10 +143,16 @@ pub(crate) fn user_properties(value: &Bound<'_, PyAny>) -> PyResult<Vec<(Text, T
         Ok(dict) => dict.items().into_any(),
         Err(_) => value.clone(),
     };
+    let wrong = |given: &Bound<'_, PyAny>| {
+        let given = given.repr().map_or_else(|_| "that".to_owned(), |text| text.to_string());
+        PyTypeError::new_err(format!("user_properties is a mapping or pairs of str, not {given}"))
+    };
     pairs
-        .try_iter()?
+        .try_iter()
+        .map_err(|_| wrong(value))?
         .map(|pair| {
-            let (name, value): (String, String) = pair?.extract()?;
+            let pair = pair?;
+            let (name, value): (String, String) = pair.extract().map_err(|_| wrong(&pair))?;
             Ok((text(py, &name)?, text(py, &value)?))
         })
         .collect()

@@ -20,7 +20,7 @@ use super::{
     bridge::{Bridge, Outcome, Promise, find_loop},
     core::Core,
     errors,
-    operation::Operation,
+    operation::{Operation, is_turn_due},
     options,
     payload::Data,
     properties::{Keywords, user_properties_tuple},
@@ -30,22 +30,25 @@ use crate::{
     codec::{Properties, QoS, Text},
 };
 
-/// The end of a publication.
+/// The end of a publication. For QoS 0 it says that the message was handed to the connection.
 #[pyclass(frozen, module = "ferromq", name = "PublishAck")]
 pub(crate) struct Ack(PublishAck);
 
 #[pymethods]
 impl Ack {
+    /// 0 is success, 0x10 success without any subscriber. Failures are raised.
     #[getter]
     fn reason_code(&self) -> u8 {
         self.0.reason.as_u8()
     }
 
+    /// What the server said about it in words.
     #[getter]
     fn reason_string(&self) -> Option<&str> {
         self.0.properties.reason_string().map(Text::as_str)
     }
 
+    /// User properties of the acknowledgement.
     #[getter]
     fn user_properties<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         user_properties_tuple(py, &self.0.properties)
@@ -71,7 +74,7 @@ impl<'a> Publication<'a> {
         py: Python<'_>,
         topic: &'a str,
         payload: Option<&Bound<'_, PyAny>>,
-        qos: u8,
+        qos: i64,
         retain: bool,
         encode: Option<&str>,
         keywords: &Keywords<'_, '_>,
@@ -231,7 +234,7 @@ impl Publications {
         let count = self.items.len();
         match self.submit(py, core)? {
             Submitted { done: None, rest, .. } if rest.is_empty() => {
-                Operation::ready(count.into_pyobject(py)?.into_any())
+                Operation::finished(count.into_pyobject(py)?.into_any(), count)
             }
             submitted => {
                 let work = async move { within(timeout, "publishing", submitted.finish()).await };
@@ -421,9 +424,12 @@ pub(crate) async fn within<T>(
     }
 }
 
-/// The awaitable of a publication that is done: always the same.
+/// The awaitable of a publication that is done: always the same, but when a turn of the loop is due.
 fn finished_operation(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     static DONE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    if is_turn_due(1) {
+        return Operation::ready_after_turn(finished(py, Ok(PublishAck::success()))?.into_bound(py));
+    }
     let make = || Operation::ready(finished(py, Ok(PublishAck::success()))?.into_bound(py)).map(Bound::unbind);
     DONE.get_or_try_init(py, make).map(|done| done.bind(py).clone())
 }

@@ -1,17 +1,23 @@
 //! Request and response, the answering side: a request that came in, and its one answer.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use pyo3::{exceptions::PyRuntimeError, prelude::*, types::PyBytes};
 
 use super::{core::Core, message::Message, properties::Keywords, publish::Publication};
-use crate::codec::{Property, Text};
+use crate::{
+    client,
+    codec::{Limits, Property, Text, topic::check_name},
+};
 
-/// A request to be answered.
+/// A request that came in with `Client.serve`, to be answered once.
 #[pyclass(frozen, module = "ferromq")]
 pub(crate) struct Request(Incoming);
 
-/// A request to be answered by a thread that waits.
+/// A request that came in with `SyncClient.serve`, to be answered once.
 #[pyclass(frozen, module = "ferromq")]
 pub(crate) struct SyncRequest(Incoming);
 
@@ -19,6 +25,12 @@ pub(crate) struct SyncRequest(Incoming);
 struct Incoming {
     core: Arc<Core>,
     message: Py<Message>,
+    is_answered: AtomicBool,
+}
+
+/// Whether a message can be answered: it names a topic to answer to. Others are no requests, whoever sent them.
+pub(crate) fn is_request(message: &client::Message) -> bool {
+    message.properties().response_topic().is_some_and(|topic| check_name(topic, &Limits::default()).is_ok())
 }
 
 /// A request object for the asynchronous client or for the blocking one.
@@ -28,7 +40,7 @@ pub(crate) fn request_object(
     message: Py<Message>,
     is_blocking: bool,
 ) -> PyResult<Bound<'_, PyAny>> {
-    let incoming = Incoming { core, message };
+    let incoming = Incoming { core, message, is_answered: AtomicBool::new(false) };
     if is_blocking {
         return Ok(Bound::new(py, SyncRequest(incoming))?.into_any());
     }
@@ -48,7 +60,7 @@ impl Incoming {
         self.message.get().inner().properties().response_topic().map(Text::to_string)
     }
 
-    /// Publishes the answer by `publish`.
+    /// Publishes the answer by `publish`, which is done once.
     fn respond<T>(
         &self,
         py: Python<'_>,
@@ -63,10 +75,14 @@ impl Incoming {
         };
         let correlation = properties.correlation_data().cloned().map(Property::CorrelationData);
         let keywords = Keywords::default();
-        let qos = request.qos() as u8;
+        let qos = i64::from(request.qos() as u8);
         let mut response = Publication::extract(py, topic, payload.as_ref(), qos, false, encode, &keywords)?;
         response.properties = correlation.into_iter().collect();
-        publish(&response)
+        if self.is_answered.swap(true, Ordering::AcqRel) {
+            return Err(PyRuntimeError::new_err("the request was answered already"));
+        }
+        // An answer that could not be sent at all may be tried again.
+        publish(&response).inspect_err(|_| self.is_answered.store(false, Ordering::Release))
     }
 
     fn describe(&self, py: Python<'_>, class: &str) -> PyResult<String> {
@@ -76,39 +92,50 @@ impl Incoming {
 
 #[pymethods]
 impl Request {
+    /// The whole message.
     #[getter]
     fn message(&self, py: Python<'_>) -> Py<Message> {
         self.0.message.clone_ref(py)
     }
 
+    /// Topic name.
     #[getter]
     fn topic<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.0.attribute(py, "topic")
     }
 
+    /// The payload, copied out.
     #[getter]
     fn payload<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         self.0.payload(py)
     }
 
+    /// What stood in the topic for each `{name}` of the filter.
     #[getter]
     fn params<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.0.attribute(py, "params")
     }
 
+    /// Where the answer goes.
     #[getter]
     fn response_topic(&self) -> Option<String> {
         self.0.response_topic()
     }
 
+    /// The payload as UTF-8 text.
     fn text<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.0.attribute(py, "text")?.call0()
     }
 
+    /// The payload as JSON.
     fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.0.attribute(py, "json")?.call0()
     }
 
+    /// Answer with the QoS of the request.
+    ///
+    /// Raises:
+    ///     RuntimeError: The request was answered already.
     #[pyo3(signature = (payload = None, *, encode = None))]
     fn respond<'py>(
         &self,
@@ -126,39 +153,50 @@ impl Request {
 
 #[pymethods]
 impl SyncRequest {
+    /// The whole message.
     #[getter]
     fn message(&self, py: Python<'_>) -> Py<Message> {
         self.0.message.clone_ref(py)
     }
 
+    /// Topic name.
     #[getter]
     fn topic<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.0.attribute(py, "topic")
     }
 
+    /// The payload, copied out.
     #[getter]
     fn payload<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         self.0.payload(py)
     }
 
+    /// What stood in the topic for each `{name}` of the filter.
     #[getter]
     fn params<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.0.attribute(py, "params")
     }
 
+    /// Where the answer goes.
     #[getter]
     fn response_topic(&self) -> Option<String> {
         self.0.response_topic()
     }
 
+    /// The payload as UTF-8 text.
     fn text<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.0.attribute(py, "text")?.call0()
     }
 
+    /// The payload as JSON.
     fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.0.attribute(py, "json")?.call0()
     }
 
+    /// Answer with the QoS of the request, and wait for the acknowledgement.
+    ///
+    /// Raises:
+    ///     RuntimeError: The request was answered already.
     #[pyo3(signature = (payload = None, *, encode = None))]
     fn respond(&self, py: Python<'_>, payload: Option<Bound<'_, PyAny>>, encode: Option<&str>) -> PyResult<Py<PyAny>> {
         self.0.respond(py, payload, encode, |response| response.publish_blocking(py, &self.0.core, None))

@@ -309,8 +309,11 @@ impl Stream {
 }
 
 impl Awaitable for Stream {
-    const NAME: &'static CStr = c"ferromq._ferromq.Stream";
-    const DOC: &'static CStr = c"An asynchronous iterator over messages, events or batches.";
+    const NAME: &'static CStr = c"ferromq.Stream";
+    const DOC: &'static CStr = c"An asynchronous iterator over messages, events or batches, from a bounded queue.\n\
+        \n\
+        It has one consumer: a second `anext()` while another waits raises `RuntimeError`. Cancelling an `anext()` loses\n\
+        nothing. While items are at hand, the event loop gets one turn in 128 items.";
     const IS_STREAM: bool = true;
 
     fn type_cell() -> &'static PyOnceLock<Py<PyType>> {

@@ -3,7 +3,10 @@
 //! SUBSCRIBE is sent by `__aenter__`, by awaiting, or by beginning to iterate. From the mailbox messages are taken in
 //! small bites, so that the overflow policy has its say over all that Python has not seen.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use parking_lot::Mutex;
 use pyo3::{
@@ -18,9 +21,9 @@ use super::{
     errors,
     message::{Context, Message},
     operation::Operation,
-    options::{duration, qos},
+    options::{duration, int, number, qos},
     properties::user_properties,
-    request::request_object,
+    request::{is_request, request_object},
     runtime::Local,
     stream::{Reader, Source, WakerSlot},
     topics::Pattern,
@@ -33,9 +36,9 @@ use crate::{
 /// What `subscribe` was called with.
 pub(crate) struct SubscribeArguments<'a, 'py> {
     pub(crate) filters: &'a Bound<'py, PyTuple>,
-    pub(crate) qos: u8,
-    pub(crate) maxsize: usize,
-    pub(crate) max_bytes: usize,
+    pub(crate) qos: i64,
+    pub(crate) maxsize: i64,
+    pub(crate) max_bytes: i64,
     pub(crate) overflow: &'a str,
     pub(crate) ack: &'a str,
     pub(crate) no_local: bool,
@@ -54,6 +57,7 @@ pub(crate) struct Subscribed {
     slot: Arc<WakerSlot>,
     progress: watch::Sender<bool>,
     reader: Arc<Reader>,
+    strays: Arc<AtomicU64>,
 }
 
 enum State {
@@ -85,6 +89,9 @@ impl Subscribed {
     ) -> PyResult<Arc<Self>> {
         // Fails early if there is no connection to subscribe on.
         let client = core.client(py)?;
+        if matches!(items, Items::Requests { .. }) {
+            core.needs_v5(py, "serve")?;
+        }
         let patterns = patterns(py, arguments.filters)?;
         let options = arguments.mailbox_options(py)?;
         let request = arguments.request(py, &patterns)?;
@@ -93,6 +100,7 @@ impl Subscribed {
         let has_names = patterns.iter().any(Pattern::has_names);
         let context = (has_names || acknowledges.is_some()).then(|| Arc::new(Context { patterns, acknowledges }));
         let (state, slot) = (Arc::new(Local::new(Mutex::new(State::New))), Arc::new(WakerSlot::default()));
+        let strays = Arc::new(AtomicU64::new(0));
         let reader = Reader::new(Mailbox {
             state: Arc::clone(&state),
             slot: Arc::clone(&slot),
@@ -102,11 +110,12 @@ impl Subscribed {
             local: Vec::new().into_iter(),
             context,
             items,
+            strays: Arc::clone(&strays),
             processing: Vec::new(),
             processed: Vec::new(),
         });
         let (core, progress) = (Arc::clone(core), watch::Sender::new(false));
-        Ok(Arc::new(Self { core, request, options, filters, state, slot, progress, reader }))
+        Ok(Arc::new(Self { core, request, options, filters, state, slot, progress, reader, strays }))
     }
 
     pub(crate) fn reader(&self) -> &Arc<Reader> {
@@ -199,7 +208,7 @@ impl Subscribed {
 
 impl<'a, 'py> SubscribeArguments<'a, 'py> {
     /// For requests to be answered: nothing is lost, and nobody answers what was retained.
-    pub(crate) fn requests(filters: &'a Bound<'py, PyTuple>, qos: u8, maxsize: usize, max_bytes: usize) -> Self {
+    pub(crate) fn requests(filters: &'a Bound<'py, PyTuple>, qos: i64, maxsize: i64, max_bytes: i64) -> Self {
         Self {
             filters,
             qos,
@@ -235,10 +244,9 @@ impl<'a, 'py> SubscribeArguments<'a, 'py> {
                 return Err(errors::invalid(py, &message));
             }
         };
-        if self.maxsize == 0 {
-            return Err(errors::invalid(py, "maxsize is at least 1"));
-        }
-        Ok(MailboxOptions { messages_max: self.maxsize, bytes_max: self.max_bytes, overflow, ack })
+        let messages_max = number(py, "maxsize", self.maxsize, 1..=i64::MAX)?;
+        let bytes_max = number(py, "max_bytes", self.max_bytes, 0..=i64::MAX)?;
+        Ok(MailboxOptions { messages_max, bytes_max, overflow, ack })
     }
 
     fn request(&self, py: Python<'_>, patterns: &[Pattern]) -> PyResult<SubscribeRequest> {
@@ -277,6 +285,8 @@ struct Mailbox {
     local: std::vec::IntoIter<client::Message>,
     context: Option<Arc<Context>>,
     items: Items,
+    /// Messages left out because they are no requests.
+    strays: Arc<AtomicU64>,
     /// Given out, and not known to be processed.
     processing: Vec<AckHandle>,
     /// Processed, and not acknowledged yet.
@@ -297,6 +307,11 @@ impl Mailbox {
                 subscription.drain_into(&mut taken, max);
             }
         });
+        if matches!(self.items, Items::Requests { .. }) {
+            let count = taken.len();
+            taken.retain(is_request);
+            self.strays.fetch_add((count - taken.len()) as u64, Ordering::Relaxed);
+        }
         taken
     }
 }
@@ -375,7 +390,12 @@ impl Source for Mailbox {
     }
 }
 
-/// The asynchronous face.
+/// Messages of some filters, in a bounded queue of their own.
+///
+///     async with client.subscribe("plant/#", qos=1) as messages:
+///         async for message in messages: ...
+///
+/// Entered means granted (SUBACK); left means unsubscribed. One consumer at a time.
 #[pyclass(frozen, module = "ferromq")]
 pub(crate) struct Subscription {
     subscribed: Arc<Subscribed>,
@@ -415,6 +435,7 @@ impl Subscription {
         Self::__aenter__(slf)
     }
 
+    /// End it; what waits is dropped.
     fn unsubscribe<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.__aexit__(py, None, None, None)
     }
@@ -429,31 +450,34 @@ impl Subscription {
         self.stream.bind(py).call_method0(pyo3::intern!(py, "__anext__"))
     }
 
+    /// Lists of up to `max` messages, given out when full, or `within` so many seconds of the first.
     #[pyo3(signature = (max = 1000, within = 0.1))]
-    fn batches(&self, py: Python<'_>, max: usize, within: f64) -> PyResult<Py<PyAny>> {
-        if max == 0 {
-            return Err(errors::invalid(py, "max is at least 1"));
-        }
+    fn batches(&self, py: Python<'_>, #[pyo3(from_py_with = int)] max: i64, within: f64) -> PyResult<Py<PyAny>> {
+        let max = number(py, "max", max, 1..=i64::MAX)?;
         let within = duration(py, "within", within)?;
         self.subscribed.start(py)?;
         self.subscribed.reader.batches(py, max, within)
     }
 
+    /// The filters, with plain wildcards.
     #[getter]
     fn filters(&self) -> Vec<String> {
         self.subscribed.filters.clone()
     }
 
+    /// Granted QoS, or the reason code of a refusal, for each filter; empty before SUBACK.
     #[getter]
     fn granted(&self) -> Vec<u16> {
         self.subscribed.granted()
     }
 
+    /// Messages that wait: up to `maxsize` in the queue, and as many, but 256 at most, on their way out of it.
     #[getter]
     fn pending(&self) -> usize {
         self.subscribed.pending()
     }
 
+    /// Messages that `overflow` has dropped, and those of `serve` that were no requests.
     #[getter]
     fn dropped(&self) -> u64 {
         self.subscribed.dropped()
@@ -480,7 +504,7 @@ impl Subscribed {
     }
 
     pub(crate) fn dropped(&self) -> u64 {
-        self.look(client::Subscription::dropped)
+        self.look(client::Subscription::dropped) + self.strays.load(Ordering::Relaxed)
     }
 
     pub(crate) fn filters(&self) -> Vec<String> {

@@ -16,7 +16,9 @@ use super::{
     core::Core,
     errors, events,
     message::Message,
-    options::{ClientArguments, ReconnectArgument, Session, VersionArgument, Will, duration, qos},
+    options::{
+        ClientArguments, ReconnectArgument, Session, VersionArgument, Will, duration, int, number, optional_int, qos,
+    },
     properties::Keywords,
     publish::{Publication, Publications},
     stream::Reader,
@@ -27,7 +29,12 @@ use crate::{
     codec::{ReasonCode, Version},
 };
 
-/// The blocking client.
+/// An MQTT client that blocks. It needs no event loop and works inside one, as in Jupyter.
+///
+///     with ferromq.SyncClient("mqtt://localhost") as client:
+///         client.publish("plant/1/temp", "21.5", qos=1)
+///
+/// Waiting lets other threads run, and Ctrl-C ends it. All arguments and exceptions are those of `Client`.
 #[pyclass(frozen, module = "ferromq", subclass)]
 pub(crate) struct SyncClient {
     core: Arc<Core>,
@@ -46,7 +53,10 @@ impl SyncClient {
     #[pyo3(signature = (server = None, *, client_id = "", version = VersionArgument(Version::V5), username = None, password = None,
         keep_alive = 60, session = None, will = None, reconnect = ReconnectArgument::default(), timeout = 10.0, receive_maximum = 1024,
         max_packet_size = None, max_queued = 100_000, max_queued_bytes = 67_108_864, queue_qos0 = true,
-        user_properties = None))]
+        user_properties = None),
+        text_signature = "(server=None, *, client_id='', version=5, username=None, password=None, keep_alive=60, \
+            session=None, will=None, reconnect=True, timeout=10.0, receive_maximum=1024, max_packet_size=None, \
+            max_queued=100000, max_queued_bytes=67108864, queue_qos0=True, user_properties=None)")]
     fn new(
         py: Python<'_>,
         server: Option<Bound<'_, PyAny>>,
@@ -54,15 +64,15 @@ impl SyncClient {
         version: VersionArgument,
         username: Option<&str>,
         password: Option<Bound<'_, PyAny>>,
-        keep_alive: u16,
+        #[pyo3(from_py_with = int)] keep_alive: i64,
         session: Option<Bound<'_, Session>>,
         will: Option<Bound<'_, Will>>,
         reconnect: ReconnectArgument,
         timeout: f64,
-        receive_maximum: u16,
-        max_packet_size: Option<u32>,
-        max_queued: usize,
-        max_queued_bytes: usize,
+        #[pyo3(from_py_with = int)] receive_maximum: i64,
+        #[pyo3(from_py_with = optional_int)] max_packet_size: Option<i64>,
+        #[pyo3(from_py_with = int)] max_queued: i64,
+        #[pyo3(from_py_with = int)] max_queued_bytes: i64,
         queue_qos0: bool,
         user_properties: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
@@ -105,16 +115,22 @@ impl SyncClient {
         self.block_on(py, self.core.disconnect(py, ReasonCode::Success, exc_type.is_some())?)
     }
 
+    /// Connect; `with` does it, too.
     fn connect(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
         Self::__enter__(slf)
     }
 
+    /// Finish what is under way and disconnect.
     #[pyo3(signature = (*, with_will = false))]
     fn disconnect(&self, py: Python<'_>, with_will: bool) -> PyResult<()> {
+        if with_will {
+            self.core.needs_v5(py, "with_will")?;
+        }
         let reason = if with_will { ReasonCode::DisconnectWithWill } else { ReasonCode::Success };
         self.block_on(py, self.core.disconnect(py, reason, false)?)
     }
 
+    /// Publish, and wait until it is handed over (QoS 0) or acknowledged (QoS 1 and 2). As `Client.publish`.
     #[pyo3(signature = (topic, payload = None, *, qos = 0, retain = false, encode = None, timeout = None,
         message_expiry = None, content_type = None, response_topic = None, correlation_data = None,
         user_properties = None, payload_format = None))]
@@ -123,7 +139,7 @@ impl SyncClient {
         py: Python<'_>,
         topic: &str,
         payload: Option<Bound<'_, PyAny>>,
-        qos: u8,
+        #[pyo3(from_py_with = int)] qos: i64,
         retain: bool,
         encode: Option<&str>,
         timeout: Option<f64>,
@@ -132,7 +148,7 @@ impl SyncClient {
         response_topic: Option<&str>,
         correlation_data: Option<Bound<'_, PyAny>>,
         user_properties: Option<Bound<'_, PyAny>>,
-        payload_format: Option<u8>,
+        #[pyo3(from_py_with = optional_int)] payload_format: Option<i64>,
     ) -> PyResult<Py<PyAny>> {
         let keywords = Keywords {
             message_expiry,
@@ -147,6 +163,7 @@ impl SyncClient {
         publication.publish_blocking(py, &self.core, timeout)
     }
 
+    /// Publish without ever waiting. As `Client.publish_nowait`.
     #[pyo3(signature = (topic, payload = None, *, qos = 0, retain = false, encode = None, message_expiry = None,
         content_type = None, response_topic = None, correlation_data = None, user_properties = None,
         payload_format = None))]
@@ -155,7 +172,7 @@ impl SyncClient {
         py: Python<'_>,
         topic: &str,
         payload: Option<Bound<'_, PyAny>>,
-        qos: u8,
+        #[pyo3(from_py_with = int)] qos: i64,
         retain: bool,
         encode: Option<&str>,
         message_expiry: Option<f64>,
@@ -163,7 +180,7 @@ impl SyncClient {
         response_topic: Option<&str>,
         correlation_data: Option<Bound<'_, PyAny>>,
         user_properties: Option<Bound<'_, PyAny>>,
-        payload_format: Option<u8>,
+        #[pyo3(from_py_with = optional_int)] payload_format: Option<i64>,
     ) -> PyResult<()> {
         let keywords = Keywords {
             message_expiry,
@@ -177,13 +194,14 @@ impl SyncClient {
         publication.publish_nowait(py, &self.core)
     }
 
+    /// Publish many, and wait for all; how many there were. As `Client.publish_many`.
     #[pyo3(signature = (messages, *, topic = None, qos = 0, retain = false, encode = None, timeout = None))]
     fn publish_many(
         &self,
         py: Python<'_>,
         messages: Bound<'_, PyAny>,
         topic: Option<&str>,
-        qos: u8,
+        #[pyo3(from_py_with = int)] qos: i64,
         retain: bool,
         encode: Option<&str>,
         timeout: Option<f64>,
@@ -193,15 +211,16 @@ impl SyncClient {
         publications.publish_blocking(py, &self.core, timeout)
     }
 
+    /// Subscribe, and wait for SUBACK. As `Client.subscribe`.
     #[pyo3(signature = (*filters, qos = 0, maxsize = 65_536, max_bytes = 67_108_864, overflow = "block", ack = "auto",
         no_local = false, retain_as_published = false, retain_handling = "send", user_properties = None))]
     fn subscribe(
         &self,
         py: Python<'_>,
         filters: Bound<'_, PyTuple>,
-        qos: u8,
-        maxsize: usize,
-        max_bytes: usize,
+        #[pyo3(from_py_with = int)] qos: i64,
+        #[pyo3(from_py_with = int)] maxsize: i64,
+        #[pyo3(from_py_with = int)] max_bytes: i64,
         overflow: &str,
         ack: &str,
         no_local: bool,
@@ -224,11 +243,13 @@ impl SyncClient {
         SyncSubscription::open(py, &self.core, &arguments, Items::Messages)
     }
 
+    /// Unsubscribe from filters of a resumed session, for which there is no subscription object.
     #[pyo3(signature = (*filters))]
     fn unsubscribe(&self, py: Python<'_>, filters: Bound<'_, PyTuple>) -> PyResult<()> {
         self.block_on(py, self.core.unsubscribe(py, &filters)?)
     }
 
+    /// Send a request and wait for its answer (MQTT 5).
     #[pyo3(signature = (topic, payload = None, *, qos = 0, encode = None, timeout = 10.0, content_type = None,
         message_expiry = None, user_properties = None, payload_format = None))]
     fn request(
@@ -236,13 +257,13 @@ impl SyncClient {
         py: Python<'_>,
         topic: &str,
         payload: Option<Bound<'_, PyAny>>,
-        qos: u8,
+        #[pyo3(from_py_with = int)] qos: i64,
         encode: Option<&str>,
         timeout: f64,
         content_type: Option<&str>,
         message_expiry: Option<f64>,
         user_properties: Option<Bound<'_, PyAny>>,
-        payload_format: Option<u8>,
+        #[pyo3(from_py_with = optional_int)] payload_format: Option<i64>,
     ) -> PyResult<Message> {
         let keywords = Keywords {
             message_expiry,
@@ -258,44 +279,51 @@ impl SyncClient {
         Ok(Message::new(response, None))
     }
 
+    /// Take requests, to be answered with `SyncRequest.respond`. As `Client.serve`.
     #[pyo3(signature = (*filters, qos = 1, maxsize = 65_536, max_bytes = 67_108_864))]
     fn serve(
         &self,
         py: Python<'_>,
         filters: Bound<'_, PyTuple>,
-        qos: u8,
-        maxsize: usize,
-        max_bytes: usize,
+        #[pyo3(from_py_with = int)] qos: i64,
+        #[pyo3(from_py_with = int)] maxsize: i64,
+        #[pyo3(from_py_with = int)] max_bytes: i64,
     ) -> PyResult<SyncSubscription> {
         let arguments = SubscribeArguments::requests(&filters, qos, maxsize, max_bytes);
         let items = Items::Requests { core: Arc::clone(&self.core), is_blocking: true };
         SyncSubscription::open(py, &self.core, &arguments, items)
     }
 
+    /// What happens to the connection from now on, or to the next one if there is none.
     fn events(&self, py: Python<'_>) -> PyResult<SyncStream> {
         Ok(SyncStream(events::reader(py, &self.core)?))
     }
 
+    /// The client identifier in use.
     #[getter]
     fn client_id(&self) -> String {
         self.core.client_id()
     }
 
+    /// Whether there is a connection now.
     #[getter]
     fn connected(&self) -> bool {
         self.core.is_connected()
     }
 
+    /// Whether the server had kept the session when this client connected last; `None` if it is not connected.
     #[getter]
     fn session_present(&self) -> Option<bool> {
         self.core.session_present()
     }
 
+    /// Whether there is a connection, or one is sought.
     #[getter]
     fn state(&self) -> &'static str {
         self.core.state()
     }
 
+    /// Counters: messages, connections, bytes.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.core.stats(py)
     }
@@ -305,7 +333,7 @@ impl SyncClient {
     }
 }
 
-/// A subscription that was granted, for one thread.
+/// Messages of some filters, for one thread at a time. Iterating waits for messages, for ever.
 #[pyclass(frozen, module = "ferromq")]
 pub(crate) struct SyncSubscription {
     core: Arc<Core>,
@@ -339,22 +367,40 @@ impl SyncSubscription {
         block_on(py, &self.core, self.subscribed.close(py, exc_type.is_some())?)
     }
 
+    /// End it; what waits is dropped.
     fn unsubscribe(&self, py: Python<'_>) -> PyResult<()> {
         self.__exit__(py, None, None, None)
     }
 
+    /// The next message.
+    ///
+    /// Args:
+    ///     timeout: How long to wait; 0 does not, `None` does for ever.
+    ///
+    /// Raises:
+    ///     Timeout: None came.
+    ///     Closed: None will come.
     #[pyo3(signature = (timeout = None))]
     fn get<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         get(py, self.subscribed.reader(), timeout)
     }
 
+    /// Iterate over the next `count` messages, or over what comes in `seconds`.
     #[pyo3(signature = (count, seconds = None))]
-    fn take(&self, py: Python<'_>, count: usize, seconds: Option<f64>) -> PyResult<Take> {
+    fn take(&self, py: Python<'_>, #[pyo3(from_py_with = int)] count: i64, seconds: Option<f64>) -> PyResult<Take> {
+        let count = number(py, "count", count, 0..=i64::MAX)?;
         Take::new(py, self.subscribed.reader(), count, seconds)
     }
 
+    /// Up to `max` messages; what came `within` so many seconds, perhaps nothing.
     #[pyo3(signature = (max = 1000, within = 0.1))]
-    fn batch<'py>(&self, py: Python<'py>, max: usize, within: f64) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    fn batch<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = int)] max: i64,
+        within: f64,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let max: usize = number(py, "max", max, 1..=i64::MAX)?;
         let deadline = Instant::now() + duration(py, "within", within)?;
         let mut batch = Vec::new();
         while batch.len() < max {
@@ -374,21 +420,25 @@ impl SyncSubscription {
         next(py, self.subscribed.reader(), None)
     }
 
+    /// The filters, with plain wildcards.
     #[getter]
     fn filters(&self) -> Vec<String> {
         self.subscribed.filters()
     }
 
+    /// Granted QoS, or the reason code of a refusal, for each filter.
     #[getter]
     fn granted(&self) -> Vec<u16> {
         self.subscribed.granted()
     }
 
+    /// Messages that wait: up to `maxsize` in the queue, and as many, but 256 at most, on their way out of it.
     #[getter]
     fn pending(&self) -> usize {
         self.subscribed.pending()
     }
 
+    /// Messages that `overflow` has dropped, and those of `serve` that were no requests.
     #[getter]
     fn dropped(&self) -> u64 {
         self.subscribed.dropped()
@@ -405,12 +455,17 @@ impl SyncSubscription {
     }
 }
 
-/// A blocking iterator over a stream.
+/// A blocking iterator.
 #[pyclass(frozen, module = "ferromq")]
 pub(crate) struct SyncStream(Arc<Reader>);
 
 #[pymethods]
 impl SyncStream {
+    /// The next item.
+    ///
+    /// Raises:
+    ///     Timeout: None came in time.
+    ///     Closed: None will come.
     #[pyo3(signature = (timeout = None))]
     fn get<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         get(py, &self.0, timeout)

@@ -75,14 +75,22 @@ impl Pattern {
     }
 }
 
-/// Whether `topic` matches `filter`, which may be a shared one and may have named levels.
+/// Whether a topic matches a filter, which may be a shared one and may have named levels.
+///
+/// Raises:
+///     InvalidTopic: One of them is not valid.
 #[pyfunction]
 pub(crate) fn topic_matches(py: Python<'_>, filter: &str, topic: &str) -> PyResult<bool> {
     validate_topic(py, topic)?;
     Ok(Pattern::parse(py, filter)?.filter.matches(topic))
 }
 
-/// The plain filter of a pattern, and its names with their levels.
+/// The plain filter of a filter with named levels, and the level of each name, counted from 0.
+///
+/// `"plant/{line}/temp"` gives `("plant/+/temp", {"line": 1})`.
+///
+/// Raises:
+///     InvalidTopic: It is not valid.
 #[pyfunction]
 pub(crate) fn parse_pattern<'py>(py: Python<'py>, pattern: &str) -> PyResult<(String, Bound<'py, PyDict>)> {
     let pattern = Pattern::parse(py, pattern)?;
@@ -93,13 +101,13 @@ pub(crate) fn parse_pattern<'py>(py: Python<'py>, pattern: &str) -> PyResult<(St
     Ok((pattern.filter.as_str().to_owned(), names))
 }
 
-/// Raises unless `topic` is a valid topic name.
+/// Raise `InvalidTopic` unless this is a valid topic name.
 #[pyfunction]
 pub(crate) fn validate_topic(py: Python<'_>, topic: &str) -> PyResult<()> {
     check_name(topic, &Limits::default()).map_err(|fault| invalid_topic(py, topic, &fault))
 }
 
-/// Raises unless `filter` is a valid topic filter.
+/// Raise `InvalidTopic` unless this is a valid topic filter.
 #[pyfunction]
 pub(crate) fn validate_filter(py: Python<'_>, filter: &str) -> PyResult<()> {
     check_filter(filter, &Limits::default()).map_err(|fault| invalid_topic(py, filter, &fault))

@@ -89,7 +89,7 @@ async def test_clients_are_listed_and_kicked(broker, client, within):
     assert (info.client_id, info.connected, info.version, info.username) == ("client", True, "5.0", None)
     assert info.address.startswith("127.0.0.1:")
     assert (info.subscriptions, info.queued, info.inflight) == (0, 0, 0)
-    assert repr(info) == 'ClientInfo("client", connected, MQTT 5.0)'
+    assert repr(info) == "ClientInfo('client', connected, MQTT 5.0)"
     events = client.events()
     assert broker.kick("client", 0x98)
     gone = await within(anext(events))
@@ -97,6 +97,17 @@ async def test_clients_are_listed_and_kicked(broker, client, within):
     assert not broker.kick("nobody")
     with pytest.raises(ferromq.InvalidArgument):
         broker.kick("client", 0)
+
+
+async def test_a_reason_code_keeps_a_kicked_client_away(broker, client, within):
+    events = client.events()
+    with pytest.raises(ferromq.InvalidArgument, match="DISCONNECT"):
+        broker.kick("client", 0x8A)
+    assert broker.kick("client", 0x87)
+    gone = await within(anext(events))
+    assert (gone.reason.reason_code, gone.retry_in) == (0x87, None)
+    with pytest.raises(StopAsyncIteration):
+        await within(anext(events))
 
 
 async def test_counters_count(broker, client):
@@ -151,6 +162,23 @@ async def test_users_are_checked(within):
             assert not refused.value.retryable
 
 
+async def judge_later(info):
+    return info is not None
+
+
+class JudgeLater:
+    async def __call__(self, info):
+        return info is not None
+
+
+@pytest.mark.parametrize(("hook", "says"), [(judge_later, "async"), (JudgeLater(), "async"), (True, "bool")])
+def test_a_hook_that_could_never_answer_is_refused(hook, says):
+    broker = ferromq.Broker()
+    with pytest.raises(TypeError, match=says):
+        broker.on_auth(hook)
+    assert broker.on_auth(len) is len
+
+
 async def test_a_hook_decides_who_may_connect(within):
     seen = []
     broker = ferromq.Broker()
@@ -158,6 +186,7 @@ async def test_a_hook_decides_who_may_connect(within):
     @broker.on_auth
     def judge(info: ferromq.ConnectInfo):
         seen.append((info.client_id, info.username, info.password, info.version))
+        assert repr(info).startswith("ConnectInfo(" + repr(info.client_id) + f", username={info.username!r}, address=")
         assert "hidden" not in repr(info)
         return {"good": True, "bad": False, "banned": 0x8A}[info.username]
 
@@ -172,19 +201,24 @@ async def test_a_hook_decides_who_may_connect(within):
     assert seen[0] == ("a", "good", b"hidden", "5.0")
 
 
-async def test_a_hook_that_fails_refuses_and_is_reported(monkeypatch, within):
+@pytest.mark.parametrize(
+    ("answer", "error"), [(lambda _info: 1 / 0, ZeroDivisionError), (lambda _info: 0x98, TypeError)]
+)
+async def test_a_hook_that_fails_refuses_and_is_reported(monkeypatch, within, answer, error):
     reported = asyncio.Queue()
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(
         "sys.unraisablehook", lambda args: loop.call_soon_threadsafe(reported.put_nowait, args.exc_type)
     )
     broker = ferromq.Broker()
-    broker.on_auth(lambda _info: 1 / 0)
+    broker.on_auth(answer)
     async with broker:
         with pytest.raises(ferromq.Refused) as refused:
             await within(ferromq.Client(broker.url).connect())
         assert refused.value.reason_code == 0x83
-        assert await within(reported.get()) is ZeroDivisionError
+        assert await within(reported.get()) is error
+        ended = broker.stats()["ended"]
+        assert (ended["internal_error"], ended["protocol_error"]) == (1, 0)
         with pytest.raises(RuntimeError, match="before"):
             broker.on_auth(lambda _info: True)
 

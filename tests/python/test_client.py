@@ -51,6 +51,7 @@ async def test_a_message_is_made_of_what_was_published(client, within):
     assert properties.user_properties == (("a", "1"), ("a", "2"))
     assert properties.payload_format == 1
     assert properties
+    assert repr(message.props) == repr(properties)
     assert "application/json" in repr(properties)
     assert repr(message).startswith("Message('plant/7/temp/in', b'{\"v\"")
 
@@ -187,6 +188,7 @@ async def test_retained_messages_come_with_the_subscription(client, other, broke
 async def test_the_will_is_published_for_a_client_that_vanishes(broker, client, within):
     will = ferromq.Will("state/a", b"gone", qos=1, retain=True, user_properties={"k": "v"})
     assert (will.topic, will.payload, will.qos, will.retain, will.delay) == ("state/a", b"gone", 1, True, 0)
+    assert repr(will) == "Will('state/a', 4 bytes, qos=1, retain=True)"
     async with client.subscribe("state/a", qos=1) as messages:
         doomed = ferromq.Client(broker.url, client_id="doomed", will=will, reconnect=False)
         await doomed.connect()
@@ -224,13 +226,35 @@ async def test_requests_are_answered(client, other, within):
             await server
 
 
-async def test_a_message_that_is_no_request_cannot_be_answered(client, other, within):
+async def test_a_message_that_is_no_request_is_left_out_and_counted(client, other, within):
     async with other.serve("rpc/x") as requests:
-        await client.publish("rpc/x", b"?")
+        await client.publish_many([b"?"] * 300, topic="rpc/x", qos=1)
+        await client.publish("rpc/x", b"?", retain=True)
+        answer = client.request("rpc/x", b"!")
         request = await within(anext(requests))
-        assert (request.topic, request.payload, request.text()) == ("rpc/x", b"?", "?")
-        with pytest.raises(RuntimeError, match="response topic"):
-            await request.respond(b"!")
+        assert (request.topic, request.payload, request.text()) == ("rpc/x", b"!", "!")
+        await request.respond(b"yes")
+        assert (await within(answer)).payload == b"yes"
+        assert requests.dropped == 301
+
+
+async def test_a_request_is_answered_once(client, other, within):
+    async with other.serve("rpc/x") as requests, client.subscribe("answers") as answers:
+        await client.publish("rpc/x", response_topic="answers")
+        request = await within(anext(requests))
+        with pytest.raises(TypeError, match="payload"):
+            await request.respond(1)
+        await request.respond(b"1", encode=None)
+        with pytest.raises(RuntimeError, match="answered already"):
+            await request.respond(b"2")
+        await other.publish("answers", b"end")
+        assert [(await within(anext(answers))).payload for _ in range(2)] == [b"1", b"end"]
+
+
+async def test_requests_need_mqtt_5(broker):
+    async with ferromq.Client(broker, version=4) as client:
+        with pytest.raises(ferromq.InvalidArgument, match="MQTT 5"):
+            client.serve("rpc/x")
 
 
 async def test_a_request_nobody_answers_times_out(client):

@@ -9,7 +9,6 @@ import weakref
 
 import ferromq
 import pytest
-from ferromq import _ferromq
 
 
 class NoReaderLoop(asyncio.SelectorEventLoop):
@@ -242,6 +241,42 @@ async def test_a_flood_leaves_turns_to_others(client, other, broker, within):
     assert turns >= count // 256
 
 
+@pytest.mark.parametrize("verb", ["publish", "publish_many"])
+async def test_a_loop_that_only_publishes_leaves_turns_to_others(client, verb):
+    count, at_once = 20_000, 10
+    turns = 0
+
+    async def tick():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    ticker = asyncio.create_task(tick())
+    if verb == "publish":
+        for _ in range(count):
+            await client.publish("n")
+    else:
+        for _ in range(count // at_once):
+            assert await client.publish_many([b""] * at_once, topic="n") == at_once
+    ticker.cancel()
+    assert turns >= count // 300
+
+
+async def test_a_timeout_ends_a_loop_that_only_publishes(client):
+    published = 0
+
+    async def flood():
+        nonlocal published
+        while published < 100_000:
+            await client.publish("n")
+            published += 1
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(flood(), 0.001)
+    assert published < 100_000
+
+
 async def test_an_exception_thrown_into_a_waiting_task_frees_the_stream(client, other, within):
     async with other.subscribe("n") as messages:
 
@@ -305,11 +340,11 @@ async def test_cancelling_a_connection_attempt_ends_it(within):
 
 async def test_objects_that_only_ferromq_makes_cannot_be_made():
     with pytest.raises(TypeError):
-        _ferromq.Stream()
+        ferromq.Stream()
     with pytest.raises(TypeError):
-        _ferromq.Operation()
+        ferromq.Operation()
     assert ferromq.Subscription[ferromq.Message]
-    assert _ferromq.Stream[ferromq.Message]
+    assert ferromq.Stream[ferromq.Message]
 
 
 async def test_a_subscription_in_a_reference_cycle_is_collected(broker, client, within):

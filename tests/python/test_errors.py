@@ -97,13 +97,138 @@ async def test_what_needs_mqtt_5_says_so(broker):
             await client.request("x", timeout=5)
 
 
-async def test_values_out_of_range_are_refused(client):
-    with pytest.raises(ferromq.InvalidArgument, match="qos"):
-        await client.publish("x", qos=3)
-    with pytest.raises(ferromq.InvalidArgument, match="message_expiry"):
-        await client.publish("x", message_expiry=-1)
-    with pytest.raises(ferromq.InvalidArgument, match="payload_format"):
-        await client.publish("x", payload_format=2)
+@pytest.mark.parametrize("version", [3, 4])
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"user_properties": {"a": "b"}}, "user_properties"),
+        ({"will": ferromq.Will("x", delay=3)}, "delay of Will"),
+        ({"will": ferromq.Will("x", content_type="text/plain")}, "content_type of Will"),
+        ({"will": ferromq.Will("x", user_properties={"a": "b"})}, "user_properties of Will"),
+        ({"session": ferromq.Session(30)}, "expires"),
+        ({"session": ferromq.Session(clean_start=True)}, "clean_start"),
+    ],
+)
+@pytest.mark.parametrize("client_class", [ferromq.Client, ferromq.SyncClient])
+def test_what_an_old_version_cannot_carry_is_refused(client_class, version, arguments, named):
+    with pytest.raises(ferromq.InvalidArgument, match=f"{named}.* needs MQTT 5"):
+        client_class(version=version, client_id="a", **arguments)
+    assert client_class(client_id="a", **arguments)
+
+
+async def test_before_mqtt_5_a_session_is_kept_for_ever_or_not_at_all(broker):
+    for session, is_kept in ((ferromq.Session(), True), (ferromq.Session(0), False)):
+        async with ferromq.Client(broker.url, version=4, client_id="a", session=session):
+            pass
+        assert [info.client_id for info in broker.clients if not info.connected] == ["a"] * is_kept
+    with pytest.raises(ferromq.InvalidArgument, match="with_will"):
+        await ferromq.Client(broker.url, version=4).disconnect(with_will=True)
+
+
+@pytest.mark.parametrize("version", [3, 4])
+async def test_a_client_identifier_is_made_up_unless_a_session_needs_it(broker, version):
+    async with (
+        ferromq.Client(broker.url, version=version) as first,
+        ferromq.Client(broker.url, version=version) as second,
+    ):
+        if version == 3:
+            assert first.client_id != second.client_id
+            assert first.client_id.startswith("ferromq-")
+            assert len(first.client_id) == 23, "MQTT 3.1 allows no more"
+        assert all(info.client_id for info in broker.clients)
+        assert len(broker.clients) == 2
+    with pytest.raises(ferromq.InvalidArgument, match="client_id="):
+        ferromq.Client(version=version, session=ferromq.Session())
+
+
+async def test_a_server_that_falls_silent_is_noticed_within_the_timeout(within):
+    async def accept_and_fall_silent(reader, writer):
+        await reader.read(1)
+        writer.write(b"\x20\x03\x00\x00\x00")
+        while await reader.read(100):
+            pass
+        writer.close()
+
+    server = await asyncio.start_server(accept_and_fall_silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with ferromq.Client(f"mqtt://127.0.0.1:{port}", keep_alive=1, timeout=0.2, reconnect=False) as client:
+        lost = await within(anext(client.events()), 8)
+        assert isinstance(lost, ferromq.Disconnected)
+    server.close()
+    await server.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: ferromq.Client(keep_alive=70_000), "keep_alive is 0 to 65535, not 70000"),
+        (lambda: ferromq.Client(keep_alive=-(10**30)), "keep_alive is 0 to 65535"),
+        (lambda: ferromq.SyncClient(receive_maximum=0), "receive_maximum is 1 to 65535, not 0"),
+        (lambda: ferromq.Client(max_packet_size=0), "max_packet_size is 1 to 268435460, not 0"),
+        (lambda: ferromq.Client(max_queued=-1), "max_queued is at least 0, not -1"),
+        (lambda: ferromq.Client(max_queued_bytes=-1), "max_queued_bytes is at least 0, not -1"),
+        (lambda: ferromq.Reconnect(attempts=-1), "attempts is 0 to 4294967295, not -1"),
+        (lambda: ferromq.Will("x", qos=256), "qos is 0, 1 or 2, not 256"),
+        (lambda: ferromq.Will("x", payload_format=300), "payload_format is 0 to 1, not 300"),
+        (lambda: ferromq.Broker(shards=-1), "shards is 0 to 1024, not -1"),
+        (lambda: ferromq.Broker(seed=-1), "seed is 0 to 18446744073709551615, not -1"),
+        (lambda: ferromq.Broker(limits={"foo": 1}), "the keyword arguments: unknown key"),
+        (lambda: ferromq.Broker(config={"limits": {"foo": 1}}), "config: unknown key"),
+    ],
+)
+def test_a_number_out_of_range_is_named(call, says):
+    with pytest.raises(ferromq.InvalidArgument, match=f"^{says}"):
+        call()
+
+
+async def test_values_out_of_range_are_refused(client, broker):
+    for call, says in (
+        (lambda: client.publish("x", qos=3), "qos is 0, 1 or 2, not 3"),
+        (lambda: client.publish("x", qos=-1), "qos is 0, 1 or 2, not -1"),
+        (lambda: client.publish("x", message_expiry=-1), "message_expiry is a number of seconds"),
+        (lambda: client.publish("x", payload_format=2), "payload_format is 0 to 1, not 2"),
+        (lambda: client.publish("x", float("nan"), encode="json"), "not JSON: "),
+        (lambda: client.subscribe("x", maxsize=-1), "maxsize is at least 1, not -1"),
+        (lambda: client.subscribe("x").batches(max=-1), "max is at least 1, not -1"),
+        (
+            lambda: broker.kick("client", 300),
+            "reason_code is an MQTT reason code from 0x80 that DISCONNECT may have, not 0x12c",
+        ),
+    ):
+        with pytest.raises(ferromq.InvalidArgument, match=f"^{says}"):
+            await call()
+    async with client.subscribe("x", ack="manual", qos=1) as messages:
+        await client.publish("x", qos=1)
+        message = await anext(messages)
+        with pytest.raises(ferromq.InvalidArgument, match=r"reason_code is .* not 256"):
+            message.ack(256)
+
+
+@pytest.mark.parametrize("pairs", [[("a",)], [("a", 1)], {"a": 1}, 5])
+async def test_user_properties_that_are_no_pairs_are_named(client, pairs):
+    with pytest.raises(TypeError, match="user_properties"):
+        client.publish("x", user_properties=pairs)
+    with pytest.raises(TypeError, match="user_properties"):
+        ferromq.Client(user_properties=pairs)
+
+
+async def test_a_word_of_another_kind_is_named_in_a_note(client):
+    for argument in ("retain_handling", "overflow", "ack"):
+        with pytest.raises(TypeError) as wrong:
+            client.subscribe("x", **{argument: 1})
+        assert argument in wrong.value.__notes__[0]
+
+
+async def test_a_long_topic_is_not_told_in_full(client):
+    for call in (ferromq.validate_topic, client.publish, client.subscribe, ferromq.Will):
+        with pytest.raises(ferromq.InvalidTopic) as invalid:
+            await call("ü" * 70_000)
+        assert 100 < len(str(invalid.value)) < 1100
+
+
+async def test_times_are_told_in_seconds(client):
+    with pytest.raises(ferromq.Timeout, match=r"took longer than 0\.25 s$"):
+        await client.request("nobody", timeout=0.25)
 
 
 async def test_unfinished_publications_fail_when_the_client_ends(broker):

@@ -1,6 +1,7 @@
 """The examples are the first tests of the interface: each runs to its end and says what it should."""
 
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -40,9 +41,39 @@ def test_the_example_of_a_test_passes():
     assert "1 passed" in run("-m", "pytest", EXAMPLES / "test_alarm.py", "-q")
 
 
-def test_the_demo_ends_by_itself_with_a_summary():
+@pytest.fixture
+def demo_modules():
     for module in ("paho", "psutil", "rich"):
         pytest.importorskip(module, reason=f"the demo needs {module}: pip install --group demo")
+
+
+@pytest.mark.usefixtures("demo_modules")
+@pytest.mark.parametrize("arguments", [("--seconds", "0"), ("--seconds", "-1"), ("--devices", "0"), ("--hertz", "nan")])
+def test_the_demo_refuses_numbers_that_make_no_sense(arguments):
+    command = [sys.executable, EXAMPLES / "demo.py", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603
+    assert done.returncode == 2
+    assert f"argument {arguments[0]}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("demo_modules")
+def test_ctrl_c_ends_the_demo_with_the_summary():
+    command = [sys.executable, "-u", EXAMPLES / "demo.py", "--seconds", "600", "--devices", "4"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:  # noqa: S603
+        lines = [demo.stdout.readline()]
+        while "published" not in lines[-1]:
+            assert lines[-1], demo.stderr.read()
+            lines.append(demo.stdout.readline())
+        demo.send_signal(signal.SIGINT)
+        out, err = demo.communicate(timeout=60)
+    assert "latency p50" in out
+    assert "FAIL" not in out
+    assert demo.returncode == 0, err
+
+
+@pytest.mark.usefixtures("demo_modules")
+def test_the_demo_ends_by_itself_with_a_summary():
     summary = run(EXAMPLES / "demo.py", "--seconds", "2", "--devices", "8")
     assert summary.count("\nok ") == 3
     assert "FAIL" not in summary

@@ -92,6 +92,16 @@ async def test_an_in_memory_client_comes_back_too(within):
     broker.stop()
 
 
+async def test_attempts_bound_the_first_connection_too(within):
+    with ferromq.Broker() as broker:
+        url = broker.url
+    client = ferromq.Client(url, reconnect=ferromq.Reconnect(min=0.01, max=0.01, first=True, attempts=2))
+    events = client.events()
+    with pytest.raises(ferromq.ConnectError):
+        await within(client.connect())
+    assert [type(event) async for event in events].count(ferromq.Connecting) > 1
+
+
 async def test_the_first_connection_may_be_retried(within):
     with ferromq.Broker() as broker:
         url = broker.url
