@@ -14,6 +14,7 @@ use toml::{Table, Value};
 use super::{errors, options::number, payload::Data};
 use crate::{
     config::{BrokerConfig, ConfigError},
+    router::SHARDS_MAX,
     server::{self, BrokerBuilder},
 };
 
@@ -58,7 +59,7 @@ impl BrokerArguments<'_> {
         let text = toml::to_string(&table).map_err(|error| errors::invalid(py, &error.to_string()))?;
         let config = BrokerConfig::from_toml(&text, &name).map_err(|error| without_line(py, error))?;
         let shards = match (self.shards, config.shards) {
-            (Some(shards), _) => number(py, "shards", shards, 0..=SHARDS_MAX)?,
+            (Some(shards), _) => number(py, "shards", shards, 0..=i64::try_from(SHARDS_MAX).unwrap_or(i64::MAX))?,
             (None, Some(shards)) => shards.get(),
             (None, None) => DEFAULT_SHARDS,
         };
@@ -157,9 +158,6 @@ fn to_value(value: &Bound<'_, PyAny>) -> PyResult<Value> {
 
 /// Where a broker listens that was not told: on this machine only, wherever there is room.
 const ANY_PORT: &str = "tcp://127.0.0.1:0";
-
-/// More threads than any machine has cores.
-const SHARDS_MAX: i64 = 1024;
 
 /// An embedded broker shares its machine with the program around it.
 const DEFAULT_SHARDS: usize = 1;

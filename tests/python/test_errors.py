@@ -170,7 +170,7 @@ async def test_a_server_that_falls_silent_is_noticed_within_the_timeout(within):
         (lambda: ferromq.Reconnect(attempts=-1), "attempts is 0 to 4294967295, not -1"),
         (lambda: ferromq.Will("x", qos=256), "qos is 0, 1 or 2, not 256"),
         (lambda: ferromq.Will("x", payload_format=300), "payload_format is 0 to 1, not 300"),
-        (lambda: ferromq.Broker(shards=-1), "shards is 0 to 1024, not -1"),
+        (lambda: ferromq.Broker(shards=-1), "shards is 0 to 64, not -1"),
         (lambda: ferromq.Broker(seed=-1), "seed is 0 to 18446744073709551615, not -1"),
         (lambda: ferromq.Broker(limits={"foo": 1}), "the keyword arguments: unknown key"),
         (lambda: ferromq.Broker(config={"limits": {"foo": 1}}), "config: unknown key"),
