@@ -5,10 +5,12 @@
 mod net_support;
 
 use std::{
-    fs,
+    collections::HashMap,
+    fmt, fs,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     time::Duration,
 };
@@ -19,6 +21,7 @@ use ferromq::{
     codec::{Packet, QoS, ReasonCode, Version},
     net::listener::BindError,
     server::{Broker, StartError},
+    store::{CommitListener, Contents, LogId, MemoryStore, Record, Store, StoreError, Ticket},
 };
 use net_support::{Client, Options, broker, tcp, url};
 
@@ -200,4 +203,78 @@ fn a_broker_without_listeners_serves_its_own_process() {
         assert_eq!(connack, [0x20, 2, 0, 0]);
         broker.handle().settled().await;
     });
+}
+
+/// Commits what it is given on a thread of its own, as an engine with a disk does.
+struct Late {
+    memory: MemoryStore,
+    committed: Arc<Mutex<HashMap<LogId, Ticket>>>,
+    waiting: mpsc::SyncSender<(LogId, Ticket)>,
+    listener: Arc<Mutex<Option<CommitListener>>>,
+}
+
+impl fmt::Debug for Late {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Late").field("memory", &self.memory).finish_non_exhaustive()
+    }
+}
+
+impl Late {
+    fn new() -> Self {
+        let (waiting, submitted) = mpsc::sync_channel(1024);
+        let committed: Arc<Mutex<HashMap<LogId, Ticket>>> = Arc::default();
+        let listener: Arc<Mutex<Option<CommitListener>>> = Arc::default();
+        let (done, told) = (Arc::clone(&committed), Arc::clone(&listener));
+        std::thread::spawn(move || {
+            for (log, ticket) in submitted {
+                done.lock().unwrap().insert(log, ticket);
+                if let Some(tell) = &*told.lock().unwrap() {
+                    tell(log, ticket);
+                }
+            }
+        });
+        Self { memory: MemoryStore::default(), committed, waiting, listener }
+    }
+}
+
+impl Store for Late {
+    fn submit(&self, log: LogId, batch: Vec<Record>) -> Ticket {
+        let ticket = self.memory.submit(log, batch);
+        self.waiting.send((log, ticket)).unwrap();
+        ticket
+    }
+
+    fn committed(&self, log: LogId) -> Ticket {
+        self.committed.lock().unwrap().get(&log).copied().unwrap_or_default()
+    }
+
+    fn on_commit(&self, tell: CommitListener) {
+        *self.listener.lock().unwrap() = Some(tell);
+    }
+
+    fn load(&self) -> Result<Contents, StoreError> {
+        self.memory.load()
+    }
+}
+
+#[test]
+fn a_store_among_the_hooks_carries_sessions_over_a_restart() {
+    let store = Arc::new(Late::new());
+    let hooks = || Hooks { store: Some(Arc::clone(&store) as _), ..Hooks::default() };
+    let lasting = Options { clean_start: false, session_expiry: 3600, ..Options::default() };
+    let (first, url) = broker(|builder| builder.hooks(hooks()).shards(2));
+    let mut keeper = Client::connect_with(&url, "keeper", &lasting);
+    keeper.subscribe("kept/+", QoS::AtLeastOnce);
+    keeper.disconnect();
+    let mut publisher = Client::connect(&url, "publisher");
+    for n in 0..20 {
+        publisher.publish("kept/x", n.to_string(), QoS::AtLeastOnce);
+    }
+    first.shutdown();
+    let (second, url) = broker(|builder| builder.hooks(hooks()).shards(3));
+    let mut keeper = Client::connect_with(&url, "keeper", &lasting);
+    for n in 0..20 {
+        assert_eq!(keeper.recv_publish().payload, n.to_string());
+    }
+    second.shutdown();
 }

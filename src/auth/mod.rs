@@ -16,7 +16,7 @@ pub use users::Users;
 use crate::codec::{QoS, ReasonCode, Text, Version};
 
 /// What is known of a client that asks to connect.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ConnectInfo {
     /// Client identifier, the assigned one if it came without.
     pub client_id: Text,
@@ -30,6 +30,20 @@ pub struct ConnectInfo {
     pub peer: Arc<str>,
     /// Listener the connection came in on, as its URL.
     pub listener: Arc<str>,
+}
+
+/// The password stays out of logs.
+impl fmt::Debug for ConnectInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectInfo")
+            .field("client_id", &self.client_id)
+            .field("username", &self.username)
+            .field("has_password", &self.password.is_some())
+            .field("version", &self.version)
+            .field("peer", &self.peer)
+            .field("listener", &self.listener)
+            .finish()
+    }
 }
 
 /// The answer to a CONNECT.

@@ -246,8 +246,10 @@ impl Client {
         let inner = self.inner();
         let mut messages = messages.into_iter();
         let ticket = PublishTicket { inner: Arc::clone(inner), id: Some(inner.state.lock().tickets.open()) };
+        let mut series = Series(Some(ticket));
         let (mut count, mut refused) = (0, None);
         loop {
+            let Some(ticket) = &series.0 else { return Err(Error::Closed) };
             let stopped = inner.with(|state| ticket.publish_all(state, &mut messages, &mut refused, &mut count));
             match stopped {
                 None => break,
@@ -259,8 +261,10 @@ impl Client {
                 Some(error) => return Err(error),
             }
         }
-        inner.with(|state| ticket.seal(state));
-        ticket.await.map(|_| count)
+        match series.seal() {
+            Some(ticket) => ticket.await.map(|_| count),
+            None => Ok(count),
+        }
     }
 
     /// Waits until this publication would find room.
@@ -475,6 +479,23 @@ impl PublishTicket {
         if let Some(id) = self.id {
             state.tickets.shorten(id);
         }
+    }
+}
+
+/// A ticket that publications are still being added to. However it ends, no more will be.
+struct Series(Option<PublishTicket>);
+
+impl Series {
+    fn seal(&mut self) -> Option<PublishTicket> {
+        let ticket = self.0.take()?;
+        ticket.inner.with(|state| ticket.seal(state));
+        Some(ticket)
+    }
+}
+
+impl Drop for Series {
+    fn drop(&mut self) {
+        self.seal();
     }
 }
 

@@ -14,12 +14,11 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{
-    Client, Error, MailboxOptions, Message, Overflow, PublishRequest, Subscription, mailbox::Mailbox, state::Inner,
+    Client, Error, MailboxOptions, Message, Overflow, PublishRequest, Subscription, dispatch::MailboxId,
+    mailbox::Mailbox, state::Inner,
 };
 use crate::{
-    codec::{
-        Limits, Properties, Property, QoS, Subscription as FilterAndOptions, SubscriptionOptions, Text, TopicFilter,
-    },
+    codec::{Limits, Property, QoS, Subscription as FilterAndOptions, SubscriptionOptions, Text, TopicFilter},
     session::client::{RequestError, SubscribeRequest},
 };
 
@@ -88,7 +87,7 @@ impl Client {
     async fn responses(&self) -> Result<Arc<Responses>, Error> {
         let inner = self.inner();
         let mut place = inner.responses.lock().await;
-        if let Some(responses) = &*place {
+        if let Some(responses) = place.as_ref().filter(|responses| !responses.mailbox.is_closed()) {
             return Ok(Arc::clone(responses));
         }
         let responses = Responses::subscribe(self).await?;
@@ -119,21 +118,14 @@ impl Responses {
             Ok::<_, Error>((state.dispatch.add(Arc::clone(&mailbox), std::slice::from_ref(&filter)), reply))
         });
         let (id, reply) = asked?;
-        let answer = inner.reply(reply, || format!("subscribing to the response topic {topic:?}")).await;
-        let refused = answer.as_ref().map(|reply| reply.reasons.iter().copied().find(|reason| reason.is_error()));
-        match refused {
-            Ok(None) => {}
-            Ok(Some(reason)) => {
-                inner.with(|state| state.dispatch.remove(id));
-                let what = format!("the subscription to the response topic {topic:?}");
-                let properties = Properties::new();
-                return Err(Error::Refused { packet: crate::codec::PacketType::Subscribe, what, reason, properties });
-            }
-            Err(_) => {
-                inner.with(|state| state.dispatch.remove(id));
-                return Err(answer.err().unwrap_or(Error::Closed));
-            }
+        let mut place = Place { inner, id: Some(id) };
+        let answer = inner.reply(reply, || format!("subscribing to the response topic {topic:?}")).await?;
+        if let Some(reason) = answer.reasons.iter().copied().find(|reason| reason.is_error()) {
+            let what = format!("the subscription to the response topic {topic:?}");
+            let properties = answer.properties;
+            return Err(Error::Refused { packet: crate::codec::PacketType::Subscribe, what, reason, properties });
         }
+        place.id = None;
         let responses = Arc::new(Self { topic, mailbox, waiting: Mutex::default() });
         let sorter: Weak<Self> = Arc::downgrade(&responses);
         responses.mailbox.set_hook(Some(Arc::new(move || {
@@ -168,6 +160,20 @@ impl Responses {
         }
         if self.mailbox.is_closed() {
             waiting.senders.clear();
+        }
+    }
+}
+
+/// The place of a response mailbox that is not granted yet: given up when the request is refused or not waited for.
+struct Place<'a> {
+    inner: &'a Inner,
+    id: Option<MailboxId>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            self.inner.with(|state| state.dispatch.remove(id));
         }
     }
 }

@@ -31,6 +31,8 @@ pub(crate) enum Item {
     },
     /// The answer of an authenticator that had to wait.
     Verdict(u64, Verdict),
+    /// The store has committed something this shard may be waiting for.
+    Committed,
     /// From a handle.
     Command(Command),
     /// Tell whether there is anything left to do, after a look at every source of work.
@@ -51,6 +53,7 @@ impl fmt::Debug for Item {
             Self::Accepted(_) => "Accepted",
             Self::Duplex { .. } => "Duplex",
             Self::Verdict(..) => "Verdict",
+            Self::Committed => "Committed",
             Self::Command(_) => "Command",
             Self::Probe(_) => "Probe",
             Self::Room => "Room",

@@ -13,8 +13,7 @@ use toml::{Table, Value};
 
 use super::{errors, options::number, payload::Data};
 use crate::{
-    config::{BrokerConfig, ConfigError},
-    router::SHARDS_MAX,
+    config::{BrokerConfig, ConfigError, SHARDS_MAX},
     server::{self, BrokerBuilder},
 };
 

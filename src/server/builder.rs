@@ -5,7 +5,7 @@ use std::{
     io,
     sync::Arc,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{Broker, BrokerHandle};
@@ -16,6 +16,7 @@ use crate::{
         shard::{Shards, spawn},
     },
     router::SHARDS_MAX,
+    store::{Store, StoreError},
 };
 
 /// What a broker is made from. Without listeners it is reached by [`Broker::connect_memory`] only.
@@ -96,8 +97,13 @@ impl BrokerBuilder {
         let now = Instant::now();
         let bound = self.listeners.iter().map(|listener| bind(listener, count)).collect::<Result<Vec<_>, _>>()?;
         let authenticator = self.hooks.authenticator.clone();
-        let shared = Shared::new(self.settings, self.hooks, count, seed, now);
+        let store = self.hooks.store.clone();
+        let unix_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let shared = Shared::with_store(self.settings, self.hooks, count, seed, now, unix_time)?;
         let (shards, polls) = Shards::new(&shared, authenticator, seed, now).map_err(StartError::Poll)?;
+        if let Some(store) = store {
+            follow(&shards, store.as_ref());
+        }
         let mut broker = Broker {
             handle: BrokerHandle::new(Arc::clone(&shards), shared),
             listeners: Vec::new(),
@@ -119,6 +125,17 @@ impl BrokerBuilder {
     }
 }
 
+/// Has the shards told what the store commits.
+fn follow(shards: &Arc<Shards>, store: &dyn Store) {
+    let shards = Arc::downgrade(shards);
+    store.on_commit(Box::new(move |log, _| {
+        if let Some(shards) = shards.upgrade() {
+            let shard = usize::from(log.0);
+            shards.committed((shard < shards.len()).then_some(shard));
+        }
+    }));
+}
+
 /// Why a broker could not be started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -126,6 +143,9 @@ pub enum StartError {
     /// A listener could not be set up.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A readiness source could not be had.
     #[error("no readiness source for a shard: {0}; raise the limit on open files, or use fewer shards")]
     Poll(io::Error),

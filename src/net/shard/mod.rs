@@ -179,6 +179,14 @@ impl Shards {
         }
     }
 
+    /// Tells a shard, or all of them, that the store has committed something.
+    pub(crate) fn committed(&self, shard: Option<usize>) {
+        match shard {
+            Some(shard) => self.send(shard, Item::Committed),
+            None => (0..self.len()).for_each(|shard| self.send(shard, Item::Committed)),
+        }
+    }
+
     /// Runs `command` on a shard: here and now if it is parked, else there and soon. Given back if too many wait.
     pub(crate) fn command(&self, to: usize, command: Command) -> Result<(), Command> {
         let cell = &self.cells[to];

@@ -295,6 +295,10 @@ impl State {
                 self.activity += 1;
                 self.shard.handle_verdict(now, ticket, verdict);
             }
+            Item::Committed => {
+                self.activity += 1;
+                self.shard.handle_committed(now);
+            }
             Item::Command(command) => self.command(now, command),
             Item::Probe(answer) => self.probes.push(answer),
             // Looked after whenever the inbox is taken.
