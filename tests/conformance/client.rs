@@ -333,7 +333,7 @@ fn mqtt_3_1_2_30_a_client_that_named_a_method_sends_only_auth_before_connack() {
 }
 
 #[derive(Debug)]
-struct Scripted;
+pub(crate) struct Scripted;
 
 impl AuthExchange for Scripted {
     fn method(&self) -> Text {
