@@ -326,6 +326,7 @@ impl Shard {
             }
             let (qos, ids): (_, SmallVec<[u32; 2]>) = (scan.qos.min(message.qos), scan.id.into_iter().collect());
             if message.is_expired(now) {
+                self.count_drop_for(key, message.topic(), DropReason::Expired);
                 continue;
             }
             let mut parcel = Parcel::from_message(&message);

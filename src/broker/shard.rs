@@ -14,7 +14,7 @@ use super::{
     journal::{Journal, Receipt},
     message::Message,
     outbox::Outbox,
-    reasons::EndReason,
+    reasons::{DropReason, EndReason},
     session::{ClientSession, HashState},
     shared::Shared,
     slots::{ConnId, Slots},
@@ -364,10 +364,22 @@ impl Shard {
     pub fn publish(&mut self, now: Instant, message: Message) {
         let message = Arc::new(message);
         let mut parcel = super::message::Parcel::from_message(&message);
-        if message.retain {
-            self.retain(&mut parcel);
+        if message.retain && !self.retain(&mut parcel) {
+            self.count_drop("", message.topic(), DropReason::RetainedFull);
         }
         self.route(now, &mut parcel);
+    }
+
+    /// Envelopes came back because their shard has stopped.
+    pub fn undeliverable(&mut self, batch: Vec<Envelope>) {
+        for envelope in batch {
+            match envelope {
+                Envelope::Publish(message) | Envelope::Shared { message, .. } | Envelope::Durable { message, .. } => {
+                    self.count_drop("", message.topic(), DropReason::ShardGone);
+                }
+                Envelope::Stored { .. } => {}
+            }
+        }
     }
 
     /// The clients of this shard, connected or with a session.

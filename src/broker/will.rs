@@ -81,8 +81,8 @@ impl Shard {
         tracing::debug!(client = %client_id, topic = message.topic(), "will published");
         let message = std::sync::Arc::new(message);
         let mut parcel = Parcel::from_message(&message);
-        if message.retain {
-            self.retain(&mut parcel);
+        if message.retain && !self.retain(&mut parcel) {
+            self.count_drop(&client_id, message.topic(), DropReason::RetainedFull);
         }
         self.route(now, &mut parcel);
     }

@@ -282,6 +282,11 @@ impl Shards {
         self.cells.iter().any(ShardCell::is_stopped)
     }
 
+    /// Whether this shard has ended.
+    pub(super) fn has_stopped(&self, shard: usize) -> bool {
+        self.cells[shard].is_stopped()
+    }
+
     /// Begins the end: every shard publishes its wills, then says goodbye and drains until `deadline`.
     pub(crate) fn begin_shutdown(&self, deadline: Instant) {
         self.pool.close();

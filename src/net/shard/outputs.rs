@@ -61,6 +61,9 @@ impl State {
 
     fn send_envelopes(&mut self, shards: &Shards, to: usize, batch: Vec<Envelope>, may_enter: bool) {
         self.activity += 1;
+        if shards.has_stopped(to) {
+            return self.shard.undeliverable(batch);
+        }
         let queue = &mut self.backlog[to];
         // What waits already goes first.
         let refused = if queue.is_empty() { shards.deliver(self.index, to, batch, may_enter) } else { Err(batch) };
