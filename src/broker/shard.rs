@@ -451,7 +451,7 @@ impl Shard {
     }
 
     /// Whether a client is let in.
-    pub(crate) fn is_connected(&self, id: ConnId) -> bool {
+    pub fn is_connected(&self, id: ConnId) -> bool {
         self.wire.conns.get(id).is_some_and(Conn::is_connected)
     }
 
