@@ -39,11 +39,13 @@ class Gmqtt:
         )
         # It reconnects while failures <= retries, so not even 0 stops it; -1 means for ever.
         client.set_config({"reconnect_retries": -2, "reconnect_delay": 0})
+        # The packet identifiers of a new client start at 1 again, so its answers are its own.
+        answers = self._answers = {}
         connected = asyncio.get_running_loop().create_future()
         client.on_connect = lambda _client, flags, _reason, _properties: connected.set_result(flags)
         client.on_message = _received
-        client.on_subscribe = lambda _client, mid, granted, _properties: self._future(mid).set_result(granted)
-        client.on_unsubscribe = lambda _client, mid, *_: self._future(mid).set_result(None)
+        client.on_subscribe = lambda _client, mid, granted, _properties: _future(answers, mid).set_result(granted)
+        client.on_unsubscribe = lambda _client, mid, *_: _future(answers, mid).set_result(None)
         client.on_disconnect = lambda *_: lines.emit(event="closed")
         await client.connect(host, port, version=MQTTv50 if version == 5 else MQTTv311)
         return {"session_present": bool(await connected & 1)}
@@ -55,10 +57,10 @@ class Gmqtt:
         subscriptions = [gmqtt.Subscription(name, qos=qos, **chosen) for name in filters]
         identifier = {"subscription_identifier": options["subscription_id"]} if "subscription_id" in options else {}
         mid = self._client.subscribe(subscriptions, **identifier)
-        return {"granted": list(await self._future(mid))}
+        return {"granted": list(await _future(self._answers, mid))}
 
     async def unsubscribe(self, *, filter):  # noqa: A002
-        await self._future(self._client.unsubscribe(filter))
+        await _future(self._answers, self._client.unsubscribe(filter))
 
     async def publish(self, *, topic, payload, qos, retain, properties):
         extra = {NAMES[name]: value for name, value in properties.items()}
@@ -71,8 +73,10 @@ class Gmqtt:
     async def disconnect(self):
         await self._client.disconnect()
 
-    def _future(self, mid):
-        return self._answers.setdefault((id(self._client), mid), asyncio.get_running_loop().create_future())
+
+def _future(answers, mid):
+    """The answer to the packet `mid`, wherever it is asked for first: by the sender or by the library."""
+    return answers.setdefault(mid, asyncio.get_running_loop().create_future())
 
 
 def _received(_client, topic, payload, qos, properties):
