@@ -20,7 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("auth", &["codec", "session::snapshot"]),
     ("store", &["codec", "session::snapshot"]),
     ("broker", &["codec", "session", "router", "auth", "store"]),
-    ("config", &["codec", "router", "broker"]),
+    ("config", &["codec", "router", "auth", "broker"]),
     ("net", &["codec", "router", "auth", "broker", "config"]),
     ("client", &["codec", "session", "router::trie", "router::FilterTrie", "net", "config"]),
     ("observe", &["broker", "config"]),

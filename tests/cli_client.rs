@@ -371,6 +371,39 @@ fn the_broker_logs_refusals_outlives_hangups_and_ends_at_a_second_signal() {
     assert!(run.err.contains("still to be told"), "{}", run.err);
 }
 
+#[test]
+fn the_broker_lets_clients_do_what_its_rules_allow() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("broker.toml");
+    let rules = "listeners = [\"tcp://127.0.0.1:0\"]\n\
+        [[acl.rules]]\npermission = \"deny\"\nfilters = [\"dev/+/secret\"]\n\
+        [[acl.rules]]\npermission = \"allow\"\nfilters = [\"dev/%c/#\"]\n\
+        [[acl.rules]]\npermission = \"allow\"\naction = \"subscribe\"\nfilters = [\"public/#\"]\n";
+    std::fs::write(&file, rules).unwrap();
+    let mut broker = Run::start("broker", &["-c", file.to_str().unwrap()]);
+    let port = broker.line().rsplit_once(':').unwrap().1.to_owned();
+    assert_eq!(broker.line(), "ready");
+    let client = ["-h", "127.0.0.1", "-p", &port, "-i", "a", "-q", "1"];
+    let code =
+        |command: &str, arguments: &[&str]| Run::start(command, &[&client[..], arguments].concat()).finish().code;
+    for (command, topic, expected) in [
+        ("pub", "dev/a/temp", 0),
+        ("pub", "dev/b/temp", 1),
+        ("pub", "dev/a/secret", 1),
+        ("pub", "public/x", 1),
+        ("sub", "public/+", 0),
+        ("sub", "dev/a/temp", 0),
+        ("sub", "dev/a/#", 1),
+        ("sub", "$share/group/dev/b/temp", 1),
+        ("sub", "#", 1),
+    ] {
+        let how = if command == "pub" { "-n" } else { "-E" };
+        assert_eq!(code(command, &["-t", topic, how]), Some(expected), "{command} {topic}");
+    }
+    broker.signal("TERM");
+    assert_eq!(broker.finish().code, Some(0));
+}
+
 fn broker(hooks: Hooks) -> Broker {
     let url: ListenerUrl = "tcp://127.0.0.1:0".parse().unwrap();
     Broker::builder().hooks(hooks).listen(url).start().unwrap()

@@ -5,14 +5,15 @@
 use std::{num::NonZeroUsize, time::Duration};
 
 use ferromq::{
+    auth::{AclRule, Permission},
     broker::{self, Settings},
-    codec::{self, QoS},
+    codec::{self, QoS, TopicFilter},
     config::{BrokerConfig, ByteSize, ConfigFault, Hint, ListenerConfig, LogFormat, LogLevel, Secret},
     router::SharedStrategy,
 };
 
 /// Every key, none with its default.
-const ALL: &str = r#"
+const ALL: &str = r##"
 shards = 3
 
 [[listeners]]
@@ -72,10 +73,24 @@ interval = 0
 allow_anonymous = false
 users = { alice = "secret", bob = "hidden" }
 
+[acl]
+no_match = "allow"
+
+[[acl.rules]]
+permission = "deny"
+action = "subscribe"
+users = ["bob"]
+client_ids = ["b1", "b2"]
+filters = ["plant/%u/#"]
+literals = ["#"]
+
+[[acl.rules]]
+permission = "allow"
+
 [log]
 level = "debug"
 format = "json"
-"#;
+"##;
 
 #[test]
 fn every_setting_of_the_broker_is_reachable() {
@@ -159,15 +174,31 @@ fn the_shells_part_is_read_too() {
     assert_eq!(config.auth.users["alice"], Secret::new("secret"));
     assert_eq!((config.log.level, config.log.format), (LogLevel::Debug, LogFormat::Json));
     assert_eq!(config.queue.bytes_max, ByteSize(18));
+    let denied = AclRule {
+        publish: false,
+        users: vec!["bob".into()],
+        client_ids: vec!["b1".into(), "b2".into()],
+        filters: vec![TopicFilter::new("plant/%u/#").unwrap()],
+        literals: vec!["#".into()],
+        ..AclRule::everything(Permission::Deny)
+    };
+    assert_eq!(config.acl.no_match, Permission::Allow);
+    assert_eq!(config.acl.rules, [denied, AclRule::everything(Permission::Allow)]);
+    assert!(config.acl.authorizer().is_some() && BrokerConfig::default().acl.authorizer().is_none());
 }
 
 #[test]
 fn all_is_all_keys_and_no_key_has_its_default_there() {
     let (all, default) = (read(ALL).to_toml(), BrokerConfig::default().to_toml());
-    // The listeners' keys apart: their number differs.
+    // The listeners' and the rules' keys apart: their number differs.
     let keys = |toml: &str| -> Vec<String> {
         let tables = toml.split_once("[limits]").expect("limits come after the listeners").1;
-        let lines = tables.lines().map(|line| if line.starts_with(HIDDEN_USERS) { &line[2..] } else { line });
+        let (tables, log) = tables.split_once("[log]").expect("the log comes after the rules");
+        let tables = tables.split_once("\n[[acl.rules]]").map_or(tables, |(tables, _)| tables);
+        let lines = tables
+            .lines()
+            .chain(log.lines())
+            .map(|line| if line.starts_with(HIDDEN_USERS) { &line[2..] } else { line });
         lines.filter(|line| line.contains(" = ") && !line.starts_with('#')).map(str::to_owned).collect()
     };
     let (all, default) = (keys(&all), keys(&default));
@@ -331,6 +362,21 @@ fn each_fault_is_told_with_its_line_and_an_answer() {
             "[sys]\ninterval = 1979-05-27",
             "broker.toml:2: sys.interval: invalid type: date, expected a time such as \"250ms\" or \"30s\", or a number of seconds",
         ),
+        (
+            "[[acl.rules]]\npermission = \"allow\"\n[[acl.rules]]\npermision = \"deny\"",
+            "broker.toml:4: unknown key \"permision\" in [[acl.rules]]; did you mean \"permission\"?",
+        ),
+        ("[[acl.rules]]\naction = \"all\"", "broker.toml:1: missing key \"permission\" in [[acl.rules]]"),
+        (
+            "[[acl.rules]]\npermission = \"allow\"\nfilters = [\"a\", \"b/#/c\"]",
+            "broker.toml:3: acl.rules[0].filters[1]: \"b/#/c\": # must be the last level of a filter, and alone in it",
+        ),
+        (
+            "[[acl.rules]]\npermission = \"allow\"\nfilters = [\"$share/g/a\"]",
+            "broker.toml:3: acl.rules[0].filters[0]: \"$share/g/a\": name the filter behind $share/group/, which is what \
+             is judged",
+        ),
+        ("[acl]\nno_match = \"deni\"", "broker.toml:2: acl.no_match: unknown value \"deni\"; did you mean \"deny\"?"),
         ("[auth.users]\nalice = 1", "broker.toml:2: auth.users.alice: invalid type: integer `1`, expected a string"),
         (
             "[queue]\nmessages_max = 99999999999999999999",

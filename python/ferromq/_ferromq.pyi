@@ -1142,6 +1142,9 @@ class Broker:
             The arguments below win over it.
         users: Names and passwords; whoever is not among them is refused.
         allow_anonymous: Whether clients may come without a user name. Default: unless there are `users`.
+        acl: Who may publish and subscribe to what: a list of rules, of which the first that fits decides, as
+            `[{"permission": "allow", "users": ["dev"], "filters": ["dev/%c/#"]}]`, or the table `[acl]`. What no rule
+            is about is refused. Default: everybody everything.
         shards: Threads that share the clients; 0 is one for each core. Default 1.
         seed: Seeds what is random, for tests.
         drain_timeout: How long stopping waits for what is unsent.
@@ -1164,6 +1167,7 @@ class Broker:
         config: str | PathLike[str] | dict[str, Any] | None = None,
         users: dict[str, str | bytes] | None = None,
         allow_anonymous: bool | None = None,
+        acl: Sequence[dict[str, Any]] | dict[str, Any] | None = None,
         shards: int | None = None,
         seed: int | None = None,
         drain_timeout: float = 5.0,

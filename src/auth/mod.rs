@@ -5,12 +5,14 @@
 //! brings the verdict back. Read access is decided once, at SUBSCRIBE; write access is remembered per connection and
 //! topic, so that authorisation stays off the delivery path.
 
+mod acl;
 mod users;
 
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
+pub use acl::{Acl, AclRule, Permission};
 pub use users::Users;
 
 use crate::codec::{QoS, ReasonCode, Text, Version};

@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::{EXIT_FAILED, EXIT_OK, Failure, Outcome, interrupted, log};
 use crate::{
-    auth::{Authenticator, Users},
+    auth::{Authenticator, Authorizer, Users},
     broker::{EndReason, Event, EventSink, Hooks},
     config::{BrokerConfig, LogFormat, LogLevel, SHARDS_MAX},
     net::listener::{ListenerConfig, ListenerUrl},
@@ -140,7 +140,8 @@ fn hooks(config: &BrokerConfig) -> Hooks {
     } else {
         Some(Arc::new(Users::new(table, config.auth.allow_anonymous)))
     };
-    Hooks { authenticator, events: Some(Arc::new(Refusals)), ..Hooks::default() }
+    let authorizer = config.acl.authorizer().map(|acl| Arc::new(acl) as Arc<dyn Authorizer>);
+    Hooks { authenticator, authorizer, events: Some(Arc::new(Refusals)), ..Hooks::default() }
 }
 
 /// Logs whom the broker does not let in: what an operator looks for first. All else is counted in `$SYS`.

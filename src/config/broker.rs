@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::{
-    Auth, Capabilities, ConfigError, ConfigFault, Limits, ListenerConfig, ListenerUrl, Log, Queue, Shared,
+    Acl, Auth, Capabilities, ConfigError, ConfigFault, Limits, ListenerConfig, ListenerUrl, Log, Queue, Shared,
     SlowConsumer, Sys, TCP_PORT, listeners, print::Page, reader,
 };
 
@@ -55,6 +55,8 @@ pub struct BrokerConfig {
     pub sys: Sys,
     /// `[auth]`
     pub auth: Auth,
+    /// `[acl]`
+    pub acl: Acl,
     /// `[log]`
     pub log: Log,
 }
@@ -88,6 +90,7 @@ impl BrokerConfig {
         self.shared.print(&mut page);
         self.sys.print(&mut page);
         self.auth.print(&mut page);
+        self.acl.print(&mut page);
         self.log.print(&mut page);
         page.into_text()
     }
@@ -105,6 +108,7 @@ impl Default for BrokerConfig {
             shared: Shared::default(),
             sys: Sys::default(),
             auth: Auth::default(),
+            acl: Acl::default(),
             log: Log::default(),
         }
     }
@@ -119,5 +123,6 @@ const TABLES: &[(&str, &[&str])] = &[
     Shared::TABLE,
     Sys::TABLE,
     Auth::TABLE,
+    Acl::TABLE,
     Log::TABLE,
 ];

@@ -7,6 +7,8 @@
 mod listener;
 
 #[cfg(feature = "config")]
+mod acl;
+#[cfg(feature = "config")]
 mod broker;
 #[cfg(feature = "config")]
 mod error;
@@ -25,6 +27,8 @@ mod units;
 
 pub use listener::{ListenerConfig, ListenerUrl, ListenerUrlError, TCP_PORT, WS_PORT};
 
+#[cfg(feature = "config")]
+pub use acl::Acl;
 #[cfg(feature = "config")]
 pub use broker::BrokerConfig;
 #[cfg(feature = "config")]

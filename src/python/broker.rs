@@ -49,6 +49,9 @@ use crate::{
 ///         The arguments below win over it.
 ///     users: Names and passwords; whoever is not among them is refused.
 ///     allow_anonymous: Whether clients may come without a user name. Default: unless there are `users`.
+///     acl: Who may publish and subscribe to what: a list of rules, of which the first that fits decides, as
+///         `[{"permission": "allow", "users": ["dev"], "filters": ["dev/%c/#"]}]`, or the table `[acl]`. What no rule
+///         is about is refused. Default: everybody everything.
 ///     shards: Threads that share the clients; 0 is one for each core. Default 1.
 ///     seed: Seeds what is random, for tests.
 ///     drain_timeout: How long stopping waits for what is unsent.
@@ -94,6 +97,7 @@ impl Broker {
         }
         let hooks = Hooks {
             authenticator: Gate::install(&self.settings.users, &self.hook, self.settings.allow_anonymous),
+            authorizer: self.settings.authorizer(),
             ..Hooks::default()
         };
         let builder = self.settings.builder().hooks(hooks);
@@ -124,7 +128,7 @@ impl Broker {
 #[allow(clippy::too_many_arguments)] // keyword arguments
 impl Broker {
     #[new]
-    #[pyo3(signature = (*, listeners = None, config = None, users = None, allow_anonymous = None, shards = None,
+    #[pyo3(signature = (*, listeners = None, config = None, users = None, allow_anonymous = None, acl = None, shards = None,
         seed = None, drain_timeout = 5.0, limits = None, capabilities = None, queue = None, slow_consumer = None,
         shared = None, sys = None))]
     fn new(
@@ -133,6 +137,7 @@ impl Broker {
         config: Option<Bound<'_, PyAny>>,
         users: Option<Bound<'_, PyDict>>,
         allow_anonymous: Option<bool>,
+        acl: Option<Bound<'_, PyAny>>,
         #[pyo3(from_py_with = optional_int)] shards: Option<i64>,
         #[pyo3(from_py_with = seed_argument)] seed: Option<u64>,
         drain_timeout: f64,
@@ -153,7 +158,7 @@ impl Broker {
         ];
         let drain_timeout = duration(py, "drain_timeout", drain_timeout)?;
         let arguments =
-            BrokerArguments { listeners, config, users, allow_anonymous, shards, seed, drain_timeout, tables };
+            BrokerArguments { listeners, config, users, allow_anonymous, acl, shards, seed, drain_timeout, tables };
         Ok(Self {
             settings: arguments.to_settings(py)?,
             hook: Arc::default(),

@@ -2,7 +2,7 @@
 //!
 //! All of it is read as TOML by `config`, so that names, units and complaints are those of the file.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use pyo3::{
     exceptions::{PyOverflowError, PyTypeError},
@@ -13,6 +13,7 @@ use toml::{Table, Value};
 
 use super::{errors, options::number, payload::Data};
 use crate::{
+    auth::Authorizer,
     config::{BrokerConfig, ConfigError, SHARDS_MAX},
     server::{self, BrokerBuilder},
 };
@@ -23,6 +24,7 @@ pub(crate) struct BrokerArguments<'py> {
     pub(crate) config: Option<Bound<'py, PyAny>>,
     pub(crate) users: Option<Bound<'py, PyDict>>,
     pub(crate) allow_anonymous: Option<bool>,
+    pub(crate) acl: Option<Bound<'py, PyAny>>,
     pub(crate) shards: Option<i64>,
     pub(crate) seed: Option<u64>,
     pub(crate) drain_timeout: Duration,
@@ -49,6 +51,13 @@ impl BrokerArguments<'_> {
                 return Err(errors::invalid(py, &format!("{key} in {name} must be a table")));
             };
             section.extend(to_table(given)?);
+        }
+        if let Some(acl) = &self.acl {
+            let value = match to_value(acl)? {
+                Value::Array(rules) => Value::Table(Table::from_iter([("rules".to_owned(), Value::Array(rules))])),
+                table => table,
+            };
+            table.insert("acl".into(), value);
         }
         if let Some(listeners) = &self.listeners {
             table.insert("listeners".into(), to_value(listeners)?);
@@ -98,6 +107,11 @@ impl BrokerArguments<'_> {
 }
 
 impl BrokerSettings {
+    /// Who may publish and subscribe to what, if the settings say so.
+    pub(crate) fn authorizer(&self) -> Option<Arc<dyn Authorizer>> {
+        self.config.acl.authorizer().map(|acl| Arc::new(acl) as Arc<dyn Authorizer>)
+    }
+
     pub(crate) fn builder(&self) -> BrokerBuilder {
         let mut settings = self.config.settings();
         settings.allow_anonymous = self.allow_anonymous;

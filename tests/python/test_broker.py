@@ -273,3 +273,26 @@ async def test_several_shards_serve_one_broker(within):
             assert (await within(anext(subscription))).payload == b"1"
         for client in clients:
             await client.disconnect()
+
+
+async def test_rules_say_who_may_do_what():
+    rules = [{"permission": "allow", "users": ["dev"], "filters": ["dev/%c/#"]}, {"permission": "allow", "filters": ["public/#"]}]
+    with ferromq.Broker(users={"dev": "s"}, allow_anonymous=True, acl=rules) as broker:
+        async with ferromq.Client(broker, client_id="a", username="dev", password="s") as client:
+            await client.publish("dev/a/temp", b"1", qos=1)
+            with pytest.raises(ferromq.NotAuthorized):
+                await client.publish("dev/b/temp", b"1", qos=1)
+            with pytest.raises(ferromq.NotAuthorized):
+                await client.subscribe("dev/#")
+        async with ferromq.Client(broker) as anyone:
+            await anyone.subscribe("public/#")
+            with pytest.raises(ferromq.NotAuthorized):
+                await anyone.publish("dev/a/temp", b"1", qos=1)
+        assert broker.stats()["dropped"]["not_authorized"] == 2
+
+
+def test_a_rule_that_is_none_is_told():
+    with pytest.raises(ferromq.InvalidArgument, match=r"acl\.rules\[0\]\.filters\[0\]"):
+        ferromq.Broker(acl=[{"permission": "allow", "filters": ["a/#/b"]}])
+    with pytest.raises(ferromq.InvalidArgument, match='did you mean "no_match"'):
+        ferromq.Broker(acl={"nomatch": "allow"})
