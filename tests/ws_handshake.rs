@@ -121,6 +121,17 @@ fn frames_behind_a_request_may_exceed_the_limit_of_the_head() {
     assert!(matches!(server().handshake(&input), Handshake::Done { consumed, .. } if consumed == GOOD.len()));
 }
 
+/// [MQTT-6.0.0-3]
+#[test]
+fn the_client_offers_the_subprotocol_of_its_version() {
+    for (protocol, line) in [(Subprotocol::Mqtt, "mqtt"), (Subprotocol::MqttV31, "mqttv3.1")] {
+        let (_, request) = WsClient::new("host:8083", "/mqtt", protocol, [7; 16]).unwrap();
+        let request = String::from_utf8(request).unwrap();
+        assert!(request.starts_with("GET /mqtt HTTP/1.1\r\nHost: host:8083\r\n"), "{request}");
+        assert!(request.contains(&format!("\r\nSec-WebSocket-Protocol: {line}\r\n")), "{request}");
+    }
+}
+
 #[test]
 fn the_client_refuses_every_response_that_does_not_prove_the_upgrade() {
     let nonce = *b"the sample nonce";

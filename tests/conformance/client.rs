@@ -66,6 +66,11 @@ impl Client {
         assert_eq!(used, bytes.len(), "the script sends whole packets");
     }
 
+    /// The server sends what the client may not take to the end.
+    pub(crate) fn receive_some(&self, bytes: &[u8]) {
+        self.session.borrow_mut().handle_bytes(*self.now.borrow(), &Bytes::copy_from_slice(bytes));
+    }
+
     /// What the client has sent since.
     pub(crate) fn sent(&self) -> Vec<Packet> {
         self.sent_sized().into_iter().map(|(packet, _)| packet).collect()
@@ -316,6 +321,44 @@ fn mqtt_3_1_2_23_a_client_keeps_its_session_state_after_the_connection() {
         let again = client.published();
         assert_eq!(ids(&again), ids(&first));
         assert!(again[0].dup);
+    });
+}
+
+/// MQTT 5: [MQTT-3.1.3-2]. MQTT 3.1.1: [MQTT-3.1.3-2]. The client's side: it comes back for its session by its name,
+/// the one that the server gave it if it had none.
+#[test]
+fn a_client_comes_back_by_the_name_that_its_session_has() {
+    versions(|version| {
+        let client = online(version);
+        client.lost();
+        assert_eq!(client.connect().client_id.as_str(), "client");
+    });
+    let unnamed = SessionOptions { client_id: Text::new(), ..persistent(Version::V5) };
+    let client = Client::new(unnamed);
+    assert_eq!(client.connect().client_id.as_str(), "");
+    client.accept(false, &[pstr(0x12, "assigned")]);
+    client.lost();
+    assert_eq!(client.connect().client_id.as_str(), "assigned");
+}
+
+/// MQTT 5: [MQTT-4.1.0-1]. A session that ends with its connection does not end before it.
+#[test]
+fn mqtt311_4_1_0_2_a_client_keeps_its_session_state_as_long_as_the_connection() {
+    versions(|version| {
+        let client = Client::new(options(version));
+        client.online(false, &[]);
+        client.publish("t", "one", QoS::ExactlyOnce).expect("it is sent");
+        assert_eq!(ids(&client.published()), [1]);
+        client.receive(Incoming::new("t", "").qos2(7));
+        assert_eq!(client.acks(), [(PacketType::PubRec, 7)]);
+        client.advance(Duration::from_secs(100_000));
+        client.receive(Incoming::new("t", "").qos2(7));
+        assert_eq!(client.acks(), [(PacketType::PubRec, 7)], "it is known, and answered again");
+        client.receive(pubrec(1));
+        assert_eq!(client.acks(), [(PacketType::PubRel, 1)]);
+        client.lost();
+        client.online(false, &[]);
+        assert_eq!(client.sent(), [], "nothing of it is left");
     });
 }
 

@@ -4,7 +4,7 @@ use std::{num::NonZeroU16, time::Duration};
 
 use bytes::BytesMut;
 use ferromq::{
-    codec::{Packet, PacketType, Property, QoS, ReasonCode, SubscriptionOptions, Version},
+    codec::{Limits, Packet, PacketType, Property, QoS, ReasonCode, SubscriptionOptions, Version},
     session::client::{AckMode, CloseReason, Event, SessionOptions, SubscribeRequest},
 };
 
@@ -354,6 +354,25 @@ fn a_client_disconnects_a_server_that_exceeds_its_receive_maximum() {
         client.receive(Incoming::new("t", "").qos2(id));
     }
     client.expect_violation(ReasonCode::ReceiveMaximumExceeded);
+}
+
+/// MQTT 5: [MQTT-3.1.2-24]. The client's side: what is larger than it said it takes.
+#[test]
+fn mqtt311_4_8_0_2_a_client_closes_on_a_packet_that_it_has_no_room_for() {
+    versions(|version| {
+        let limits = Limits { packet_bytes_max: 30, ..Limits::default() };
+        let client = Client::new(SessionOptions { limits, ..options(version) });
+        client.online(false, &[]);
+        client.receive(Incoming::new("t", "fits"));
+        let too_large = Incoming::new("t", &"x".repeat(30)).wire(version);
+        client.receive_some(&too_large);
+        client.expect_violation(ReasonCode::PacketTooLarge);
+        match client.sent().as_slice() {
+            [] if !version.is_v5() => {}
+            [Packet::Disconnect(sent)] if version.is_v5() => assert_eq!(sent.reason, ReasonCode::PacketTooLarge),
+            other => panic!("{other:?}"),
+        }
+    });
 }
 
 /// MQTT 5: [MQTT-3.2.0-1].

@@ -40,6 +40,7 @@ fn check(table: &str, statements: usize, cited: impl Fn(&Test) -> &BTreeSet<Stri
     let ids: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
     assert_eq!(ids.len(), rows.len(), "{table}: an id occurs twice");
     assert_eq!(rows.len(), statements, "{table}: appendix B has this many");
+    let mut one_sided = Vec::new();
     for row in &rows {
         assert!(["server", "client", "both", "none"].contains(&row.binds.as_str()), "{}: binds {}", row.id, row.binds);
         if let Some(reason) = row.tests.strip_prefix("untestable: ") {
@@ -51,14 +52,45 @@ fn check(table: &str, statements: usize, cited: impl Fn(&Test) -> &BTreeSet<Stri
         for name in &named {
             check_test(&tests, row, name, |test| cited(test).contains(&key));
         }
+        if row.binds == "both" {
+            for role in [Role::Server, Role::Client] {
+                if !named.iter().any(|name| Role::of(&tests, name).is_none_or(|of| of == role)) {
+                    one_sided.push(format!("{} for the {role:?}", row.id));
+                }
+            }
+        }
         let missing = tests.iter().filter(|(name, test)| cited(test).contains(&key) && !named.contains(name.as_str()));
         let missing: Vec<_> = missing.map(|(name, test)| format!("{name} in {}", test.file.display())).collect();
         assert!(missing.is_empty(), "{table}: {} does not name {missing:?}", row.id);
     }
+    assert!(one_sided.is_empty(), "{table}: these bind both, and have no test {one_sided:#?}");
     let known: BTreeSet<String> = rows.iter().map(|row| key_of(&row.id)).collect();
     for (name, test) in &tests {
         let unknown: Vec<_> = cited(test).difference(&known).collect();
         assert!(unknown.is_empty(), "{name} cites statements that do not exist: {unknown:?}");
+    }
+}
+
+/// Whom a test is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Server,
+    Client,
+}
+
+impl Role {
+    /// By the name of the test's file; `None` for tests of the codec, which both use.
+    fn of(tests: &BTreeMap<String, Test>, name: &str) -> Option<Self> {
+        let file = match name.split_once("::") {
+            Some((file, _)) => Path::new(file),
+            None => &tests[name].file,
+        };
+        let file = file.file_name()?.to_str()?;
+        match file {
+            _ if file.starts_with("encoding") || file.starts_with("codec") || file.starts_with("ws") => None,
+            _ if file.starts_with("client") => Some(Self::Client),
+            _ => Some(Self::Server),
+        }
     }
 }
 

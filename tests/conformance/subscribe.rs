@@ -279,7 +279,7 @@ fn mqtt_3_12_4_1_pingreq_is_answered_with_pingresp() {
     });
 }
 
-/// MQTT 5: [MQTT-3.3.4-3] [MQTT-3.3.4-4] [MQTT-3.3.4-5]. MQTT 3.1.1: [MQTT-3.3.5-1].
+/// MQTT 5: [MQTT-3.3.4-3] [MQTT-3.3.4-4]. MQTT 3.1.1: [MQTT-3.3.5-1].
 #[test]
 fn mqtt_3_3_4_2_overlapping_subscriptions_deliver_with_the_greatest_qos_and_all_identifiers() {
     on_all_versions(|bench, version| {
