@@ -137,7 +137,7 @@ impl Shard {
         if connections_max > 0 && self.shared.connected() >= connections_max && !self.has_connection(connect) {
             return Err((ReasonCode::ServerBusy, "too many connections"));
         }
-        if self.draining_bytes() > settings.slow_consumer.memory_watermark_bytes.saturating_mul(2) {
+        if self.moving_bytes() > settings.slow_consumer.memory_watermark_bytes.saturating_mul(2) {
             return Err((ReasonCode::ServerBusy, "memory watermark exceeded"));
         }
         if connect.client_id.is_empty() && !connect.version.is_v5() && !connect.clean_start {

@@ -191,7 +191,8 @@ impl Shard {
         let open = session.conn.filter(|conn| {
             self.wire.conns.get(*conn).is_some_and(|conn| conn.is_connected() && conn.outbox.len() <= soft_bytes)
         });
-        let Some(conn) = open.filter(|_| !acked || session.state.may_send()) else {
+        let is_next = if acked { session.state.may_send() } else { !session.state.has_queued_once() };
+        let Some(conn) = open.filter(|_| is_next) else {
             return self.set_aside(key, hop, parcel);
         };
         match self.wire.fits(now, conn, parcel, hop.qos, hop.ids) {
@@ -226,7 +227,12 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(key) else { return false };
         if hop.qos == QoS::AtMostOnce {
             let is_online = session.conn.is_some();
-            if is_online || !self.shared.settings.session.queue_qos0_offline {
+            let may_wait = if is_online {
+                session.state.has_queued_once()
+            } else {
+                self.shared.settings.session.queue_qos0_offline
+            };
+            if !may_wait {
                 let reason = if is_online { DropReason::SlowConsumer } else { DropReason::Offline };
                 self.count_drop_for(key, parcel.topic, reason);
                 return false;

@@ -496,14 +496,19 @@ impl Shard {
         self.outputs.push_back(Output::Resume { conns });
     }
 
-    /// Bytes in outboxes and incomplete packets, and on their way to the store.
-    pub(super) fn draining_bytes(&self) -> usize {
+    /// Bytes in outboxes and on their way to the store.
+    fn draining_bytes(&self) -> usize {
         let stored = self.journal.as_ref().map_or(0, |journal| journal.bytes());
-        self.wire.unsent_bytes() + self.wire.partial_bytes() + stored
+        self.wire.unsent_bytes() + stored
     }
 
-    /// What drains by itself counts, so that pausing publishers helps. The queues of clients that are away have bounds of
-    /// their own.
+    /// The same, and what has come of packets that are not complete.
+    pub(super) fn moving_bytes(&self) -> usize {
+        self.draining_bytes() + self.wire.partial_bytes()
+    }
+
+    /// What drains by itself counts, so that pausing publishers helps. Packets that are not complete do not: who is to
+    /// complete them must be read. They, and the queues of clients that are away, have bounds of their own.
     fn is_over_bounds(&self) -> bool {
         let limits = &self.shared.settings.slow_consumer;
         self.draining_bytes() > limits.memory_watermark_bytes || self.staged_count > limits.staged_envelopes_max

@@ -7,10 +7,11 @@ use super::{
     deliver,
     journal::{Packet, Receipt},
     message::{Message, Parcel},
+    reasons::DropReason,
     session::Delivery,
     shard::{Envelope, Shard},
     slots::ConnId,
-    wire::AckKind,
+    wire::{AckKind, Written},
 };
 use crate::{
     codec::{self, PacketId, PublishRef, QoS, ReasonCode, SubscriptionOptions, Text},
@@ -40,6 +41,10 @@ impl Shard {
             for conn in self.journal.as_ref().map(|journal| journal.waiting()).unwrap_or_default() {
                 while let Some(packet) = self.journal.as_mut().and_then(|journal| journal.next_ready(conn)) {
                     self.send_vouched(now, conn, packet);
+                }
+                // One that the client has no room for was given up, and with it its place in the window.
+                if let Some(key) = self.session_of(conn) {
+                    self.pump(now, key);
                 }
             }
             self.resume_if_within_bounds();
@@ -259,9 +264,14 @@ impl Shard {
                 self.wire.packet(now, id, *packet);
             }
             Packet::Publish { packet_id, dup } => {
-                let session = self.session_of(id).and_then(|key| self.sessions.get(key));
-                if let Some(delivery) = session.and_then(|session| session.state.message(packet_id)) {
-                    deliver::write(&mut self.wire, id, delivery, Some(packet_id), dup, now);
+                let Some(key) = self.session_of(id) else { return };
+                let Some(session) = self.sessions.get_mut(key) else { return };
+                let Some(delivery) = session.state.message(packet_id) else { return };
+                let written = deliver::write(&mut self.wire, id, delivery, Some(packet_id), dup, now);
+                if written == Written::TooLarge
+                    && let Some(delivery) = session.state.discard(packet_id)
+                {
+                    self.drop_delivery(key, delivery, DropReason::PacketTooLarge);
                 }
             }
         }

@@ -92,6 +92,12 @@ impl<M: Stored> Session<M> {
         self.pending.is_empty() && self.inflight.may_send()
     }
 
+    /// Whether messages of QoS 0 wait, behind which a new one belongs [MQTT-4.6.0-5].
+    #[inline]
+    pub fn has_queued_once(&self) -> bool {
+        self.pending.has_once()
+    }
+
     /// Records a QoS 1 or 2 message as sent now and gives its packet identifier; only while [`Self::may_send`].
     #[inline]
     pub fn sent(&mut self, message: M) -> PacketId {

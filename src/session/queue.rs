@@ -3,12 +3,15 @@
 use std::{collections::VecDeque, time::Instant};
 
 use super::Stored;
+use crate::codec::QoS;
 
 /// Messages waiting, oldest first.
 #[derive(Debug)]
 pub struct Queue<M> {
     messages: VecDeque<M>,
     bytes: usize,
+    /// Those of QoS 0 among them.
+    once: usize,
 }
 
 /// The bounds of a queue and what happens at them.
@@ -34,14 +37,15 @@ pub enum Full<M> {
 impl<M: Stored> Queue<M> {
     /// An empty queue; takes no heap.
     pub const fn new() -> Self {
-        Self { messages: VecDeque::new(), bytes: 0 }
+        Self { messages: VecDeque::new(), bytes: 0, once: 0 }
     }
 
     /// Messages that a store has kept, oldest first. They were within the limits once.
     pub fn restore(messages: impl IntoIterator<Item = M>) -> Self {
         let messages: VecDeque<M> = messages.into_iter().collect();
         let bytes = messages.iter().map(Stored::bytes).sum();
-        Self { messages, bytes }
+        let once = messages.iter().filter(|message| is_once(*message)).count();
+        Self { messages, bytes, once }
     }
 
     /// Appends a message within `limits`.
@@ -73,7 +77,7 @@ impl<M: Stored> Queue<M> {
     /// Takes the oldest message.
     pub fn pop(&mut self) -> Option<M> {
         let message = self.messages.pop_front()?;
-        self.bytes -= message.bytes();
+        self.forget(&message);
         if self.messages.is_empty() {
             self.messages = VecDeque::new();
         }
@@ -84,7 +88,7 @@ impl<M: Stored> Queue<M> {
     pub fn withdraw(&mut self, take: &mut impl FnMut(&M) -> bool, taken: &mut Vec<M>) {
         for message in std::mem::take(&mut self.messages) {
             if take(&message) {
-                self.bytes -= message.bytes();
+                self.forget(&message);
                 taken.push(message);
             } else {
                 self.messages.push_back(message);
@@ -109,6 +113,12 @@ impl<M: Stored> Queue<M> {
         self.messages.is_empty()
     }
 
+    /// Whether a message of QoS 0 is: later ones wait behind it.
+    #[inline]
+    pub fn has_once(&self) -> bool {
+        self.once > 0
+    }
+
     /// Their bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -126,7 +136,13 @@ impl<M: Stored> Queue<M> {
 
     fn append(&mut self, message: M, bytes: usize) {
         self.bytes += bytes;
+        self.once += usize::from(is_once(&message));
         self.messages.push_back(message);
+    }
+
+    fn forget(&mut self, message: &M) {
+        self.bytes -= message.bytes();
+        self.once -= usize::from(is_once(message));
     }
 }
 
@@ -134,6 +150,10 @@ impl<M: Stored> Default for Queue<M> {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn is_once(message: &impl Stored) -> bool {
+    message.qos() == QoS::AtMostOnce
 }
 
 #[cfg(test)]

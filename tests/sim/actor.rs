@@ -101,7 +101,7 @@ impl World {
         Ok(())
     }
 
-    fn publish(&mut self, client: usize, most: QoS) {
+    pub(crate) fn publish(&mut self, client: usize, most: QoS) {
         let number = self.ledger.published.len();
         let qos = *self.rng.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]);
         let retain = self.rng.chance(10);
@@ -391,6 +391,7 @@ impl World {
             CloseReason::Requested => true,
             CloseReason::ServerDisconnect { reason, .. } => {
                 matches!(reason, ReasonCode::SessionTakenOver | ReasonCode::KeepAliveTimeout)
+                    || *reason == ReasonCode::ServerShuttingDown && self.is_over
             }
             // A server that is not reached does not answer.
             CloseReason::ConnAckTimeout | CloseReason::PingTimeout => is_cut,

@@ -33,6 +33,10 @@ pub(crate) fn run(world: &mut World, profile: Profile) -> Result<(), String> {
     world.run(600, steps_done)?;
     world.calm_down()?;
     world.check(profile)?;
+    if world.plan.shuts_down {
+        world.shut_down()?;
+        return world.check_shut_down(profile);
+    }
     world.leave()?;
     world.check_empty()
 }
@@ -259,6 +263,50 @@ impl World {
         }
         self.run(10, |_| false)?;
         Ok(())
+    }
+
+    /// The broker shuts down in its two steps, while clients are connected and some have just published.
+    fn shut_down(&mut self) -> Result<(), String> {
+        self.note(|_| "the broker shuts down".into());
+        self.is_over = true;
+        for client in 0..self.actors.len() {
+            if let Some(qos) = self.actors[client].habits.publishes {
+                self.publish(client, qos);
+                self.serve(client)?;
+            }
+        }
+        self.run(self.rng.clone().between(0, 1), |_| false)?;
+        for shard in 0..self.shards.len() {
+            let now = self.now();
+            self.shards[shard].prepare_shutdown(now);
+            self.wake(shard);
+        }
+        // As the shell does: the second step follows when the envelopes of the first have been taken.
+        self.run(10, Self::is_quiet)?;
+        for shard in 0..self.shards.len() {
+            let now = self.now();
+            self.shards[shard].shutdown(now);
+            self.wake(shard);
+        }
+        self.run(10, |_| false)?;
+        Ok(())
+    }
+
+    /// Nobody is left connected, everybody was told, and the prompt wills came before that.
+    fn check_shut_down(&self, profile: Profile) -> Result<(), String> {
+        let stats = self.stats();
+        let connected = [stats.clients_connected, self.shared.connected() as u64, self.by_conn.len() as u64];
+        if connected != [0; 3] {
+            return Err(format!("the broker has shut down, and yet somebody is connected: {connected:?}"));
+        }
+        if let Some(client) = self.actors.iter().position(|actor| actor.session.is_online()) {
+            return Err(format!("client {client} was not told that the broker has shut down"));
+        }
+        let ended: u64 = stats.ended.iter().sum();
+        if stats.connections_opened != ended {
+            return Err(format!("{} connections were opened, {ended} ended", stats.connections_opened));
+        }
+        if profile == Profile::Lossy { Ok(()) } else { self.ledger.check_wills() }
     }
 
     fn check_empty(&self) -> Result<(), String> {

@@ -19,6 +19,7 @@ mod ledger;
 mod network;
 mod plan;
 mod rng;
+mod store;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -3,6 +3,7 @@
 use ferromq::{
     broker::{DropPolicy, Settings},
     codec::{QoS, Version},
+    router::SharedStrategy,
 };
 
 use crate::rng::Rng;
@@ -32,6 +33,10 @@ pub(crate) struct Plan {
     pub(crate) cut_percent: u64,
     /// Steps of each client before the run is calmed.
     pub(crate) steps: usize,
+    /// The broker has a store, which commits late.
+    pub(crate) stores: bool,
+    /// At the end the broker shuts down, instead of everybody leaving.
+    pub(crate) shuts_down: bool,
 }
 
 /// What a client is like.
@@ -76,6 +81,8 @@ impl Plan {
             chunk_bytes_max: *rng.pick(&[1, 3, 17, 300, 10_000]),
             cut_percent: *rng.pick(&[0, 2, 8, 20]),
             steps: rng.between(10, 40) as usize,
+            stores: rng.chance(30),
+            shuts_down: rng.chance(40),
         }
     }
 }
@@ -83,6 +90,8 @@ impl Plan {
 fn settings(profile: Profile, rng: &mut Rng) -> Settings {
     let mut settings = Settings { sys_interval: None, ..Settings::default() };
     settings.capabilities.receive_maximum = *rng.pick(&[10, 1024]);
+    settings.shared_strategy = *rng.pick(&STRATEGIES);
+    settings.session.queue_qos0_offline = rng.chance(30);
     match profile {
         Profile::Plain => {}
         Profile::Narrow => {
@@ -91,6 +100,7 @@ fn settings(profile: Profile, rng: &mut Rng) -> Settings {
             settings.session.inflight_max = rng.between(1, 3) as u16;
             settings.slow_consumer.outbox_soft_bytes = rng.between(50, 400) as usize;
             settings.slow_consumer.staged_envelopes_max = rng.between(1, 5) as usize;
+            settings.slow_consumer.memory_watermark_bytes = *rng.pick(&[2_000, 10_000, 256 << 20]);
         }
         Profile::Lossy => {
             settings.session.queued_messages_max = rng.between(1, 10) as usize;
@@ -167,6 +177,15 @@ impl Habits {
 fn any_qos(rng: &mut Rng) -> QoS {
     *rng.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::AtLeastOnce, QoS::ExactlyOnce, QoS::ExactlyOnce])
 }
+
+const STRATEGIES: [SharedStrategy; 6] = [
+    SharedStrategy::RoundRobin,
+    SharedStrategy::Random,
+    SharedStrategy::Sticky,
+    SharedStrategy::HashClientId,
+    SharedStrategy::HashTopic,
+    SharedStrategy::LeastInFlight,
+];
 
 /// Topics that are published to.
 pub(crate) const TOPICS: [&str; 8] = ["t/0", "t/1", "t/1/deep", "u/0", "u/1", "v", "s/0", "s/1"];

@@ -13,6 +13,7 @@ use ferromq::{
         TransportEnd,
     },
     router::ShardId,
+    store::{LogId, Store},
 };
 
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
     network::Link,
     plan::{Plan, Profile},
     rng::Rng,
+    store::LateStore,
 };
 
 /// Everything there is in a run.
@@ -39,6 +41,7 @@ pub(crate) struct World {
     pub(crate) is_calm: bool,
     /// Clients that leave do not come back.
     pub(crate) is_over: bool,
+    pub(crate) store: Option<Arc<LateStore>>,
     recorder: Arc<Recorder>,
     epoch: Instant,
     queue: BinaryHeap<Reverse<Scheduled>>,
@@ -71,6 +74,11 @@ pub(crate) enum Event {
     ToClient {
         link: usize,
         bytes: Vec<u8>,
+    },
+    /// The store has committed a batch.
+    Commit {
+        log: LogId,
+        ticket: u64,
     },
     ClientLearns {
         link: usize,
@@ -118,8 +126,15 @@ impl World {
         let plan = Plan::new(profile, &mut rng);
         let epoch = epoch();
         let recorder = Arc::new(Recorder::default());
-        let hooks = Hooks { events: Some(Arc::clone(&recorder) as Arc<dyn EventSink>), ..Hooks::default() };
-        let shared = Shared::new(plan.settings.clone(), hooks, plan.shards, seed, epoch);
+        let store = plan.stores.then(Arc::<LateStore>::default);
+        let hooks = Hooks {
+            events: Some(Arc::clone(&recorder) as Arc<dyn EventSink>),
+            store: store.clone().map(|store| store as Arc<dyn Store>),
+            ..Hooks::default()
+        };
+        let unix_time = Duration::from_hours(500_000);
+        let shared = Shared::with_store(plan.settings.clone(), hooks, plan.shards, seed, epoch, unix_time)
+            .expect("the store begins empty");
         let make = |id: usize| Shard::new(ShardId(id as u8), Arc::clone(&shared), epoch, seed ^ id as u64);
         let mut world = Self {
             shards: (0..plan.shards).map(make).collect(),
@@ -133,6 +148,7 @@ impl World {
             tick: 0,
             is_calm: false,
             is_over: false,
+            store,
             recorder,
             epoch,
             queue: BinaryHeap::new(),
@@ -222,6 +238,7 @@ impl World {
             self.actors[actor].session.handle_timeout(now);
             self.serve(actor)?;
         }
+        self.schedule_commits();
         self.recorded()?;
         Ok(true)
     }
@@ -273,6 +290,10 @@ impl World {
                 if self.arrive_down(link, &bytes) {
                     self.deliver(link, &bytes)?;
                 }
+            }
+            Event::Commit { log, ticket } => {
+                self.note(|_| format!("{log:?} is committed up to {ticket}"));
+                self.commit(log, ticket);
             }
             Event::ClientLearns { link } => self.client_learns(link)?,
             Event::BrokerLearns { link, end } => {
