@@ -393,6 +393,11 @@ impl World {
                 matches!(reason, ReasonCode::SessionTakenOver | ReasonCode::KeepAliveTimeout)
                     || *reason == ReasonCode::ServerShuttingDown && self.is_over
             }
+            // Above twice the watermark, or while it shuts down.
+            CloseReason::Refused(connack) if connack.reason == ReasonCode::ServerBusy => !self.is_calm,
+            CloseReason::Refused(connack) if connack.reason == ReasonCode::ServerUnavailable => {
+                !self.is_calm || self.is_over
+            }
             // A server that is not reached does not answer.
             CloseReason::ConnAckTimeout | CloseReason::PingTimeout => is_cut,
             _ => false,
