@@ -364,7 +364,7 @@ fn mqtt311_4_8_0_2_a_client_closes_on_a_packet_that_it_has_no_room_for() {
         let client = Client::new(SessionOptions { limits, ..options(version) });
         client.online(false, &[]);
         client.receive(Incoming::new("t", "fits"));
-        let too_large = Incoming::new("t", &"x".repeat(30)).wire(version);
+        let too_large = Incoming::new("t", "x".repeat(30)).wire(version);
         client.receive_some(&too_large);
         client.expect_violation(ReasonCode::PacketTooLarge);
         match client.sent().as_slice() {

@@ -276,9 +276,12 @@ async def test_several_shards_serve_one_broker(within):
 
 
 async def test_rules_say_who_may_do_what():
-    rules = [{"permission": "allow", "users": ["dev"], "filters": ["dev/%c/#"]}, {"permission": "allow", "filters": ["public/#"]}]
+    rules = [
+        {"permission": "allow", "users": ["dev"], "filters": ["dev/%c/#"]},
+        {"permission": "allow", "filters": ["public/#"]},
+    ]
     with ferromq.Broker(users={"dev": "s"}, allow_anonymous=True, acl=rules) as broker:
-        async with ferromq.Client(broker, client_id="a", username="dev", password="s") as client:
+        async with ferromq.Client(broker, client_id="a", username="dev", password=b"s") as client:
             await client.publish("dev/a/temp", b"1", qos=1)
             with pytest.raises(ferromq.NotAuthorized):
                 await client.publish("dev/b/temp", b"1", qos=1)
