@@ -16,7 +16,7 @@ use std::{
 };
 
 use ferromq::{
-    auth::{Access, Authorizer, ConnectInfo, Users},
+    auth::{Access, Authorizer, ConnectInfo, Permit, Users},
     broker::Hooks,
     codec::{ConnAck, Decoder, Limits, Packet, Properties, ReasonCode, SubAck, Version},
     config::ListenerUrl,
@@ -171,8 +171,8 @@ fn a_filter_that_is_refused_beside_others_is_told() {
     #[derive(Debug)]
     struct NotSecret;
     impl Authorizer for NotSecret {
-        fn authorize(&self, _: &ConnectInfo, access: Access<'_>) -> bool {
-            !matches!(access, Access::Subscribe { filter: "secret", .. })
+        fn authorize(&self, _: &ConnectInfo, access: Access<'_>) -> Permit {
+            Permit::from(!matches!(access, Access::Subscribe { filter: "secret", .. }))
         }
     }
     let broker = broker(Hooks { authorizer: Some(Arc::new(NotSecret)), ..Hooks::default() });

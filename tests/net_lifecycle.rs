@@ -16,7 +16,7 @@ use std::{
 };
 
 use ferromq::{
-    auth::{Access, Authorizer, ConnectInfo},
+    auth::{Access, Authorizer, ConnectInfo, Permit},
     broker::Hooks,
     codec::{Packet, QoS, ReasonCode, Version},
     net::listener::BindError,
@@ -164,8 +164,8 @@ fn shard_threads() -> usize {
 struct Faulty(AtomicBool);
 
 impl Authorizer for Faulty {
-    fn authorize(&self, _: &ConnectInfo, _: Access<'_>) -> bool {
-        true
+    fn authorize(&self, _: &ConnectInfo, _: Access<'_>) -> Permit {
+        Permit::Allow
     }
 
     fn per_message(&self) -> bool {

@@ -4,7 +4,7 @@
 //! permission is given where the rule covers the whole filter, and refused where the rule touches any of it. What
 //! should be compared as it is written, wildcards included, goes into [`AclRule::literals`].
 
-use super::{Access, Authorizer, ConnectInfo};
+use super::{Access, Authorizer, ConnectInfo, Permit};
 use crate::codec::TopicFilter;
 
 /// What clients may publish and subscribe to.
@@ -65,9 +65,9 @@ impl Acl {
 }
 
 impl Authorizer for Acl {
-    fn authorize(&self, client: &ConnectInfo, access: Access<'_>) -> bool {
+    fn authorize(&self, client: &ConnectInfo, access: Access<'_>) -> Permit {
         let decides = self.rules.iter().find(|rule| rule.fits(client, access));
-        decides.map_or(self.no_match, |rule| rule.permission) == Permission::Allow
+        Permit::from(decides.map_or(self.no_match, |rule| rule.permission) == Permission::Allow)
     }
 }
 
@@ -251,7 +251,7 @@ mod tests {
     }
 
     fn publish(topic: &str) -> Access<'_> {
-        Access::Publish { topic, qos: QoS::AtMostOnce, retain: false }
+        Access::Publish { topic, qos: QoS::AtMostOnce, retain: false, payload: b"" }
     }
 
     fn subscribe(filter: &str) -> Access<'_> {
@@ -259,6 +259,12 @@ mod tests {
     }
 
     use Permission::{Allow, Deny};
+
+    impl Acl {
+        fn allows(&self, client: &ConnectInfo, access: Access<'_>) -> bool {
+            self.authorize(client, access) == Permit::Allow
+        }
+    }
 
     #[test]
     fn the_first_rule_that_fits_decides() {
@@ -276,36 +282,36 @@ mod tests {
             (subscribe("plant/+/1/x"), false),
             (subscribe("#"), false),
         ] {
-            assert_eq!(acl.authorize(&anyone, access), expected, "{access:?}");
+            assert_eq!(acl.allows(&anyone, access), expected, "{access:?}");
         }
     }
 
     #[test]
     fn placeholders_stand_for_one_whole_level() {
         let acl = Acl::new(vec![rule(Allow, &["dev/%c/#", "user/%u"])], Deny);
-        assert!(acl.authorize(&client("a", None), publish("dev/a/temp")));
-        assert!(!acl.authorize(&client("a", None), publish("dev/b/temp")));
-        assert!(acl.authorize(&client("a", Some("ann")), subscribe("user/ann")));
-        assert!(!acl.authorize(&client("a", None), subscribe("user/ann")));
+        assert!(acl.allows(&client("a", None), publish("dev/a/temp")));
+        assert!(!acl.allows(&client("a", None), publish("dev/b/temp")));
+        assert!(acl.allows(&client("a", Some("ann")), subscribe("user/ann")));
+        assert!(!acl.allows(&client("a", None), subscribe("user/ann")));
         // A client cannot choose a name that is a wildcard, or several levels.
         for name in ["+", "#", "a/b"] {
             for access in [subscribe("dev/+/temp"), subscribe("dev/#"), publish("dev/a/b/temp")] {
-                assert!(!acl.authorize(&client(name, None), access), "{name} {access:?}");
+                assert!(!acl.allows(&client(name, None), access), "{name} {access:?}");
             }
         }
         let refused = Acl::new(vec![rule(Deny, &["dev/%c"])], Allow);
-        assert!(!refused.authorize(&client("+", None), publish("dev/x")));
-        assert!(refused.authorize(&client("y", None), publish("dev/x")));
+        assert!(!refused.allows(&client("+", None), publish("dev/x")));
+        assert!(refused.allows(&client("y", None), publish("dev/x")));
     }
 
     #[test]
     fn literals_are_compared_as_they_are_written() {
         let literal = AclRule { literals: vec!["#".into(), "a/b".into()], ..rule(Deny, &[]) };
         let acl = Acl::new(vec![literal], Allow);
-        assert!(!acl.authorize(&client("c", None), subscribe("#")));
-        assert!(!acl.authorize(&client("c", None), subscribe("a/b")));
-        assert!(acl.authorize(&client("c", None), subscribe("a/#")));
-        assert!(acl.authorize(&client("c", None), publish("c")));
+        assert!(!acl.allows(&client("c", None), subscribe("#")));
+        assert!(!acl.allows(&client("c", None), subscribe("a/b")));
+        assert!(acl.allows(&client("c", None), subscribe("a/#")));
+        assert!(acl.allows(&client("c", None), publish("c")));
     }
 
     #[test]
@@ -317,22 +323,22 @@ mod tests {
             ..AclRule::everything(Allow)
         };
         let acl = Acl::new(vec![only], Deny);
-        assert!(acl.authorize(&client("a", Some("ann")), publish("$any/x")));
-        assert!(!acl.authorize(&client("a", Some("ann")), subscribe("x")));
-        assert!(!acl.authorize(&client("c", Some("ann")), publish("x")));
-        assert!(!acl.authorize(&client("a", Some("bob")), publish("x")));
-        assert!(!acl.authorize(&client("a", None), publish("x")));
+        assert!(acl.allows(&client("a", Some("ann")), publish("$any/x")));
+        assert!(!acl.allows(&client("a", Some("ann")), subscribe("x")));
+        assert!(!acl.allows(&client("c", Some("ann")), publish("x")));
+        assert!(!acl.allows(&client("a", Some("bob")), publish("x")));
+        assert!(!acl.allows(&client("a", None), publish("x")));
     }
 
     #[test]
     fn wildcards_in_front_do_not_reach_dollar_topics() {
         let acl = Acl::new(vec![rule(Allow, &["#", "+/x"])], Deny);
-        assert!(!acl.authorize(&client("c", None), subscribe("$SYS/#")));
-        assert!(!acl.authorize(&client("c", None), publish("$SYS/x")));
-        assert!(acl.authorize(&client("c", None), subscribe("#")));
+        assert!(!acl.allows(&client("c", None), subscribe("$SYS/#")));
+        assert!(!acl.allows(&client("c", None), publish("$SYS/x")));
+        assert!(acl.allows(&client("c", None), subscribe("#")));
         let acl = Acl::new(vec![rule(Deny, &["$SYS/#"])], Allow);
-        assert!(acl.authorize(&client("c", None), subscribe("#")));
-        assert!(!acl.authorize(&client("c", None), subscribe("$SYS/broker/+")));
+        assert!(acl.allows(&client("c", None), subscribe("#")));
+        assert!(!acl.allows(&client("c", None), subscribe("$SYS/broker/+")));
     }
 
     fn filter() -> impl Strategy<Value = String> {
@@ -357,18 +363,18 @@ mod tests {
             let anyone = client("c", None);
             let allows = Acl::new(vec![rule(Allow, &[&ours])], Deny);
             let denies = Acl::new(vec![rule(Deny, &[&ours])], Allow);
-            prop_assert_eq!(allows.authorize(&anyone, publish(&name)), topic::matches(&ours, &name));
-            prop_assert_eq!(denies.authorize(&anyone, publish(&name)), !topic::matches(&ours, &name));
+            prop_assert_eq!(allows.allows(&anyone, publish(&name)), topic::matches(&ours, &name));
+            prop_assert_eq!(denies.allows(&anyone, publish(&name)), !topic::matches(&ours, &name));
             if topic::matches(&theirs, &name) {
-                if allows.authorize(&anyone, subscribe(&theirs)) {
+                if allows.allows(&anyone, subscribe(&theirs)) {
                     prop_assert!(topic::matches(&ours, &name), "{} let {} have {}", ours, theirs, name);
                 }
-                if denies.authorize(&anyone, subscribe(&theirs)) {
+                if denies.allows(&anyone, subscribe(&theirs)) {
                     prop_assert!(!topic::matches(&ours, &name), "{} let {} have {}", ours, theirs, name);
                 }
             }
             // Nobody is refused what he may have.
-            prop_assert!(allows.authorize(&anyone, subscribe(&ours)));
+            prop_assert!(allows.allows(&anyone, subscribe(&ours)));
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Who may connect, and what they may do: the traits that backends implement.
 //!
 //! Calls are made on a shard's thread and must not block. A backend that has to wait (a database, Python) answers
-//! [`Verdict::Defer`]; the shell then calls [`Authenticator::authenticate_blocking`] on a thread that may block and
-//! brings the verdict back. Read access is decided once, at SUBSCRIBE; write access is remembered per connection and
+//! [`Verdict::Defer`] or [`Permit::Defer`]; the shell then asks again on a thread that may block and brings the answer
+//! back. Read access is decided once, at SUBSCRIBE; write access is remembered per connection and
 //! topic, so that authorisation stays off the delivery path.
 
 mod acl;
@@ -109,6 +109,8 @@ pub enum Access<'a> {
         qos: QoS,
         /// RETAIN of the publication.
         retain: bool,
+        /// What is published.
+        payload: &'a [u8],
     },
     /// Subscribe with a filter (the inner one of a shared filter).
     Subscribe {
@@ -119,10 +121,80 @@ pub enum Access<'a> {
     },
 }
 
-/// Decides what a connected client may do; must not block.
+/// The same, to be taken to another thread.
+#[derive(Debug, Clone)]
+pub enum OwnedAccess {
+    /// Publish to a topic.
+    Publish {
+        /// Topic name.
+        topic: String,
+        /// QoS of the publication.
+        qos: QoS,
+        /// RETAIN of the publication.
+        retain: bool,
+        /// What is published.
+        payload: Bytes,
+    },
+    /// Subscribe with a filter.
+    Subscribe {
+        /// Topic filter.
+        filter: String,
+        /// QoS asked for.
+        qos: QoS,
+    },
+}
+
+impl Access<'_> {
+    /// A copy.
+    pub fn owned(self) -> OwnedAccess {
+        match self {
+            Self::Publish { topic, qos, retain, payload } => {
+                OwnedAccess::Publish { topic: topic.into(), qos, retain, payload: Bytes::copy_from_slice(payload) }
+            }
+            Self::Subscribe { filter, qos } => OwnedAccess::Subscribe { filter: filter.into(), qos },
+        }
+    }
+}
+
+impl OwnedAccess {
+    /// What it is a copy of.
+    pub fn as_access(&self) -> Access<'_> {
+        match self {
+            Self::Publish { topic, qos, retain, payload } => {
+                Access::Publish { topic, qos: *qos, retain: *retain, payload }
+            }
+            Self::Subscribe { filter, qos } => Access::Subscribe { filter, qos: *qos },
+        }
+    }
+}
+
+/// The answer of an [`Authorizer`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permit {
+    /// The client may.
+    Allow,
+    /// The client may not: 0x87.
+    Refuse,
+    /// Ask again with `authorize_blocking`, off the shard.
+    Defer,
+}
+
+impl From<bool> for Permit {
+    fn from(is_allowed: bool) -> Self {
+        if is_allowed { Self::Allow } else { Self::Refuse }
+    }
+}
+
+/// Decides what a connected client may do: publish, its will included, and subscribe.
 pub trait Authorizer: Send + Sync + fmt::Debug {
-    /// Whether `client` may.
-    fn authorize(&self, client: &ConnectInfo, access: Access<'_>) -> bool;
+    /// Whether `client` may; must not block.
+    fn authorize(&self, client: &ConnectInfo, access: Access<'_>) -> Permit;
+
+    /// Judges after [`Permit::Defer`], on a thread that may block; the connection stands still meanwhile. `Defer` is no
+    /// answer here, and refuses.
+    fn authorize_blocking(&self, client: &ConnectInfo, access: Access<'_>) -> Permit {
+        self.authorize(client, access)
+    }
 
     /// Judge every single publication instead of remembering the answer for each topic of a connection.
     fn per_message(&self) -> bool {

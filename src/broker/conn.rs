@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{outbox::Outbox, timers::Armed};
+use super::{outbox::Outbox, permit::Deferral, timers::Armed};
 use crate::{
     auth::{ConnectInfo, Exchange},
     codec::{Connect, Version},
@@ -59,6 +59,8 @@ pub(crate) struct Conn {
     /// The exchange of a client that authenticates itself, or does so again.
     pub(crate) exchange: Option<Box<dyn Exchange>>,
     pub(crate) authentication_method: Option<crate::codec::Text>,
+    /// A packet that waits for an authorizer.
+    pub(crate) deferral: Option<Deferral>,
     /// Topics this connection may publish to, as the authorizer said; bounded.
     pub(crate) allowed_topics: Vec<Box<str>>,
     /// In the list of connections to flush.
@@ -104,6 +106,7 @@ impl Conn {
             outgoing_aliases: OutgoingAliases::new(0),
             exchange: None,
             authentication_method: None,
+            deferral: None,
             allowed_topics: Vec::new(),
             is_dirty: false,
             is_publisher: false,
@@ -122,6 +125,12 @@ impl Conn {
     #[inline]
     pub(crate) fn is_connected(&self) -> bool {
         matches!(self.phase, Phase::Connected)
+    }
+
+    /// Whether nothing may be handled until something that was asked elsewhere is answered.
+    #[inline]
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self.phase, Phase::Authenticating(_, Some(_))) || matches!(self.deferral, Some(Deferral::Asked(_)))
     }
 
     #[inline]

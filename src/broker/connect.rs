@@ -64,18 +64,8 @@ impl Shard {
             return;
         };
         debug_assert_eq!(expected, ticket, "a connection waits for one verdict");
-        let held = self.wire.take_partial(id);
         self.act_on_verdict(now, id, connect, verdict);
-        if !held.is_empty() {
-            self.receive(now, id, &held);
-        }
-        if let Some(conn) = self.wire.conns.get_mut(id)
-            && conn.is_paused
-        {
-            conn.is_paused = false;
-            self.paused.retain(|paused| *paused != id);
-            self.outputs.push_back(Output::Resume { conns: vec![id] });
-        }
+        self.go_on(now, id);
     }
 
     /// AUTH: the next step of an exchange, or the start of a re-authentication.
@@ -230,7 +220,7 @@ impl Shard {
                     if let Some(data) = data {
                         connect.properties.push(Property::AuthenticationData(data));
                     }
-                    self.accept(now, id, connect);
+                    self.admit(now, id, connect);
                 }
             }
             ExchangeStep::Refuse(reason) if is_connected => {
@@ -254,22 +244,22 @@ impl Shard {
 
     fn act_on_verdict(&mut self, now: Instant, id: ConnId, connect: Box<Connect>, verdict: Verdict) {
         match verdict {
-            Verdict::Accept => self.accept(now, id, connect),
+            Verdict::Accept => self.admit(now, id, connect),
             Verdict::Refuse { reason, message } => self.refuse(now, id, reason, message.as_deref()),
             Verdict::Defer => {
                 let Some(conn) = self.wire.conns.get_mut(id) else { return };
                 let Some(info) = conn.info.clone() else { return };
-                let ticket = self.next_ticket;
-                self.next_ticket += 1;
-                conn.phase = Phase::Authenticating(connect, Some(ticket));
-                self.tickets.insert(ticket, id);
+                let ticket = self.next_ticket(id);
+                if let Some(conn) = self.wire.conns.get_mut(id) {
+                    conn.phase = Phase::Authenticating(connect, Some(ticket));
+                }
                 self.outputs.push_back(Output::Authenticate { ticket, info });
             }
         }
     }
 
     /// The client is let in: takeover, session, CONNACK, and what waits for it.
-    fn accept(&mut self, now: Instant, id: ConnId, connect: Box<Connect>) {
+    pub(super) fn accept(&mut self, now: Instant, id: ConnId, connect: Box<Connect>) {
         let capabilities = &self.shared.settings.capabilities;
         let granted = grant_keep_alive(connect.keep_alive, capabilities.keep_alive_max);
         let expiry_interval = requested_expiry(&connect).min(capabilities.session_expiry_max);

@@ -177,7 +177,7 @@ impl Shard {
             }
             return self.end(now, id, EndReason::Stalled);
         }
-        if conn.is_paused || conn.is_choked {
+        if conn.is_paused || conn.is_choked || conn.is_waiting() {
             // What it sends is not read, so nobody knows whether it is silent.
             conn.keep_alive.touch(now);
         }

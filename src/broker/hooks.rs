@@ -10,7 +10,9 @@ use bytes::Bytes;
 
 use super::reasons::{DropReason, EndReason};
 use crate::{
-    auth::{Access, Authenticator, Authorizer, ConnectInfo, EnhancedAuthenticator, Exchange, ExchangeStep, Verdict},
+    auth::{
+        Access, Authenticator, Authorizer, ConnectInfo, EnhancedAuthenticator, Exchange, ExchangeStep, Permit, Verdict,
+    },
     codec::{ReasonCode, SubscriptionOptions, Version},
     store::Store,
 };
@@ -46,9 +48,10 @@ impl Hooks {
     }
 
     /// Whether a client may do this. Without an authorizer everybody may do everything.
-    pub(super) fn authorize(&self, info: Option<&ConnectInfo>, access: Access<'_>) -> bool {
-        let Some(authorizer) = &self.authorizer else { return true };
-        info.is_some_and(|info| guarded("authorizer", false, || authorizer.authorize(info, access)))
+    pub(super) fn authorize(&self, info: Option<&ConnectInfo>, access: Access<'_>) -> Permit {
+        let Some(authorizer) = &self.authorizer else { return Permit::Allow };
+        let ask = |info| guarded("authorizer", Permit::Refuse, || authorizer.authorize(info, access));
+        info.map_or(Permit::Refuse, ask)
     }
 
     /// An exchange of AUTH packets, if the method is known.

@@ -16,6 +16,14 @@ use crate::{
     router::ShardId,
 };
 
+/// Whether a packet is done with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Handled {
+    Yes,
+    /// It waits for an answer from elsewhere, and its connection with it.
+    Later,
+}
+
 impl Shard {
     /// Bytes came in. They may be split anywhere; what is no whole packet yet is kept.
     pub fn receive(&mut self, now: Instant, id: ConnId, bytes: &[u8]) {
@@ -43,10 +51,11 @@ impl Shard {
         let mut used = 0;
         loop {
             let Some(conn) = self.wire.conns.get_mut(id) else { return bytes.len() };
-            match conn.phase {
-                Phase::Closing => return bytes.len(),
-                Phase::Authenticating(_, Some(_)) => return used,
-                _ => {}
+            if conn.is_closing() {
+                return bytes.len();
+            }
+            if conn.is_waiting() {
+                return used;
             }
             let rest = bytes.get(used..).unwrap_or_default();
             if rest.is_empty() {
@@ -62,13 +71,16 @@ impl Shard {
                     return used;
                 }
                 Ok(Cut::Frame(frame, length)) => {
-                    used += length;
                     conn.keep_alive.touch(now);
-                    self.wire.stats.packets_received += 1;
-                    let unread = bytes.get(used..).unwrap_or_default();
-                    if let Err(error) = self.handle_frame(now, id, frame, &limits, unread) {
-                        self.fault(now, id, &error);
+                    let unread = bytes.get(used + length..).unwrap_or_default();
+                    match self.handle_frame(now, id, frame, &limits, unread) {
+                        Ok(Handled::Yes) => {}
+                        // It is looked at again when the answer is there.
+                        Ok(Handled::Later) => return used,
+                        Err(error) => self.fault(now, id, &error),
                     }
+                    self.wire.stats.packets_received += 1;
+                    used += length;
                 }
                 Err(error) => {
                     if matches!(error, DecodeError::PacketTooLarge { .. }) {
@@ -93,26 +105,23 @@ impl Shard {
         frame: Frame<'_>,
         limits: &Limits,
         unread: &[u8],
-    ) -> Result<(), DecodeError> {
-        let Some(conn) = self.wire.conns.get(id) else { return Ok(()) };
+    ) -> Result<Handled, DecodeError> {
+        let Some(conn) = self.wire.conns.get(id) else { return Ok(Handled::Yes) };
         let version = conn.version;
         if conn.is_connected() {
             if frame.header >> 4 == PacketType::Publish as u8 {
                 let publish = PublishRef::decode(frame, version, limits)?;
-                self.handle_publish(now, id, &publish);
-                return Ok(());
+                return Ok(self.handle_publish(now, id, &publish));
             }
             if is_for_clients(frame.header) {
                 let what = "a packet that only a server sends";
                 return Err(DecodeError::protocol(what));
             }
             if let Some(ack) = short_ack(frame) {
-                self.handle_packet(now, id, ack);
-                return Ok(());
+                return Ok(self.handle_packet(now, id, ack));
             }
             let packet = Packet::decode(frame, version, limits, &Source::Scratch)?;
-            self.handle_packet(now, id, packet);
-            return Ok(());
+            return Ok(self.handle_packet(now, id, packet));
         }
         if let Some(announced) = announced_version(frame.header, frame.body)
             && let Some(conn) = self.wire.conns.get_mut(id)
@@ -129,28 +138,28 @@ impl Shard {
                 } else {
                     self.handle_connect(now, id, connect);
                 }
-                Ok(())
+                Ok(Handled::Yes)
             }
             Packet::Auth(auth) if matches!(conn.phase, Phase::Authenticating(..)) => {
                 self.handle_auth(now, id, &auth);
-                Ok(())
+                Ok(Handled::Yes)
             }
             Packet::Disconnect(_) if matches!(conn.phase, Phase::Authenticating(..)) => {
                 self.end(now, id, EndReason::ClientDisconnect);
-                Ok(())
+                Ok(Handled::Yes)
             }
             _ => Err(DecodeError::protocol("a packet before CONNECT was accepted [MQTT-3.1.0-1]")),
         }
     }
 
     /// Any packet but PUBLISH, on a connected client.
-    fn handle_packet(&mut self, now: Instant, id: ConnId, packet: Packet) {
+    fn handle_packet(&mut self, now: Instant, id: ConnId, packet: Packet) -> Handled {
         match packet {
             Packet::PubAck(ack) => self.handle_puback(now, id, &ack),
             Packet::PubRec(ack) => self.handle_pubrec(now, id, &ack),
             Packet::PubRel(ack) => self.handle_pubrel(now, id, &ack),
             Packet::PubComp(ack) => self.handle_pubcomp(now, id, &ack),
-            Packet::Subscribe(subscribe) => self.handle_subscribe(now, id, subscribe),
+            Packet::Subscribe(subscribe) => return self.handle_subscribe(now, id, &subscribe),
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, id, &unsubscribe),
             Packet::PingReq => {
                 self.wire.packet(now, id, Packet::PingResp);
@@ -167,6 +176,7 @@ impl Shard {
                 self.fault(now, id, &DecodeError::protocol(what));
             }
         }
+        Handled::Yes
     }
 
     /// The shard a CONNECT belongs to, if it is another one.

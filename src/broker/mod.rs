@@ -16,6 +16,7 @@ mod journal;
 mod limits;
 mod message;
 mod outbox;
+mod permit;
 mod publish;
 mod reasons;
 mod restore;

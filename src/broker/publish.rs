@@ -4,15 +4,16 @@ use std::{sync::Arc, time::Instant};
 
 use super::{
     deliver::settle,
+    input::Handled,
     journal::Packet as Vouch,
     message::{Parcel, Publisher},
+    permit::Judged,
     reasons::{DropReason, EndReason},
     shard::Shard,
     slots::ConnId,
     wire::AckKind,
 };
 use crate::{
-    auth::Access,
     codec::{Ack, DecodeError, PacketId, PublishRef, QoS, ReasonCode},
     router::SessionKey,
     session::{AckError, Received},
@@ -27,31 +28,39 @@ struct Refusal {
 
 impl Shard {
     /// A well-formed PUBLISH on a connected client.
-    pub(super) fn handle_publish(&mut self, now: Instant, id: ConnId, publish: &PublishRef<'_>) {
+    pub(super) fn handle_publish(&mut self, now: Instant, id: ConnId, publish: &PublishRef<'_>) -> Handled {
+        let by_alias;
+        let topic = match self.topic_of(id, publish) {
+            Ok(None) => publish.topic,
+            Ok(Some(topic)) => {
+                by_alias = topic;
+                &*by_alias
+            }
+            Err(fault) => {
+                self.fault(now, id, &fault);
+                return Handled::Yes;
+            }
+        };
+        let judged = self.judge_publish(id, topic, publish);
+        if judged == Judged::Deferred {
+            return Handled::Later;
+        }
+        self.handle_judged(now, id, topic, publish, judged == Judged::Allowed);
+        Handled::Yes
+    }
+
+    /// A PUBLISH whose topic is known, and whether it may be published there.
+    fn handle_judged(&mut self, now: Instant, id: ConnId, topic: &str, publish: &PublishRef<'_>, is_allowed: bool) {
         let Some(conn) = self.wire.conns.get_mut(id) else { return };
         let Some(key) = conn.session else { return };
         conn.is_publisher = true;
         self.wire.stats.publish_received += 1;
         self.wire.stats.publish_bytes_received += publish.payload.len() as u64;
-        if let Err(fault) = self.check_publish(publish) {
-            return self.fault(now, id, &fault);
-        }
-        let by_alias;
-        let topic = match publish.topic_alias {
-            None => publish.topic,
-            Some(alias) => match self.resolve_alias(id, alias, publish.topic) {
-                Ok(topic) => {
-                    by_alias = topic;
-                    &*by_alias
-                }
-                Err(fault) => return self.fault(now, id, &fault),
-            },
-        };
         match self.judge_receipt(now, id, key, publish) {
             Receipt::New => {}
             Receipt::Settled => return,
         }
-        let reason = match self.check_content(id, topic, publish) {
+        let reason = match self.check_content(topic, publish, is_allowed) {
             Ok(()) => {
                 self.begin_publish(key, publish);
                 self.accept_publish(now, key, topic, publish)
@@ -155,6 +164,12 @@ impl Shard {
         Ok(())
     }
 
+    /// What a capability or an alias stands in the way of; the topic if an alias stands for it.
+    fn topic_of(&mut self, id: ConnId, publish: &PublishRef<'_>) -> Result<Option<crate::codec::Text>, DecodeError> {
+        self.check_publish(publish)?;
+        publish.topic_alias.map(|alias| self.resolve_alias(id, alias, publish.topic)).transpose()
+    }
+
     fn resolve_alias(&mut self, id: ConnId, alias: u16, topic: &str) -> Result<crate::codec::Text, DecodeError> {
         let conn = self.wire.conns.get_mut(id).ok_or(DecodeError::protocol("no connection"))?;
         let aliases = &mut conn.incoming_aliases;
@@ -203,7 +218,7 @@ impl Shard {
     }
 
     /// Who may publish what.
-    fn check_content(&mut self, id: ConnId, topic: &str, publish: &PublishRef<'_>) -> Result<(), Refusal> {
+    fn check_content(&self, topic: &str, publish: &PublishRef<'_>, is_allowed: bool) -> Result<(), Refusal> {
         if is_reserved(topic) {
             let why = "only the server publishes below $SYS";
             return Err(Refusal { reason: ReasonCode::NotAuthorized, drop: DropReason::NotAuthorized, why });
@@ -215,31 +230,11 @@ impl Shard {
             let reason = ReasonCode::PayloadFormatInvalid;
             return Err(Refusal { reason, drop: DropReason::PayloadFormat, why: "the payload is not UTF-8" });
         }
-        if !self.may_publish(id, topic, publish) {
+        if !is_allowed {
             let why = "not allowed to publish to this topic";
             return Err(Refusal { reason: ReasonCode::NotAuthorized, drop: DropReason::NotAuthorized, why });
         }
         Ok(())
-    }
-
-    /// Asks the authorizer, once for each topic of a connection if it allows that.
-    fn may_publish(&mut self, id: ConnId, topic: &str, publish: &PublishRef<'_>) -> bool {
-        let Some(authorizer) = &self.shared.hooks.authorizer else { return true };
-        let Some(conn) = self.wire.conns.get_mut(id) else { return false };
-        let remembers = !authorizer.per_message();
-        if remembers && conn.allowed_topics.iter().any(|allowed| **allowed == *topic) {
-            return true;
-        }
-        let Some(info) = &conn.info else { return false };
-        let access = Access::Publish { topic, qos: publish.qos, retain: publish.retain };
-        let allowed = self.shared.hooks.authorize(Some(info), access);
-        if allowed && remembers {
-            if conn.allowed_topics.len() >= ALLOWED_TOPICS_MAX {
-                conn.allowed_topics.remove(0);
-            }
-            conn.allowed_topics.push(topic.into());
-        }
-        allowed
     }
 
     /// Retains and routes; returns what the publisher is told.
@@ -354,9 +349,6 @@ enum Receipt {
     New,
     Settled,
 }
-
-/// Topics whose permission a connection remembers.
-const ALLOWED_TOPICS_MAX: usize = 16;
 
 /// Whether only the server may publish to a topic (section 4.7.2).
 pub(super) fn is_reserved(topic: &str) -> bool {

@@ -24,7 +24,7 @@ use super::{
     wire::Wire,
 };
 use crate::{
-    auth::ConnectInfo,
+    auth::{ConnectInfo, OwnedAccess},
     codec::{Connect, ReasonCode, Text, Version},
     router::{CacheLimits, FilterTrie, Generations, Member, RouteCache, SessionKey, ShardId},
     session::QueueLimits,
@@ -92,6 +92,15 @@ pub enum Output {
         ticket: u64,
         /// Who asks.
         info: Arc<ConnectInfo>,
+    },
+    /// Run `Authorizer::authorize_blocking` for each where blocking is allowed, then call [`Shard::handle_permits`].
+    Authorize {
+        /// To be given back with the answers.
+        ticket: u64,
+        /// Who asks.
+        info: Arc<ConnectInfo>,
+        /// What for.
+        asked: Vec<OwnedAccess>,
     },
     /// These may be read again.
     Resume {
@@ -223,7 +232,7 @@ impl Shard {
         let Some(conn) = self.wire.conns.get_mut(id) else { return false };
         let wants = match conn.phase {
             Phase::Closing => return false,
-            Phase::Authenticating(_, Some(_)) => conn.partial.len() < AUTHENTICATING_BYTES_MAX,
+            _ if conn.is_waiting() => conn.partial.len() < WAITING_BYTES_MAX,
             _ if conn.outbox.len() > self.shared.settings.slow_consumer.outbox_soft_bytes.saturating_mul(2) => {
                 // A peer that takes no answers gets to ask nothing more; `flushed` lets it go on.
                 conn.is_choked = true;
@@ -421,6 +430,7 @@ impl Shard {
     pub fn is_settled(&self) -> bool {
         self.wire.unsent_bytes() == 0
             && self.staged_count == 0
+            && self.tickets.is_empty()
             && self.journal.as_ref().is_none_or(|journal| journal.is_settled())
             && self.sessions.iter().all(|(_, session)| {
                 session.conn.is_none()
@@ -534,8 +544,8 @@ impl Shard {
 /// Routes a shard remembers: 64 MiB at most.
 const ROUTE_CACHE: CacheLimits = CacheLimits { entries_max: 65_536, bytes_max: 64 << 20 };
 
-/// Bytes taken from a client while its CONNECT is judged elsewhere.
-const AUTHENTICATING_BYTES_MAX: usize = 64 << 10;
+/// Bytes taken from a client while something of it is judged elsewhere.
+const WAITING_BYTES_MAX: usize = 64 << 10;
 
 /// Deadlines handled in one call; more wait for the next.
 const TIMERS_PER_CALL_MAX: usize = 10_000;

@@ -5,12 +5,12 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 use super::{
     deliver::{LocalSubscription, MemberOptions, settle},
     hooks::Event,
+    input::Handled,
     session::{RetainedScan, Subscribed},
     shard::Shard,
     slots::ConnId,
 };
 use crate::{
-    auth::Access,
     codec::{
         DecodeError, Packet, Properties, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, Subscription,
         SubscriptionOptions, Text, TopicFilter, UnsubAck, Unsubscribe,
@@ -20,11 +20,23 @@ use crate::{
 
 impl Shard {
     /// SUBSCRIBE: each filter on its own, then SUBACK, then what is retained.
-    pub(super) fn handle_subscribe(&mut self, now: Instant, id: ConnId, subscribe: Subscribe) {
-        let Some(key) = self.session_of(id) else { return };
-        if let Err(fault) = self.check_subscribe(&subscribe) {
-            return self.fault(now, id, &fault);
+    pub(super) fn handle_subscribe(&mut self, now: Instant, id: ConnId, subscribe: &Subscribe) -> Handled {
+        if let Err(fault) = self.check_subscribe(subscribe) {
+            self.fault(now, id, &fault);
+            return Handled::Yes;
         }
+        match self.judge_subscribe(id, subscribe) {
+            Some(allowed) => {
+                self.handle_judged_subscribe(now, id, subscribe, &allowed);
+                Handled::Yes
+            }
+            None => Handled::Later,
+        }
+    }
+
+    /// SUBSCRIBE, and which of its filters the client may have.
+    fn handle_judged_subscribe(&mut self, now: Instant, id: ConnId, subscribe: &Subscribe, allowed: &[bool]) {
+        let Some(key) = self.session_of(id) else { return };
         let Some(session) = self.sessions.get(key) else { return };
         let identifier = subscribe.properties.subscription_identifiers().next();
         let packet_id = subscribe.packet_id;
@@ -34,11 +46,12 @@ impl Shard {
         let reasons = subscribe
             .subscriptions
             .iter()
-            .map(|subscription| {
+            .zip(allowed)
+            .map(|(subscription, is_allowed)| {
                 if in_use {
                     return ReasonCode::PacketIdentifierInUse;
                 }
-                match self.subscribe_one(id, key, subscription, identifier) {
+                match self.subscribe_one(key, subscription, identifier, *is_allowed) {
                     Ok(is_new) => {
                         let options =
                             SubscriptionOptions { qos: self.granted_qos(subscription), ..subscription.options };
@@ -151,12 +164,15 @@ impl Shard {
     /// Makes or replaces one subscription; whether it is new.
     fn subscribe_one(
         &mut self,
-        id: ConnId,
         key: SessionKey,
         subscription: &Subscription,
         identifier: Option<u32>,
+        is_allowed: bool,
     ) -> Result<bool, ReasonCode> {
-        self.check_subscription(id, key, subscription)?;
+        self.check_subscription(key, subscription)?;
+        if !is_allowed {
+            return Err(ReasonCode::NotAuthorized);
+        }
         let filter = subscription.filter.as_text();
         let mut options = subscription.options;
         options.qos = self.granted_qos(subscription);
@@ -183,7 +199,7 @@ impl Shard {
     }
 
     /// What may be wrong with one filter, told in SUBACK.
-    fn check_subscription(&self, id: ConnId, key: SessionKey, subscription: &Subscription) -> Result<(), ReasonCode> {
+    fn check_subscription(&self, key: SessionKey, subscription: &Subscription) -> Result<(), ReasonCode> {
         let capabilities = &self.shared.settings.capabilities;
         let filter = &subscription.filter;
         let shared = filter.shared();
@@ -199,10 +215,7 @@ impl Shard {
         {
             return Err(ReasonCode::QuotaExceeded);
         }
-        let info = self.wire.conns.get(id).and_then(|conn| conn.info.as_deref());
-        let filter = shared.map_or(filter.as_str(), |shared| shared.filter);
-        let access = Access::Subscribe { filter, qos: subscription.options.qos };
-        if self.shared.hooks.authorize(info, access) { Ok(()) } else { Err(ReasonCode::NotAuthorized) }
+        Ok(())
     }
 
     pub(super) fn join_or_add(

@@ -137,7 +137,7 @@ impl World {
                 }
                 self.shards[at].closed(self.now, conn, TransportEnd::Closed);
             }
-            Output::Authenticate { .. } | Output::Resume { .. } => {}
+            Output::Authenticate { .. } | Output::Authorize { .. } | Output::Resume { .. } => {}
         }
     }
 

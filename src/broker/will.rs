@@ -9,7 +9,7 @@ use super::{
     shard::Shard,
 };
 use crate::{
-    auth::Access,
+    auth::{Access, Permit},
     codec::{self, Publish},
     router::SessionKey,
 };
@@ -73,9 +73,15 @@ impl Shard {
         let mut message = will.message;
         message.expires_at = will.expiry.map(|seconds| expiry(now, seconds));
         message.publisher = Some(Publisher { shard, session: key, client_hash });
-        let access = Access::Publish { topic: message.topic(), qos: message.qos, retain: message.retain };
+        let access = Access::Publish {
+            topic: message.topic(),
+            qos: message.qos,
+            retain: message.retain,
+            payload: message.payload(),
+        };
         let info = self.sessions.get(key).and_then(|session| session.will_info.as_deref());
-        if !self.shared.hooks.authorize(info, access) {
+        // One that has to wait was asked when the client was let in.
+        if self.shared.hooks.authorize(info, access) == Permit::Refuse {
             return self.count_drop(&client_id, message.topic(), DropReason::NotAuthorized);
         }
         tracing::debug!(client = %client_id, topic = message.topic(), "will published");

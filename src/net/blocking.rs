@@ -1,4 +1,4 @@
-//! The few threads on which authenticators may block.
+//! The few threads on which authenticators and authorizers may block.
 //!
 //! Started when first needed, gone after a while without work, and never more than [`THREADS_MAX`]: a slow back end
 //! delays its own clients, not the shards.
@@ -107,7 +107,7 @@ impl std::fmt::Debug for BlockingPool {
 /// Enough for back ends that answer in milliseconds; a slower one would not be helped by more requests at once.
 const THREADS_MAX: usize = 16;
 
-/// CONNECTs that wait for a thread; more are told that the server is busy.
+/// Clients that wait for a thread; more are told that the server is busy, or refused what they ask.
 const JOBS_MAX: usize = 4096;
 
 /// A thread without work ends after this.

@@ -31,6 +31,8 @@ pub(crate) enum Item {
     },
     /// The answer of an authenticator that had to wait.
     Verdict(u64, Verdict),
+    /// The answers of an authorizer that had to wait.
+    Permits(u64, Vec<bool>),
     /// The store has committed something this shard may be waiting for.
     Committed,
     /// From a handle.
@@ -53,6 +55,7 @@ impl fmt::Debug for Item {
             Self::Accepted(_) => "Accepted",
             Self::Duplex { .. } => "Duplex",
             Self::Verdict(..) => "Verdict",
+            Self::Permits(..) => "Permits",
             Self::Committed => "Committed",
             Self::Command(_) => "Command",
             Self::Probe(_) => "Probe",

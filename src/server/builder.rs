@@ -96,11 +96,11 @@ impl BrokerBuilder {
         let seed = self.seed.unwrap_or_else(random_seed);
         let now = Instant::now();
         let bound = self.listeners.iter().map(|listener| bind(listener, count)).collect::<Result<Vec<_>, _>>()?;
-        let authenticator = self.hooks.authenticator.clone();
+        let (authenticator, authorizer) = (self.hooks.authenticator.clone(), self.hooks.authorizer.clone());
         let store = self.hooks.store.clone();
         let unix_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let shared = Shared::with_store(self.settings, self.hooks, count, seed, now, unix_time)?;
-        let (shards, polls) = Shards::new(&shared, authenticator, seed, now).map_err(StartError::Poll)?;
+        let (shards, polls) = Shards::new(&shared, authenticator, authorizer, seed, now).map_err(StartError::Poll)?;
         if let Some(store) = store {
             follow(&shards, store.as_ref());
         }

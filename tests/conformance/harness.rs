@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use ferromq::{
-    auth::ConnectInfo,
+    auth::{ConnectInfo, OwnedAccess},
     broker::{ConnId, Hooks, Output, Peer as Address, Settings, Shard, Shared, TransportEnd},
     codec::{
         Ack, ConnAck, Cut, Disconnect, Limits, Packet, PacketType, Publish, QoS, ReasonCode, SubAck, UnsubAck, Version,
@@ -67,7 +67,14 @@ impl Bench {
         let shared = Shared::new(settings, hooks, shards, SEED, now);
         let make = |id: usize| Shard::new(shard_id(id), Arc::clone(&shared), now, SEED + id as u64);
         let shards = (0..shards).map(make).collect();
-        let world = World { shards, now, lines: Vec::new(), by_conn: HashMap::new(), deferred: VecDeque::new() };
+        let world = World {
+            shards,
+            now,
+            lines: Vec::new(),
+            by_conn: HashMap::new(),
+            deferred: VecDeque::new(),
+            asked: VecDeque::new(),
+        };
         Self { world: Rc::new(RefCell::new(world)) }
     }
 
@@ -133,6 +140,11 @@ impl Bench {
     /// CONNECTs that wait for a verdict: takes them and answers with `judge`.
     pub(crate) fn judge_deferred(&self, judge: impl Fn(&ConnectInfo) -> ferromq::auth::Verdict) -> usize {
         self.world.borrow_mut().judge_deferred(judge)
+    }
+
+    /// What waits for an authorizer: takes it and answers with `judge`; what was asked.
+    pub(crate) fn permit_deferred(&self, judge: impl Fn(&OwnedAccess) -> bool) -> Vec<OwnedAccess> {
+        self.world.borrow_mut().permit_deferred(judge)
     }
 }
 
@@ -421,6 +433,7 @@ struct World {
     lines: Vec<Line>,
     by_conn: HashMap<(usize, ConnId), usize>,
     deferred: VecDeque<(usize, u64, Arc<ConnectInfo>)>,
+    asked: VecDeque<(usize, u64, Vec<OwnedAccess>)>,
 }
 
 /// One connection as its transport sees it.
@@ -548,6 +561,7 @@ impl World {
                 }
             }
             Output::Authenticate { ticket, info } => self.deferred.push_back((from, ticket, info)),
+            Output::Authorize { ticket, asked, .. } => self.asked.push_back((from, ticket, asked)),
             Output::Resume { .. } => {}
         }
     }
@@ -584,6 +598,18 @@ impl World {
             moved = true;
         }
         moved
+    }
+
+    fn permit_deferred(&mut self, judge: impl Fn(&OwnedAccess) -> bool) -> Vec<OwnedAccess> {
+        let waiting = std::mem::take(&mut self.asked);
+        let mut all = Vec::new();
+        for (shard, ticket, asked) in waiting {
+            let answers = asked.iter().map(&judge).collect();
+            self.shards[shard].handle_permits(self.now, ticket, answers);
+            all.extend(asked);
+        }
+        self.pump();
+        all
     }
 
     fn judge_deferred(&mut self, judge: impl Fn(&ConnectInfo) -> ferromq::auth::Verdict) -> usize {

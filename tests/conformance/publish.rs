@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use ferromq::{
-    auth::{Access, Authenticator, Authorizer, ConnectInfo, Verdict},
+    auth::{Access, Authenticator, Authorizer, ConnectInfo, OwnedAccess, Permit, Verdict},
     broker::{Event, EventSink, Hooks},
     codec::{Packet, PacketType, QoS, ReasonCode, Version},
 };
@@ -355,10 +355,10 @@ impl Authenticator for Clumsy {
 }
 
 impl Authorizer for Clumsy {
-    fn authorize(&self, _: &ConnectInfo, access: Access<'_>) -> bool {
+    fn authorize(&self, _: &ConnectInfo, access: Access<'_>) -> Permit {
         let (Access::Publish { topic: name, .. } | Access::Subscribe { filter: name, .. }) = access;
         assert!(name != "broken", "this panic is part of the test");
-        true
+        Permit::Allow
     }
 }
 
@@ -393,6 +393,103 @@ fn a_hook_that_panics_refuses_and_hurts_nobody_else() {
     );
 }
 
+/// An authorizer that never knows at once.
+#[derive(Debug)]
+struct Slow;
+
+impl Authorizer for Slow {
+    fn authorize(&self, _: &ConnectInfo, access: Access<'_>) -> Permit {
+        match access {
+            Access::Publish { topic: "open", .. } => Permit::Allow,
+            _ => Permit::Defer,
+        }
+    }
+}
+
+fn slow() -> Hooks {
+    Hooks { authorizer: Some(Arc::new(Slow)), ..Hooks::default() }
+}
+
+/// What a client sent behind the packet in question waits with it, and nothing is asked or counted twice.
+#[test]
+fn a_connection_waits_at_the_packet_that_an_authorizer_has_to_think_about() {
+    on_all_hooked(
+        |_| {},
+        slow,
+        |bench| {
+            for version in [Version::V5, Version::V3_1_1] {
+                let subscriber = bench.client(version, "subscriber");
+                subscriber.send(Subscribe::new(1).filter("no", 0).filter("#", 2).filter("$share/g/x", 0));
+                subscriber.expect_nothing();
+                assert_eq!(bench.permit_deferred(|access| filter(access) != "no").len(), 3);
+                let failure = if version.is_v5() { ReasonCode::NotAuthorized } else { ReasonCode::UnspecifiedError };
+                let granted = [failure, ReasonCode::GrantedQoS2, ReasonCode::Success];
+                assert_eq!(subscriber.expect_suback(1).reasons, granted);
+                let publisher = bench.client(version, "publisher");
+                let mut bytes = Publish::new("open", "first").wire(version);
+                bytes.extend(Publish::new("may", "second").qos2(1).wire(version));
+                bytes.extend(Publish::new("may", "third").qos1(2).wire(version));
+                bytes.extend(Publish::new("not", "fourth").qos1(3).wire(version));
+                bytes.extend(Publish::new("open", "fifth").wire(version));
+                publisher.send_split(bytes, 5);
+                assert_eq!(subscriber.payloads(), ["first"]);
+                assert_eq!(bench.permit_deferred(|access| filter(access) == "may").len(), 1);
+                publisher.expect_ack(PacketType::PubRec, 1);
+                publisher.expect_ack(PacketType::PubAck, 2);
+                assert_eq!(subscriber.payloads(), ["second", "third"], "what is allowed is remembered");
+                assert_eq!(bench.permit_deferred(|access| filter(access) == "may").len(), 1);
+                let refused = publisher.expect_ack(PacketType::PubAck, 3).reason;
+                assert_eq!(refused, if version.is_v5() { ReasonCode::NotAuthorized } else { ReasonCode::Success });
+                assert_eq!(subscriber.payloads(), ["fifth"]);
+                assert_eq!(bench.permit_deferred(|_| false).len(), 0);
+            }
+        },
+    );
+}
+
+#[test]
+fn who_may_not_publish_his_will_is_not_let_in() {
+    let connect = |id: &str| Connect::new(id).will(wire::Will::new("will", "gone").qos(1));
+    on_all_hooked(
+        |_| {},
+        slow,
+        |bench| {
+            let watcher = bench.client(Version::V5, "watcher");
+            watcher.send(Subscribe::new(1).filter("will", 1));
+            bench.permit_deferred(|_| true);
+            watcher.expect_suback(1);
+            let refused = bench.connect(Version::V5, &connect("refused"));
+            refused.expect_nothing();
+            assert_eq!(bench.permit_deferred(|_| false).len(), 1);
+            refused.expect_refused(ReasonCode::NotAuthorized);
+            watcher.expect_nothing();
+            let allowed = bench.connect(Version::V5, &connect("allowed"));
+            assert_eq!(bench.permit_deferred(|_| true).len(), 1);
+            allowed.expect_connack();
+            allowed.cut();
+            assert_eq!(watcher.payloads(), ["gone"]);
+            // Gone before the answer: nothing is left of it.
+            bench.connect(Version::V5, &connect("impatient")).cut();
+            bench.permit_deferred(|_| true);
+            watcher.expect_nothing();
+            assert_eq!(bench.sessions(), 1);
+        },
+    );
+    on_all_hooked(
+        |_| {},
+        hooks,
+        |bench| {
+            let forbidden = Connect::new("c").will(wire::Will::new("forbidden", "gone"));
+            bench.connect(Version::V5, &forbidden).expect_refused(ReasonCode::NotAuthorized);
+        },
+    );
+}
+
+fn filter(access: &OwnedAccess) -> &str {
+    let (OwnedAccess::Publish { topic: name, .. } | OwnedAccess::Subscribe { filter: name, .. }) = access;
+    name
+}
+
 fn hooks() -> Hooks {
     Hooks { authorizer: Some(Arc::new(Forbid)), ..Hooks::default() }
 }
@@ -402,11 +499,9 @@ fn hooks() -> Hooks {
 struct Forbid;
 
 impl Authorizer for Forbid {
-    fn authorize(&self, _: &ConnectInfo, access: Access<'_>) -> bool {
-        match access {
-            Access::Publish { topic, .. } => topic != "forbidden",
-            Access::Subscribe { filter, .. } => filter != "forbidden",
-        }
+    fn authorize(&self, _: &ConnectInfo, access: Access<'_>) -> Permit {
+        let (Access::Publish { topic: name, .. } | Access::Subscribe { filter: name, .. }) = access;
+        Permit::from(name != "forbidden")
     }
 }
 

@@ -355,7 +355,7 @@ impl World {
                     }
                 }
             }
-            Output::Authenticate { .. } => unreachable!("no authenticator is installed"),
+            Output::Authenticate { .. } | Output::Authorize { .. } => unreachable!("nobody is asked"),
         }
     }
 

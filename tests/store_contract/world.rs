@@ -205,7 +205,7 @@ impl World {
                 }
                 self.shards[at].closed(self.now, conn, TransportEnd::Closed);
             }
-            Output::Authenticate { .. } | Output::Resume { .. } => {}
+            Output::Authenticate { .. } | Output::Authorize { .. } | Output::Resume { .. } => {}
         }
     }
 

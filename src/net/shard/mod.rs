@@ -49,7 +49,7 @@ use super::{
     transport::{Stream, Transport},
 };
 use crate::{
-    auth::Authenticator,
+    auth::{Authenticator, Authorizer},
     broker::{ConnId, Envelope, Peer, Shard, Shared},
     router::ShardId,
 };
@@ -60,6 +60,7 @@ pub(crate) struct Shards {
     cells: Box<[ShardCell]>,
     pool: BlockingPool,
     authenticator: Option<Arc<dyn Authenticator>>,
+    authorizer: Option<Arc<dyn Authorizer>>,
     counters: Counters,
     /// Shards that have nothing left to do before the end.
     drained: AtomicUsize,
@@ -113,6 +114,7 @@ impl Shards {
     pub(crate) fn new(
         shared: &Arc<Shared>,
         authenticator: Option<Arc<dyn Authenticator>>,
+        authorizer: Option<Arc<dyn Authorizer>>,
         seed: u64,
         now: Instant,
     ) -> std::io::Result<(Arc<Self>, Vec<Poll>)> {
@@ -140,6 +142,7 @@ impl Shards {
                 cells: cells.collect(),
                 pool: BlockingPool::new(),
                 authenticator,
+                authorizer,
                 counters: Counters::default(),
                 drained: AtomicUsize::new(0),
                 wills_sent: AtomicUsize::new(0),

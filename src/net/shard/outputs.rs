@@ -8,7 +8,7 @@ use std::{
 
 use super::{Shards, state::State};
 use crate::{
-    auth::{ConnectInfo, Verdict},
+    auth::{ConnectInfo, OwnedAccess, Permit, Verdict},
     broker::{ConnId, Envelope, Handoff, Output},
     codec::ReasonCode,
     net::inbox::Item,
@@ -53,6 +53,7 @@ impl State {
                 Output::Handoff { conn, to, handoff } => self.hand_off(shards, conn, usize::from(to.0), *handoff),
                 Output::Close { conn } => self.begin_close(now, conn),
                 Output::Authenticate { ticket, info } => self.authenticate(shards, ticket, info),
+                Output::Authorize { ticket, info, asked } => self.authorize(shards, ticket, info, asked),
                 Output::Resume { conns } => conns.into_iter().for_each(|conn| self.make_ready(conn)),
             }
         }
@@ -104,6 +105,30 @@ impl State {
         });
         if shards.pool.run(job).is_err() {
             shards.send(home, Item::Verdict(ticket, busy()));
+        }
+    }
+
+    /// Has an authorizer that waits judge elsewhere.
+    fn authorize(&mut self, shards: &Shards, ticket: u64, info: Arc<ConnectInfo>, asked: Vec<OwnedAccess>) {
+        let home = self.index;
+        let none = vec![false; asked.len()];
+        let Some((authorizer, owner)) = shards.authorizer.clone().zip(self.shards.upgrade()) else {
+            // Nobody but an authorizer defers.
+            shards.send(home, Item::Permits(ticket, none));
+            return;
+        };
+        let job = Box::new(move || {
+            let judge = |access: &OwnedAccess| {
+                let ask = || authorizer.authorize_blocking(&info, access.as_access()) == Permit::Allow;
+                catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|_| {
+                    tracing::error!(client = %info.client_id, "the authorizer panicked; this is refused");
+                    false
+                })
+            };
+            owner.send(home, Item::Permits(ticket, asked.iter().map(judge).collect()));
+        });
+        if shards.pool.run(job).is_err() {
+            shards.send(home, Item::Permits(ticket, none));
         }
     }
 }

@@ -295,6 +295,10 @@ impl State {
                 self.activity += 1;
                 self.shard.handle_verdict(now, ticket, verdict);
             }
+            Item::Permits(ticket, answers) => {
+                self.activity += 1;
+                self.shard.handle_permits(now, ticket, answers);
+            }
             Item::Committed => {
                 self.activity += 1;
                 self.shard.handle_committed(now);

@@ -1,0 +1,186 @@
+//! What a client may do, when the authorizer answers at once and when it has to wait: then the connection stands still
+//! at the packet in question, which is looked at again when the answer is there.
+
+use std::time::Instant;
+
+use super::{
+    conn::Phase,
+    shard::{Output, Shard},
+    slots::ConnId,
+};
+use crate::{
+    auth::{Access, OwnedAccess, Permit},
+    codec::{Connect, PublishRef, ReasonCode, Subscribe},
+};
+
+/// A packet that waits for an authorizer, or is looked at again.
+#[derive(Debug)]
+pub(crate) enum Deferral {
+    /// Asked under this ticket; nothing is handled until the answer comes.
+    Asked(u64),
+    /// What was answered to each question, in their order.
+    Answered(Vec<bool>),
+}
+
+/// Whether a packet may be handled now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Judged {
+    Allowed,
+    Refused,
+    /// Not yet: it stays where it is.
+    Deferred,
+}
+
+impl From<bool> for Judged {
+    fn from(is_allowed: bool) -> Self {
+        if is_allowed { Self::Allowed } else { Self::Refused }
+    }
+}
+
+impl Shard {
+    /// Asks the authorizer, once for each topic of a connection if it allows that.
+    pub(super) fn judge_publish(&mut self, id: ConnId, topic: &str, publish: &PublishRef<'_>) -> Judged {
+        let Some(authorizer) = &self.shared.hooks.authorizer else { return Judged::Allowed };
+        let Some(conn) = self.wire.conns.get_mut(id) else { return Judged::Refused };
+        let remembers = !authorizer.per_message();
+        if remembers && conn.allowed_topics.iter().any(|allowed| **allowed == *topic) {
+            return Judged::Allowed;
+        }
+        let access = Access::Publish { topic, qos: publish.qos, retain: publish.retain, payload: publish.payload };
+        let is_allowed = match self.shared.hooks.authorize(conn.info.as_deref(), access) {
+            Permit::Allow => true,
+            Permit::Refuse => false,
+            Permit::Defer => match conn.deferral.take() {
+                Some(Deferral::Answered(answers)) => answers.first().copied().unwrap_or(false),
+                _ => {
+                    self.defer(id, vec![access.owned()]);
+                    return Judged::Deferred;
+                }
+            },
+        };
+        if is_allowed
+            && remembers
+            && let Some(conn) = self.wire.conns.get_mut(id)
+        {
+            if conn.allowed_topics.len() >= ALLOWED_TOPICS_MAX {
+                conn.allowed_topics.remove(0);
+            }
+            conn.allowed_topics.push(topic.into());
+        }
+        is_allowed.into()
+    }
+
+    /// Asks the authorizer about each filter of a SUBSCRIBE, by the filter behind a share name; `None` if it has to wait.
+    pub(super) fn judge_subscribe(&mut self, id: ConnId, subscribe: &Subscribe) -> Option<Vec<bool>> {
+        let filters = &subscribe.subscriptions;
+        if self.shared.hooks.authorizer.is_none() {
+            return Some(vec![true; filters.len()]);
+        }
+        let conn = self.wire.conns.get_mut(id)?;
+        let permits = filters.iter().map(|subscription| {
+            let filter = &subscription.filter;
+            let filter = filter.shared().map_or(filter.as_str(), |shared| shared.filter);
+            let access = Access::Subscribe { filter, qos: subscription.options.qos };
+            (self.shared.hooks.authorize(conn.info.as_deref(), access), access)
+        });
+        let permits: Vec<_> = permits.collect();
+        let is_waiting = permits.iter().any(|(permit, _)| *permit == Permit::Defer);
+        let mut answers = match conn.deferral.take() {
+            Some(Deferral::Answered(answers)) => answers.into_iter(),
+            _ if is_waiting => {
+                let asked = permits.iter().filter(|(permit, _)| *permit == Permit::Defer);
+                let asked = asked.map(|(_, access)| access.owned()).collect();
+                self.defer(id, asked);
+                return None;
+            }
+            _ => Vec::new().into_iter(),
+        };
+        let is_allowed = |(permit, _)| match permit {
+            Permit::Allow => true,
+            Permit::Refuse => false,
+            Permit::Defer => answers.next().unwrap_or(false),
+        };
+        Some(permits.into_iter().map(is_allowed).collect())
+    }
+
+    /// Lets a client in that has been authenticated, unless it may not publish its will.
+    pub(super) fn admit(&mut self, now: Instant, id: ConnId, connect: Box<Connect>) {
+        let Some(info) = self.wire.conns.get(id).and_then(|conn| conn.info.clone()) else { return };
+        let Some(will) = &connect.will else { return self.accept(now, id, connect) };
+        let access =
+            Access::Publish { topic: will.topic.as_str(), qos: will.qos, retain: will.retain, payload: &will.payload };
+        match self.shared.hooks.authorize(Some(&info), access) {
+            Permit::Allow => self.accept(now, id, connect),
+            Permit::Refuse => self.refuse_will(now, id),
+            Permit::Defer => {
+                let asked = vec![access.owned()];
+                let ticket = self.next_ticket(id);
+                if let Some(conn) = self.wire.conns.get_mut(id) {
+                    conn.phase = Phase::Authenticating(connect, Some(ticket));
+                    self.outputs.push_back(Output::Authorize { ticket, info, asked });
+                }
+            }
+        }
+    }
+
+    /// The answers to what [`Output::Authorize`] asked, in its order.
+    pub fn handle_permits(&mut self, now: Instant, ticket: u64, answers: Vec<bool>) {
+        let Some(id) = self.tickets.remove(&ticket) else { return };
+        let Some(conn) = self.wire.conns.get_mut(id) else { return };
+        if matches!(conn.deferral, Some(Deferral::Asked(asked)) if asked == ticket) {
+            conn.deferral = Some(Deferral::Answered(answers));
+            return self.go_on(now, id);
+        }
+        if !matches!(conn.phase, Phase::Authenticating(_, Some(asked)) if asked == ticket) {
+            return;
+        }
+        let Phase::Authenticating(connect, _) = std::mem::replace(&mut conn.phase, Phase::AwaitConnect) else {
+            return;
+        };
+        if answers.first().copied().unwrap_or(false) {
+            self.accept(now, id, connect);
+        } else {
+            self.refuse_will(now, id);
+        }
+        self.go_on(now, id);
+    }
+
+    /// What a connection has sent while it stood still is handled, and it is read again.
+    pub(super) fn go_on(&mut self, now: Instant, id: ConnId) {
+        let held = self.wire.take_partial(id);
+        if !held.is_empty() {
+            self.receive(now, id, &held);
+        }
+        if let Some(conn) = self.wire.conns.get_mut(id)
+            && conn.is_paused
+        {
+            conn.is_paused = false;
+            self.paused.retain(|paused| *paused != id);
+            self.outputs.push_back(Output::Resume { conns: vec![id] });
+        }
+    }
+
+    /// A name for something that is asked elsewhere on behalf of a connection.
+    pub(super) fn next_ticket(&mut self, id: ConnId) -> u64 {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.tickets.insert(ticket, id);
+        ticket
+    }
+
+    fn defer(&mut self, id: ConnId, asked: Vec<OwnedAccess>) {
+        let ticket = self.next_ticket(id);
+        let Some(conn) = self.wire.conns.get_mut(id) else { return };
+        conn.deferral = Some(Deferral::Asked(ticket));
+        if let Some(info) = conn.info.clone() {
+            self.outputs.push_back(Output::Authorize { ticket, info, asked });
+        }
+    }
+
+    fn refuse_will(&mut self, now: Instant, id: ConnId) {
+        self.refuse(now, id, ReasonCode::NotAuthorized, Some("not allowed to publish the will"));
+    }
+}
+
+/// Topics that a connection is remembered to be allowed to publish to.
+const ALLOWED_TOPICS_MAX: usize = 16;
