@@ -62,6 +62,8 @@ struct State {
     wants_readable: bool,
     /// The shard found no room since it was last told.
     wants_writable: bool,
+    /// Somebody waits for the client to have read everything.
+    wants_drained: bool,
 }
 
 /// Where the shard's end lives.
@@ -87,6 +89,12 @@ impl Notify {
     fn readable(self) {
         if let Some(shards) = self.shards.upgrade() {
             shards.notify_duplex(self.shard, self.conn, false);
+        }
+    }
+
+    fn drained(self) {
+        if let Some(shards) = self.shards.upgrade() {
+            shards.notify_settle();
         }
     }
 
@@ -117,9 +125,14 @@ impl AsyncRead for Duplex {
         buf.put_slice(&tail[..from_tail]);
         consume(&mut state.to_client, from_head + from_tail);
         let writable = state.take_writable();
+        let is_awaited = state.to_client.is_empty() && std::mem::take(&mut state.wants_drained);
+        let drained = if is_awaited { state.notify.clone() } else { None };
         drop(state);
         if let Some(shard) = writable {
             shard.writable();
+        }
+        if let Some(shard) = drained {
+            shard.drained();
         }
         Poll::Ready(Ok(()))
     }
@@ -208,9 +221,11 @@ impl DuplexEnd {
         self.link.state.lock().notify = None;
     }
 
-    /// Whether the client has written what was not read.
+    /// Whether either side has written what the other has not read. Whoever waits for the client is told when it has.
     pub(crate) fn has_unread(&self) -> bool {
-        !self.link.state.lock().to_shard.is_empty()
+        let mut state = self.link.state.lock();
+        state.wants_drained = !state.to_client.is_empty();
+        state.wants_drained || !state.to_shard.is_empty()
     }
 
     /// Takes what the client has written; whether there is more (the end included), so that reading on is worth it.

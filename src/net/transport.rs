@@ -214,7 +214,7 @@ impl Transport {
         matches!(self.stream, Stream::Tcp(_))
     }
 
-    /// Whether an in-process peer has written what was not read.
+    /// Whether there is something in an in-process pipe, whichever its direction.
     pub(crate) fn has_unread(&self) -> bool {
         matches!(&self.stream, Stream::Duplex(end) if end.has_unread())
     }

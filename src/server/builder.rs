@@ -5,12 +5,13 @@ use std::{
     io,
     sync::Arc,
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::Duration,
 };
 
 use super::{Broker, BrokerHandle};
 use crate::{
     broker::{Hooks, Settings, Shared},
+    clock::Clock,
     net::{
         listener::{BindError, ListenerConfig, bind},
         shard::{Shards, spawn},
@@ -28,6 +29,7 @@ pub struct BrokerBuilder {
     shards: usize,
     seed: Option<u64>,
     drain_timeout: Duration,
+    clock: Clock,
 }
 
 impl Default for BrokerBuilder {
@@ -39,6 +41,7 @@ impl Default for BrokerBuilder {
             shards: 1,
             seed: None,
             drain_timeout: DRAIN_TIMEOUT,
+            clock: Clock::system(),
         }
     }
 }
@@ -86,6 +89,13 @@ impl BrokerBuilder {
         self
     }
 
+    /// Where the time comes from; one that can be advanced is for tests. Default: the system.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
     /// Starts it. When this returns, all listeners accept connections.
     pub fn start(self) -> Result<Broker, StartError> {
         let count = match self.shards {
@@ -94,13 +104,13 @@ impl BrokerBuilder {
         };
         let count = count.min(SHARDS_MAX);
         let seed = self.seed.unwrap_or_else(random_seed);
-        let now = Instant::now();
+        let now = self.clock.now();
         let bound = self.listeners.iter().map(|listener| bind(listener, count)).collect::<Result<Vec<_>, _>>()?;
         let authenticator = self.hooks.authenticator.clone();
         let store = self.hooks.store.clone();
-        let unix_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let unix_time = self.clock.unix_time();
         let shared = Shared::with_store(self.settings, self.hooks, count, seed, now, unix_time)?;
-        let (shards, polls) = Shards::new(&shared, authenticator, seed, now).map_err(StartError::Poll)?;
+        let (shards, polls) = Shards::new(&shared, authenticator, seed, &self.clock).map_err(StartError::Poll)?;
         if let Some(store) = store {
             follow(&shards, store.as_ref());
         }

@@ -51,6 +51,7 @@ use super::{
 use crate::{
     auth::Authenticator,
     broker::{ConnId, Envelope, Peer, Shard, Shared},
+    clock::{Clock, Group, Look, Looking},
     router::ShardId,
 };
 
@@ -60,6 +61,7 @@ pub(crate) struct Shards {
     cells: Box<[ShardCell]>,
     pool: BlockingPool,
     authenticator: Option<Arc<dyn Authenticator>>,
+    clock: Clock,
     counters: Counters,
     /// Shards that have nothing left to do before the end.
     drained: AtomicUsize,
@@ -114,8 +116,9 @@ impl Shards {
         shared: &Arc<Shared>,
         authenticator: Option<Arc<dyn Authenticator>>,
         seed: u64,
-        now: Instant,
+        clock: &Clock,
     ) -> std::io::Result<(Arc<Self>, Vec<Poll>)> {
+        let now = clock.now();
         let polls = (0..shared.shards()).map(|_| Poll::new()).collect::<std::io::Result<Vec<_>>>()?;
         let wakers = polls.iter().map(|poll| Waker::new(poll.registry(), state::WAKER));
         let wakers = wakers.collect::<std::io::Result<Vec<_>>>()?;
@@ -140,6 +143,7 @@ impl Shards {
                 cells: cells.collect(),
                 pool: BlockingPool::new(),
                 authenticator,
+                clock: clock.clone(),
                 counters: Counters::default(),
                 drained: AtomicUsize::new(0),
                 wills_sent: AtomicUsize::new(0),
@@ -147,7 +151,24 @@ impl Shards {
                 settle: Notify::new(),
             }
         });
+        let group: Weak<Self> = Arc::downgrade(&shards);
+        clock.add_group(group);
         Ok((shards, polls))
+    }
+
+    /// Now, by the broker's clock.
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// The broker's clock.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Whether an authenticator is at work on a thread that may block.
+    fn is_judging(&self) -> bool {
+        self.pool.is_busy()
     }
 
     /// How many there are.
@@ -311,7 +332,7 @@ impl Shards {
     }
 
     /// A shard comes to rest after having done something.
-    fn notify_settle(&self) {
+    pub(crate) fn notify_settle(&self) {
         if self.settle_waiters() > 0 {
             self.settle.notify_waiters();
         }
@@ -342,6 +363,22 @@ impl Shards {
 
     fn is_drained(&self) -> bool {
         self.drained.load(Ordering::Acquire) >= self.cells.len()
+    }
+}
+
+impl Group for Shards {
+    fn look(&self) -> Looking<'_> {
+        Box::pin(async {
+            let probes: Vec<_> = (0..self.len()).map(|shard| self.probe(shard)).collect();
+            let mut sum = Look { is_idle: true, activity: 0, deadline: None };
+            for probe in probes {
+                let probe = probe.await.ok()?;
+                sum.is_idle &= probe.is_idle;
+                sum.activity += probe.activity;
+                sum.deadline = [sum.deadline, probe.deadline].into_iter().flatten().min();
+            }
+            Some(sum)
+        })
     }
 }
 
