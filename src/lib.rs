@@ -12,6 +12,7 @@
 //! | [`config`] | typed configuration | `broker` settings |
 //! | [`clock`] | the time that shells ask for | nothing |
 //! | [`net`] | sockets, shards on threads | `broker`, `clock` |
+//! | [`faults`] | what a test does to packets | `net`, `client` |
 //! | [`server`] | the assembled broker | everything below |
 //! | [`client`] | the asynchronous client | `session`, `net` transports |
 //!
@@ -30,6 +31,8 @@ pub mod client;
 pub mod clock;
 #[cfg(any(feature = "config", feature = "net"))]
 pub mod config;
+#[cfg(feature = "net")]
+pub mod faults;
 #[cfg(feature = "net")]
 pub mod net;
 #[cfg(feature = "net")]

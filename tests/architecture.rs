@@ -24,8 +24,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("net", &["codec", "router", "auth", "broker", "config", "clock"]),
     ("client", &["codec", "session", "router::trie", "router::FilterTrie", "net", "config", "clock"]),
+    ("faults", &["codec", "broker", "clock", "net", "client"]),
     ("observe", &["broker", "config"]),
-    ("server", &["codec", "session", "router", "auth", "store", "broker", "net", "config", "client", "observe", "clock"]),
+    ("server", &["codec", "session", "router", "auth", "store", "broker", "net", "config", "client", "observe", "clock", "faults"]),
     ("cli", &["codec", "auth", "broker", "net::listener", "config", "client", "server", "observe"]),
     (
         "python",
@@ -39,6 +40,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "config",
             "client",
             "clock",
+            "faults",
             "server",
             "cli",
         ],

@@ -159,7 +159,7 @@ impl Advance<'_> {
             rest.as_mut().enable();
             let before = self.clock.seats();
             if before.0 {
-                self.cross_fences().await;
+                self.clock.cross_fences().await;
                 if self.clock.seats() == before {
                     return;
                 }
@@ -195,9 +195,13 @@ impl Advance<'_> {
         self.adjustable.live_entries().iter().filter_map(|entry| entry.deadline()).min()
     }
 
+}
+
+impl Clock {
     /// Waits until the runtimes of watched tasks have looked at all sockets that are ready now.
-    async fn cross_fences(&self) {
-        let runtimes: HashMap<_, _> = (self.adjustable.live_seats().iter())
+    pub(crate) async fn cross_fences(&self) {
+        let Some(adjustable) = &self.0 else { return };
+        let runtimes: HashMap<_, _> = (adjustable.live_seats().iter())
             .filter_map(|seat| seat.sockets.clone())
             .map(|runtime| (runtime.id(), runtime))
             .collect();

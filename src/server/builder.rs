@@ -12,6 +12,7 @@ use super::{Broker, BrokerHandle};
 use crate::{
     broker::{Hooks, Settings, Shared},
     clock::Clock,
+    faults::Faults,
     net::{
         listener::{BindError, ListenerConfig, bind},
         shard::{Shards, spawn},
@@ -30,6 +31,7 @@ pub struct BrokerBuilder {
     seed: Option<u64>,
     drain_timeout: Duration,
     clock: Clock,
+    faults: Option<Faults>,
 }
 
 impl Default for BrokerBuilder {
@@ -42,6 +44,7 @@ impl Default for BrokerBuilder {
             seed: None,
             drain_timeout: DRAIN_TIMEOUT,
             clock: Clock::system(),
+            faults: None,
         }
     }
 }
@@ -96,6 +99,14 @@ impl BrokerBuilder {
         self
     }
 
+    /// Has all connections go through faults, for tests; the broker then lives by their clock.
+    #[must_use]
+    pub fn faults(mut self, faults: &Faults) -> Self {
+        self.clock = faults.clock().clone();
+        self.faults = Some(faults.clone());
+        self
+    }
+
     /// Starts it. When this returns, all listeners accept connections.
     pub fn start(self) -> Result<Broker, StartError> {
         let count = match self.shards {
@@ -110,7 +121,9 @@ impl BrokerBuilder {
         let store = self.hooks.store.clone();
         let unix_time = self.clock.unix_time();
         let shared = Shared::with_store(self.settings, self.hooks, count, seed, now, unix_time)?;
-        let (shards, polls) = Shards::new(&shared, authenticator, seed, &self.clock).map_err(StartError::Poll)?;
+        let interposer = self.faults.as_ref().map(Faults::interposer);
+        let (shards, polls) = 
+            Shards::new(&shared, authenticator, seed, &self.clock, interposer).map_err(StartError::Poll)?;
         if let Some(store) = store {
             follow(&shards, store.as_ref());
         }

@@ -22,6 +22,7 @@ use crate::{
     net::{
         NetStats,
         duplex::{self, DUPLEX_BYTES_MAX, Duplex},
+        interpose::Near,
         shard::{Probe, Shards},
     },
 };
@@ -143,11 +144,14 @@ impl BrokerHandle {
     pub async fn is_settled_async(&self) -> bool {
         // What leaves one shard after it was looked at arrives at another, whose activity then differs the second time.
         // So it is with clients of the process, if they live by the broker's clock.
+        self.clock().cross_fences().await;
         let seats = self.clock().seats();
+        let is_quiet = self.shards.interposer().is_none_or(|interposer| interposer.is_quiet());
         let Some(first) = self.probe_all().await else { return true };
-        if !seats.0 || !first.iter().all(|probe| probe.is_settled) {
+        if !seats.0 || !is_quiet || !first.iter().all(|probe| probe.is_settled) {
             return false;
         }
+        self.clock().cross_fences().await;
         let Some(second) = self.probe_all().await else { return true };
         let is_same = |(first, second): (&Probe, &Probe)| first.activity == second.activity && second.is_settled;
         first.iter().zip(&second).all(is_same) && self.clock().seats() == seats
@@ -185,8 +189,15 @@ impl BrokerHandle {
         if self.shards.is_stopped() {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        let (client, end) = duplex::pair(DUPLEX_BYTES_MAX);
         let peer = Peer { address: Arc::from("memory"), listener: Arc::from("memory") };
+        let (client, end) = match self.shards.interposer() {
+            None => duplex::pair(DUPLEX_BYTES_MAX),
+            Some(interposer) => {
+                let (client, near) = duplex::relayed(DUPLEX_BYTES_MAX);
+                let end = Arc::clone(interposer).interpose(Near::Memory(near), &peer, true);
+                (client, end.ok_or(io::ErrorKind::ConnectionRefused)?)
+            }
+        };
         let to = self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len();
         self.shards.accept_duplex(to, end, peer);
         Ok(client)

@@ -45,6 +45,7 @@ use super::{
     blocking::BlockingPool,
     duplex::DuplexEnd,
     inbox::{Command, Inbox, Item},
+    interpose::Interposer,
     listener::{Acceptor, ListenSocket, ListenerInfo},
     transport::{Stream, Transport},
 };
@@ -62,6 +63,8 @@ pub(crate) struct Shards {
     pool: BlockingPool,
     authenticator: Option<Arc<dyn Authenticator>>,
     clock: Clock,
+    /// What stands between connections and shards, if anything does.
+    interposer: Option<Arc<dyn Interposer>>,
     counters: Counters,
     /// Shards that have nothing left to do before the end.
     drained: AtomicUsize,
@@ -117,6 +120,7 @@ impl Shards {
         authenticator: Option<Arc<dyn Authenticator>>,
         seed: u64,
         clock: &Clock,
+        interposer: Option<Arc<dyn Interposer>>,
     ) -> std::io::Result<(Arc<Self>, Vec<Poll>)> {
         let now = clock.now();
         let polls = (0..shared.shards()).map(|_| Poll::new()).collect::<std::io::Result<Vec<_>>>()?;
@@ -144,6 +148,7 @@ impl Shards {
                 pool: BlockingPool::new(),
                 authenticator,
                 clock: clock.clone(),
+                interposer,
                 counters: Counters::default(),
                 drained: AtomicUsize::new(0),
                 wills_sent: AtomicUsize::new(0),
@@ -164,6 +169,11 @@ impl Shards {
     /// The broker's clock.
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// What stands between connections and shards.
+    pub(crate) fn interposer(&self) -> Option<&Arc<dyn Interposer>> {
+        self.interposer.as_ref()
     }
 
     /// Whether an authenticator is at work on a thread that may block.
