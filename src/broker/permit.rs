@@ -50,13 +50,13 @@ impl Shard {
         let is_allowed = match self.shared.hooks.authorize(conn.info.as_deref(), access) {
             Permit::Allow => true,
             Permit::Refuse => false,
-            Permit::Defer => match conn.deferral.take() {
-                Some(Deferral::Answered(answers)) => answers.first().copied().unwrap_or(false),
-                _ => {
+            Permit::Defer => {
+                let Some(Deferral::Answered(answers)) = conn.deferral.take() else {
                     self.defer(id, vec![access.owned()]);
                     return Judged::Deferred;
-                }
-            },
+                };
+                answers.first().copied().unwrap_or(false)
+            }
         };
         if is_allowed
             && remembers

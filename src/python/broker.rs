@@ -15,8 +15,9 @@ use pyo3::{
 };
 
 use super::{
-    broker_auth::{Gate, Hook},
+    broker_auth::Gate,
     broker_config::{BrokerArguments, BrokerSettings, seed_argument},
+    broker_hooks::{Hook, HookSet, Judge, Teller},
     broker_view::{ClientInfo, Retained, stats_dict},
     core::Core,
     errors::{self, Kind},
@@ -77,14 +78,29 @@ use crate::{
 #[pyclass(frozen, module = "ferromq", subclass)]
 pub(crate) struct Broker {
     settings: BrokerSettings,
-    hook: Arc<Hook>,
-    running: Local<Mutex<Option<server::Broker>>>,
+    hooks: Arc<HookSet>,
+    running: Local<Mutex<Option<Running>>>,
     place: Arc<Place>,
     clock: Clock,
     /// What stands between clients and broker, if anything does.
     faults: Option<Local<Faults>>,
     /// Whether more was asked for than a trace.
     has_faults: bool,
+}
+
+/// The broker, and whoever tells what happens in it.
+struct Running {
+    broker: server::Broker,
+    teller: Option<Teller>,
+}
+
+impl Running {
+    fn shutdown(self) {
+        self.broker.shutdown();
+        if let Some(teller) = self.teller {
+            teller.finish();
+        }
+    }
 }
 
 /// Where clients of this process find the broker; empty while it does not run.
@@ -121,9 +137,11 @@ impl Broker {
         if running.is_some() {
             return Err(PyRuntimeError::new_err("the broker runs already"));
         }
+        let teller = Teller::start(&self.hooks)?;
         let hooks = Hooks {
-            authenticator: Gate::install(&self.settings.users, &self.hook, self.settings.allow_anonymous),
-            authorizer: self.settings.authorizer(),
+            authenticator: Gate::install(&self.settings.users, &self.hooks, self.settings.allow_anonymous),
+            authorizer: Judge::install(self.settings.acl(), &self.hooks),
+            events: teller.as_ref().map(Teller::sink),
             ..Hooks::default()
         };
         let mut builder = self.settings.builder().hooks(hooks).clock(self.clock.clone());
@@ -135,19 +153,19 @@ impl Broker {
         if let Some(place) = self.place.handle.get() {
             *place.lock() = Some(broker.handle());
         }
-        *running = Some(broker);
+        *running = Some(Running { broker, teller });
         Ok(())
     }
 
     /// Takes the broker out, to be shut down where that may take a while.
-    fn take(&self, py: Python<'_>) -> PyResult<Option<server::Broker>> {
+    fn take(&self, py: Python<'_>) -> PyResult<Option<Running>> {
         self.place.handle.try_get(py)?.lock().take();
         Ok(self.running.try_get(py)?.lock().take())
     }
 
     fn listeners<T>(&self, py: Python<'_>, body: impl FnOnce(&[ListenerUrl]) -> PyResult<T>) -> PyResult<T> {
         match &*self.running.try_get(py)?.lock() {
-            Some(broker) => body(broker.listeners()),
+            Some(running) => body(running.broker.listeners()),
             None => Err(errors::closed(py, "the broker does not run, so it listens nowhere")),
         }
     }
@@ -214,7 +232,7 @@ impl Broker {
             clock,
             faults: interposed.transpose()?,
             has_faults: faults,
-            hook: Arc::default(),
+            hooks: Arc::default(),
             running: Local::new(Mutex::new(None)),
             place: Arc::new(Place { handle: Local::new(Mutex::new(None)) }),
         })
@@ -229,7 +247,7 @@ impl Broker {
     /// Publish wills, tell the clients, send what is unsent, and stop.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         let broker = self.take(py)?;
-        py.detach(|| broker.map(server::Broker::shutdown));
+        py.detach(|| broker.map(Running::shutdown));
         Ok(())
     }
 
@@ -265,7 +283,7 @@ impl Broker {
         let _ = (exc_type, exc_value, traceback);
         let broker = self.take(py)?;
         // It waits for what is unsent; on a thread that may be blocked.
-        let stopping = Process::get(py)?.runtime().spawn_blocking(move || broker.map(server::Broker::shutdown));
+        let stopping = Process::get(py)?.runtime().spawn_blocking(move || broker.map(Running::shutdown));
         let work = async move {
             // A panic inside is reported by the thread itself.
             let _ = stopping.await;
@@ -476,12 +494,83 @@ impl Broker {
     ///     TypeError: It is no function, or an async one.
     ///     RuntimeError: The broker runs already.
     fn on_auth<'py>(&self, hook: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let py = hook.py();
-        if self.running(py)? {
-            return Err(PyRuntimeError::new_err("install hooks before the broker is started"));
-        }
-        self.hook.set(&hook)?;
-        Ok(hook)
+        self.install(&self.hooks.auth, hook)
+    }
+
+    /// Decorator: have a function decide what clients may do. Install it before the broker is started.
+    ///
+    /// It is called with a `ConnectInfo`, `"publish"` or `"subscribe"`, and the topic name or filter, as `on_auth` is; the
+    /// client waits meanwhile, and others do not. False refuses with 0x87, and so does an exception. A topic that a client
+    /// may publish to is remembered for its connection, and a will is asked about when its client connects. What `acl`
+    /// refuses is not asked.
+    ///
+    /// Raises:
+    ///     TypeError: It is no function, or an async one.
+    ///     RuntimeError: The broker runs already.
+    fn on_acl<'py>(&self, hook: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.install(&self.hooks.acl, hook)
+    }
+
+    /// Decorator: have a function see, and perhaps refuse, every message that clients publish.
+    ///
+    /// It is called with a `ConnectInfo` and a `Message` before anybody has the message; False refuses it with 0x87. The
+    /// publisher waits for each answer: fine in tests, slow in a fleet.
+    ///
+    /// Raises:
+    ///     TypeError: It is no function, or an async one.
+    ///     RuntimeError: The broker runs already.
+    fn on_publish<'py>(&self, hook: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.install(&self.hooks.publish, hook)
+    }
+
+    /// Decorator: have a function told of each client that is let in, with a `ConnectInfo` and whether a session was resumed.
+    ///
+    /// This, and what follows, is told on a thread of its own, in the order of events; the broker does not wait. Up to
+    /// 65,536 events wait for their turn, more are not told. What was told before `stop` is done when that returns.
+    ///
+    /// Raises:
+    ///     TypeError: It is no function, or an async one.
+    ///     RuntimeError: The broker runs already.
+    fn on_connect<'py>(&self, hook: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.install(&self.hooks.connect, hook)
+    }
+
+    /// Decorator: have a function told of each client whose connection ends, with its identifier and the reason's name.
+    ///
+    /// Raises:
+    ///     TypeError: It is no function, or an async one.
+    ///     RuntimeError: The broker runs already.
+    fn on_disconnect<'py>(&self, hook: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.install(&self.hooks.disconnect, hook)
+    }
+
+    /// Decorator: have a function told of each subscription, with the client identifier, the filter and the QoS.
+    ///
+    /// Raises:
+    ///     TypeError: It is no function, or an async one.
+    ///     RuntimeError: The broker runs already.
+    fn on_subscribe<'py>(&self, hook: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.install(&self.hooks.subscribe, hook)
+    }
+
+    /// Decorator: have a function told of each subscription that ends, with the client identifier and the filter.
+    ///
+    /// Raises:
+    ///     TypeError: It is no function, or an async one.
+    ///     RuntimeError: The broker runs already.
+    fn on_unsubscribe<'py>(&self, hook: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.install(&self.hooks.unsubscribe, hook)
+    }
+
+    /// Decorator: have a function told of each message that is dropped, with client identifier, topic and the reason's name.
+    ///
+    /// The client is the subscriber that misses it, or the publisher from whom it was not accepted.
+    ///
+    /// Raises:
+    ///     TypeError: It is no function, or an async one.
+    ///     RuntimeError: The broker runs already.
+    fn on_drop<'py>(&self, hook: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.install(&self.hooks.drop, hook)
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
@@ -490,15 +579,23 @@ impl Broker {
     }
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
-        self.hook.traverse(&visit)
+        self.hooks.traverse(&visit)
     }
 
     fn __clear__(&self) {
-        self.hook.clear();
+        self.hooks.clear();
     }
 }
 
 impl Broker {
+    fn install<'py>(&self, place: &Hook, hook: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        if self.running(hook.py())? {
+            return Err(PyRuntimeError::new_err("install hooks before the broker is started"));
+        }
+        place.set(&hook)?;
+        Ok(hook)
+    }
+
     fn wait_until_settled(
         &self,
         py: Python<'_>,

@@ -5,10 +5,9 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use parking_lot::Mutex;
-use pyo3::{PyTraverseError, PyVisit, exceptions::PyTypeError, prelude::*, types::PyBytes};
+use pyo3::{exceptions::PyTypeError, prelude::*, types::PyBytes};
 
-use super::{broker_view::version_name, runtime::attach_thread};
+use super::{broker_hooks::HookSet, broker_view::version_name, runtime::attach_thread};
 use crate::{
     auth::{self, Authenticator, Verdict},
     codec::{PacketType, ReasonCode},
@@ -16,7 +15,7 @@ use crate::{
 
 /// A client that asks to connect.
 #[pyclass(frozen, module = "ferromq")]
-pub(crate) struct ConnectInfo(auth::ConnectInfo);
+pub(crate) struct ConnectInfo(pub(super) auth::ConnectInfo);
 
 #[pymethods]
 impl ConnectInfo {
@@ -64,56 +63,10 @@ impl ConnectInfo {
     }
 }
 
-/// The Python function, if one is installed.
-#[derive(Default)]
-pub(crate) struct Hook(Mutex<Option<Py<PyAny>>>);
-
-impl Hook {
-    /// Installs `hook`, unless it could never answer.
-    pub(crate) fn set(&self, hook: &Bound<'_, PyAny>) -> PyResult<()> {
-        let is_async = |function: &Bound<'_, PyAny>| {
-            let inspect = hook.py().import("inspect")?;
-            let is_any = |check: &str| inspect.call_method1(check, (function,))?.is_truthy();
-            Ok::<_, PyErr>(is_any("iscoroutinefunction")? || is_any("isasyncgenfunction")?)
-        };
-        if !hook.is_callable() {
-            let class = hook.get_type().name()?.to_string();
-            return Err(PyTypeError::new_err(format!("on_auth takes a function, not {class}")));
-        }
-        if is_async(hook)? || is_async(&hook.getattr("__call__")?)? {
-            let advice = "it is called on a thread of its own, where it may block";
-            return Err(PyTypeError::new_err(format!("on_auth takes a plain function, not an async one: {advice}")));
-        }
-        let old = self.0.lock().replace(hook.clone().unbind());
-        drop(old);
-        Ok(())
-    }
-
-    pub(crate) fn clear(&self) {
-        let old = self.0.lock().take();
-        drop(old);
-    }
-
-    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match self.0.try_lock() {
-            Some(hook) => visit.call(&*hook),
-            None => Ok(()),
-        }
-    }
-
-    fn is_set(&self) -> bool {
-        self.0.lock().is_some()
-    }
-
-    fn get(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.0.lock().as_ref().map(|hook| hook.clone_ref(py))
-    }
-}
-
 /// Judges CONNECT.
 pub(crate) struct Gate {
     users: HashMap<String, Vec<u8>>,
-    hook: Option<Arc<Hook>>,
+    hooks: Option<Arc<HookSet>>,
     allow_anonymous: bool,
 }
 
@@ -121,14 +74,14 @@ impl Gate {
     /// The judge, if there is anything to judge by.
     pub(crate) fn install(
         users: &HashMap<String, Vec<u8>>,
-        hook: &Arc<Hook>,
+        hooks: &Arc<HookSet>,
         allow_anonymous: bool,
     ) -> Option<Arc<dyn Authenticator>> {
-        let hook = hook.is_set().then(|| Arc::clone(hook));
-        if users.is_empty() && hook.is_none() {
+        let hooks = hooks.auth.is_set().then(|| Arc::clone(hooks));
+        if users.is_empty() && hooks.is_none() {
             return None;
         }
-        Some(Arc::new(Self { users: users.clone(), hook, allow_anonymous }))
+        Some(Arc::new(Self { users: users.clone(), hooks, allow_anonymous }))
     }
 
     fn judge_by_table(&self, info: &auth::ConnectInfo) -> Verdict {
@@ -151,16 +104,16 @@ impl Authenticator for Gate {
     fn authenticate(&self, info: &auth::ConnectInfo) -> Verdict {
         if !self.users.is_empty() {
             let verdict = self.judge_by_table(info);
-            if self.hook.is_none() || !matches!(verdict, Verdict::Accept) {
+            if self.hooks.is_none() || !matches!(verdict, Verdict::Accept) {
                 return verdict;
             }
         }
-        if self.hook.is_some() { Verdict::Defer } else { self.judge_by_table(info) }
+        if self.hooks.is_some() { Verdict::Defer } else { self.judge_by_table(info) }
     }
 
     fn authenticate_blocking(&self, info: &auth::ConnectInfo) -> Verdict {
         let asked = attach_thread(|py| {
-            let Some(hook) = self.hook.as_ref().and_then(|hook| hook.get(py)) else { return Verdict::Accept };
+            let Some(hook) = self.hooks.as_ref().and_then(|hooks| hooks.auth.get(py)) else { return Verdict::Accept };
             match ask(py, &hook, info) {
                 Ok(verdict) => verdict,
                 Err(error) => {
@@ -177,7 +130,7 @@ impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gate")
             .field("users", &self.users.len())
-            .field("hook", &self.hook.is_some())
+            .field("hook", &self.hooks.is_some())
             .finish_non_exhaustive()
     }
 }

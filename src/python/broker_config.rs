@@ -2,7 +2,7 @@
 //!
 //! All of it is read as TOML by `config`, so that names, units and complaints are those of the file.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use pyo3::{
     exceptions::{PyOverflowError, PyTypeError},
@@ -13,7 +13,7 @@ use toml::{Table, Value};
 
 use super::{errors, options::number, payload::Data};
 use crate::{
-    auth::Authorizer,
+    auth::Acl,
     config::{BrokerConfig, ConfigError, SHARDS_MAX},
     server::{self, BrokerBuilder},
 };
@@ -109,8 +109,8 @@ impl BrokerArguments<'_> {
 
 impl BrokerSettings {
     /// Who may publish and subscribe to what, if the settings say so.
-    pub(crate) fn authorizer(&self) -> Option<Arc<dyn Authorizer>> {
-        self.config.acl.authorizer().map(|acl| Arc::new(acl) as Arc<dyn Authorizer>)
+    pub(crate) fn acl(&self) -> Option<Acl> {
+        self.config.acl.authorizer()
     }
 
     pub(crate) fn builder(&self) -> BrokerBuilder {

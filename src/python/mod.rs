@@ -9,7 +9,7 @@
 //! | `core` | what both clients share |
 //! | `client`, `sync` | their faces |
 //! | `publish`, `subscription`, `request`, `events` | one verb each |
-//! | `broker`, `broker_auth`, `broker_config`, `broker_view` | the broker in the process |
+//! | `broker`, `broker_auth`, `broker_config`, `broker_hooks`, `broker_view` | the broker in the process |
 //! | `clock`, `faults` | what tests do to time and packets |
 //! | `message`, `properties`, `options`, `payload`, `buffer`, `topics` | values |
 //! | `errors` | the one table of exceptions |
@@ -21,6 +21,7 @@ mod bridge;
 mod broker;
 mod broker_auth;
 mod broker_config;
+mod broker_hooks;
 mod broker_view;
 mod buffer;
 #[cfg(feature = "cli")]

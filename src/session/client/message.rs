@@ -59,6 +59,23 @@ impl Message {
         }
     }
 
+    /// A message that was never on a wire, without properties; the topic is a valid one.
+    pub fn compose(topic: &str, payload: &[u8], qos: QoS, retain: bool) -> Self {
+        let topic_len = u16::try_from(topic.len()).expect("a topic is no longer than 65,535 bytes");
+        let mut body = Vec::with_capacity(4 + topic.len() + payload.len());
+        body.extend_from_slice(&topic_len.to_be_bytes());
+        body.extend_from_slice(topic.as_bytes());
+        if qos != QoS::AtMostOnce {
+            body.extend_from_slice(&1_u16.to_be_bytes());
+        }
+        let payload_at = body.len() as u32;
+        body.extend_from_slice(payload);
+        let header = 0x30 | (qos as u8) << 1 | u8::from(retain);
+        let body = Bytes::from(body);
+        let version = Version::V3_1_1;
+        Self { body, aliased: None, ack: None, received_at_us: 0, topic_len, payload_at, header, version }
+    }
+
     pub(super) fn with_topic(mut self, topic: Text) -> Self {
         self.aliased = Some(Box::new(topic));
         self
