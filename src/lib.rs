@@ -15,6 +15,7 @@
 //! | [`faults`] | what a test does to packets | `net`, `client` |
 //! | [`server`] | the assembled broker | everything below |
 //! | [`client`] | the asynchronous client | `session`, `net` transports |
+//! | [`bench`] | load for a broker | `session` |
 //!
 //! `ARCHITECTURE.md` tells why; `tests/architecture.rs` enforces the table.
 
@@ -38,6 +39,8 @@ pub mod net;
 #[cfg(feature = "net")]
 pub mod server;
 
+#[cfg(feature = "cli")]
+pub mod bench;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "python")]

@@ -33,7 +33,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "faults",
         ],
     ),
-    ("cli", &["codec", "auth", "broker", "net::listener", "config", "client", "server", "observe"]),
+    ("bench", &["codec", "session::client", "session::QueueLimits"]),
+    ("cli", &["codec", "auth", "broker", "net::listener", "config", "client", "server", "observe", "bench"]),
     (
         "python",
         &[

@@ -328,11 +328,11 @@ pub(super) fn positive_seconds(text: &str) -> Result<Duration, String> {
 }
 
 /// A random number. A hasher of the standard library is keyed at random: entropy without another crate.
-fn random() -> u64 {
+pub(super) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-fn version(text: &str) -> Result<Version, String> {
+pub(super) fn version(text: &str) -> Result<Version, String> {
     match text {
         "3.1" | "31" | "mqttv31" => Ok(Version::V3_1),
         "3.1.1" | "311" | "4" | "mqttv311" => Ok(Version::V3_1_1),

@@ -1,12 +1,14 @@
-//! The `ferromq` command: `broker`, `pub`, `sub` and `rr`. One implementation, reached as the cargo binary and as the
+//! The `ferromq` command: `broker`, `pub`, `sub`, `rr` and `bench`. One implementation, reached as the cargo binary and as the
 //! console script that pip installs.
 
+mod bench;
 mod broker;
 mod connection;
 mod format;
 mod log;
 mod packets;
 mod payload;
+mod plot;
 mod publish;
 mod request;
 mod subscribe;
@@ -42,13 +44,15 @@ enum Command {
     Sub(Box<subscribe::Arguments>),
     /// Sends a request and prints the responses (MQTT 5 request/response).
     Rr(Box<request::Arguments>),
+    /// Loads a broker and reports rates, latencies, losses and duplicates.
+    Bench(Box<bench::Arguments>),
 }
 
 impl Command {
     /// Whether failures are to be told by the exit code alone.
     fn is_quiet(&self) -> bool {
         match self {
-            Self::Broker(_) => false,
+            Self::Broker(_) | Self::Bench(_) => false,
             Self::Pub(arguments) => arguments.connection.quiet,
             Self::Sub(arguments) => arguments.connection.quiet,
             Self::Rr(arguments) => arguments.connection.quiet,
@@ -78,6 +82,7 @@ where
         Command::Broker(arguments) => broker::run(arguments),
         Command::Pub(arguments) => in_runtime(unless_interrupted(publish::run(*arguments), |signal| 128 + signal)),
         Command::Sub(arguments) => in_runtime(subscribe::run(*arguments)),
+        Command::Bench(arguments) => in_runtime(bench::run(*arguments)),
         Command::Rr(arguments) => in_runtime(unless_interrupted(request::run(*arguments), |_| EXIT_OK)),
     };
     result.unwrap_or_else(|failure| {

@@ -1,0 +1,561 @@
+//! One thread of the load: its share of the clients on one readiness loop.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    io::{ErrorKind, Read, Write},
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use foldhash::fast::FixedState;
+use mio::{Events, Interest, Poll, Token, net::TcpStream};
+
+use super::{Board, Histogram, Layout, PAYLOAD_BYTES_MIN, Phase, Plan, tracker::Tracker};
+use crate::{
+    codec::{Properties, SubscriptionOptions, Text, TopicFilter, Version},
+    session::{
+        QueueLimits,
+        client::{ClientSession, Event, Message, Outgoing, Payload, SessionOptions, SubscribeRequest},
+    },
+};
+
+/// A thread's clients and what it has seen.
+pub(super) struct Worker {
+    board: Arc<Board>,
+    index: usize,
+    poll: Poll,
+    address: SocketAddr,
+    clients: Vec<Client>,
+    /// With a rate: when each publisher is due next, ns.
+    due: BinaryHeap<Reverse<(u64, usize)>>,
+    /// Clients to be read again, since a read did not empty them.
+    unread: Vec<usize>,
+    /// Connections yet to be opened, last first.
+    planned: Vec<Role>,
+    /// Opened, and CONNACK or SUBACK has not come.
+    opening: usize,
+    buffer: BytesMut,
+    payload: Vec<u8>,
+    properties: Properties,
+    /// Threads whose publishers may go on.
+    news: Vec<bool>,
+    result: Outcome,
+}
+
+/// What a thread has seen.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) latency: Histogram,
+    pub(super) published: u64,
+    pub(super) published_in_all: u64,
+    pub(super) received: u64,
+    pub(super) received_in_all: u64,
+    pub(super) duplicates: u64,
+    pub(super) out_of_order: u64,
+    pub(super) stalls: u64,
+}
+
+/// What a client is there for.
+#[derive(Debug, Clone, Copy)]
+enum Role {
+    Publisher(u32),
+    Subscriber(u32),
+}
+
+struct Client {
+    name: String,
+    role: Role,
+    stream: TcpStream,
+    session: ClientSession,
+    tail: BytesMut,
+    out: Vec<u8>,
+    out_at: usize,
+    is_full: bool,
+    is_ready: bool,
+    is_lost: bool,
+    topic: String,
+    number: u32,
+    /// Without a rate: messages given up because nothing came out any more.
+    forgiven: u32,
+    moved_ns: u64,
+    came_out: u32,
+    streams: HashMap<u32, Tracker, FixedState>,
+}
+
+impl Worker {
+    pub(super) fn new(board: Arc<Board>, index: usize, poll: Poll, address: SocketAddr) -> Self {
+        let plan = &board.plan;
+        let threads = board.wakers.len();
+        let is_ours = |at: &u32| *at as usize % threads == index;
+        // Opened from the end: subscribers first.
+        let publishers = (0..plan.publishers).filter(is_ours).map(Role::Publisher);
+        let planned = publishers.chain((0..plan.subscribers).filter(is_ours).map(Role::Subscriber)).collect();
+        Self {
+            poll,
+            address,
+            clients: Vec::new(),
+            due: BinaryHeap::new(),
+            unread: Vec::new(),
+            planned,
+            opening: 0,
+            buffer: BytesMut::new(),
+            payload: vec![b'.'; plan.payload_bytes],
+            properties: Properties::new(),
+            news: vec![false; threads],
+            result: Outcome::default(),
+            index,
+            board,
+        }
+    }
+
+    /// Plays the clients until the run is over.
+    pub(super) fn run(mut self) -> Outcome {
+        let mut events = Events::with_capacity(1024);
+        let mut phase = Phase::Connecting;
+        loop {
+            let now = self.board.phase();
+            if now >= Phase::Running && phase < Phase::Running {
+                self.begin();
+            }
+            phase = now;
+            match phase {
+                Phase::Connecting => self.open_some(),
+                Phase::Running => self.publish(),
+                // What should have gone before the end goes late, but goes.
+                Phase::Draining => self.publish_due(),
+                Phase::Over => break,
+            }
+            self.spread_news();
+            let timeout = self.timeout(phase);
+            if let Err(error) = self.poll.poll(&mut events, timeout)
+                && error.kind() != ErrorKind::Interrupted
+            {
+                self.board.fail("the load", error.to_string());
+                break;
+            }
+            for at in std::mem::take(&mut self.unread) {
+                self.read(at);
+            }
+            for event in &events {
+                let at = event.token().0;
+                if event.token() == WAKER {
+                    continue;
+                }
+                if event.is_writable() {
+                    self.clients[at].is_full = false;
+                    self.flush(at);
+                }
+                if event.is_readable() {
+                    self.read(at);
+                }
+            }
+        }
+        self.finish()
+    }
+
+    /// Opens connections, a few at a time: what is measured is not how many a listener can hold back.
+    fn open_some(&mut self) {
+        while self.opening < OPENING_MAX
+            && let Some(role) = self.planned.pop()
+        {
+            match self.open(role) {
+                Ok(at) => {
+                    self.opening += 1;
+                    self.flush(at);
+                }
+                Err(why) => return self.board.fail(&name(&self.board.plan, role), why),
+            }
+        }
+    }
+
+    fn open(&mut self, role: Role) -> Result<usize, String> {
+        let plan = &self.board.plan;
+        let mut stream = TcpStream::connect(self.address).map_err(|error| error.to_string())?;
+        let at = self.clients.len();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let registered = self.poll.registry().register(&mut stream, Token(at), interest);
+        registered.map_err(|error| error.to_string())?;
+        let now = Instant::now();
+        let name = name(plan, role);
+        let mut session = ClientSession::new(options(plan, &name), None, now);
+        session.connect(now).map_err(|error| error.to_string())?;
+        let (topic, filter) = match role {
+            Role::Publisher(number) => (topic(plan, number), None),
+            Role::Subscriber(number) => (String::new(), Some(filter(plan, number))),
+        };
+        if let Some(filter) = filter {
+            let filter = TopicFilter::new(&filter).map_err(|error| error.to_string())?;
+            let request = SubscribeRequest::new(filter, SubscriptionOptions::new(plan.qos));
+            session.subscribe(request, 0).map_err(|error| error.to_string())?;
+        }
+        self.clients.push(Client {
+            name,
+            role,
+            stream,
+            session,
+            tail: BytesMut::new(),
+            out: Vec::new(),
+            out_at: 0,
+            // Until the connection is made.
+            is_full: true,
+            is_ready: false,
+            is_lost: false,
+            topic,
+            number: 0,
+            forgiven: 0,
+            moved_ns: 0,
+            came_out: 0,
+            streams: HashMap::default(),
+        });
+        Ok(at)
+    }
+
+    /// The load begins: who publishes by the clock gets the first time.
+    fn begin(&mut self) {
+        let (start, plan) = (self.board.start_ns.load(Relaxed), &self.board.plan);
+        for (at, client) in self.clients.iter_mut().enumerate() {
+            let Role::Publisher(number) = client.role else { continue };
+            client.moved_ns = start;
+            if let Some(rate) = plan.rate {
+                let offset = f64::from(number) / rate * 1e9;
+                self.due.push(Reverse((start + offset as u64, at)));
+                self.board.scheduled.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        if self.board.plan.rate.is_some() {
+            return self.publish_due();
+        }
+        self.board.news[self.index].store(false, Relaxed);
+        let (window, copies) = (self.board.plan.window, self.board.plan.copies() as u32);
+        for at in 0..self.clients.len() {
+            let Role::Publisher(number) = self.clients[at].role else { continue };
+            let came_out = self.board.came_out[number as usize].load(Relaxed);
+            let client = &mut self.clients[at];
+            let done = (came_out / copies).wrapping_add(client.forgiven);
+            let room = window.saturating_sub(client.number.wrapping_sub(done));
+            if came_out != client.came_out {
+                client.came_out = came_out;
+                client.moved_ns = 0;
+            }
+            if room > 0 {
+                let now = self.board.now_ns();
+                for _ in 0..room {
+                    if !self.send(at, now) {
+                        break;
+                    }
+                }
+                self.flush(at);
+            } else if client.moved_ns == 0 {
+                client.moved_ns = self.board.now_ns();
+            } else if self.board.now_ns() - client.moved_ns > STALL_NS {
+                // What has not come out by now is lost, or as good as that: the publisher goes on.
+                client.forgiven = client.number.wrapping_sub(came_out / copies);
+                client.moved_ns = 0;
+                self.result.stalls += 1;
+            }
+        }
+    }
+
+    fn publish_due(&mut self) {
+        let (now, plan) = (self.board.now_ns(), &self.board.plan);
+        let Some(rate) = plan.rate else { return };
+        let interval = f64::from(plan.publishers) / rate * 1e9;
+        let until = self.board.until_ns.load(Relaxed);
+        let start = self.board.start_ns.load(Relaxed);
+        while let Some(Reverse((due, at))) = self.due.peek().copied()
+            && due <= now
+        {
+            self.due.pop();
+            if due >= until {
+                self.board.scheduled.fetch_sub(1, Relaxed);
+                continue;
+            }
+            let Role::Publisher(number) = self.clients[at].role else { continue };
+            // What waits for the socket is bounded; the time it should have gone stays what it was.
+            if self.clients[at].out.len() - self.clients[at].out_at > UNSENT_BYTES_MAX || !self.send(at, due) {
+                self.due.push(Reverse((due, at)));
+                break;
+            }
+            let next = (f64::from(number) / rate).mul_add(1e9, f64::from(self.clients[at].number) * interval);
+            self.due.push(Reverse((start + next as u64, at)));
+            self.flush(at);
+        }
+    }
+
+    /// Publishes one message that should go at `due`; whether that was possible.
+    fn send(&mut self, at: usize, due: u64) -> bool {
+        let client = &mut self.clients[at];
+        let Role::Publisher(publisher) = client.role else { return false };
+        if client.is_lost || client.out.len() - client.out_at > UNSENT_BYTES_MAX {
+            return false;
+        }
+        self.payload[..4].copy_from_slice(&publisher.to_be_bytes());
+        self.payload[4..8].copy_from_slice(&client.number.to_be_bytes());
+        self.payload[8..16].copy_from_slice(&due.to_be_bytes());
+        let message = Outgoing {
+            topic: &client.topic,
+            payload: Payload::Borrowed(&self.payload),
+            qos: self.board.plan.qos,
+            retain: false,
+            properties: &self.properties,
+        };
+        if client.session.publish(Instant::now(), &message, 1).is_err() {
+            return false;
+        }
+        client.number += 1;
+        self.result.published_in_all += 1;
+        let is_measured = due >= self.board.from_ns.load(Relaxed) && due < self.board.until_ns.load(Relaxed);
+        self.result.published += u64::from(is_measured);
+        self.board.published.fetch_add(1, Relaxed);
+        true
+    }
+
+    fn read(&mut self, at: usize) {
+        let board = Arc::clone(&self.board);
+        for _ in 0..READS_MAX {
+            let client = &mut self.clients[at];
+            if client.is_lost {
+                return;
+            }
+            self.buffer.clear();
+            self.buffer.reserve(READ_BYTES + client.tail.len());
+            self.buffer.extend_from_slice(&client.tail);
+            let kept = self.buffer.len();
+            self.buffer.resize(kept + READ_BYTES, 0);
+            match client.stream.read(&mut self.buffer[kept..]) {
+                Ok(0) => return self.lose(at, "the broker closed the connection"),
+                Ok(count) => {
+                    self.buffer.truncate(kept + count);
+                    let input = self.buffer.split().freeze();
+                    self.take(at, &board, &input);
+                    if count < READ_BYTES {
+                        return self.flush(at);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return self.flush(at),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return self.lose(at, &error.to_string()),
+            }
+        }
+        self.unread.push(at);
+        self.flush(at);
+    }
+
+    /// What a read brought.
+    fn take(&mut self, at: usize, board: &Board, input: &Bytes) {
+        let now = Instant::now();
+        let now_ns = board.now_ns();
+        let mut seen = Seen { board, now_ns, result: &mut self.result, news: &mut self.news, count: 0 };
+        let Client { session, streams, tail, .. } = &mut self.clients[at];
+        let used = session.handle_bytes_to(now, input, |message| {
+            seen.message(streams, &message);
+            None
+        });
+        let count = seen.count;
+        board.received.fetch_add(count, Relaxed);
+        tail.clear();
+        tail.extend_from_slice(&input[used..]);
+        while let Some(event) = self.clients[at].session.poll_event() {
+            self.told(at, event);
+        }
+    }
+
+    fn told(&mut self, at: usize, event: Event) {
+        let client = &mut self.clients[at];
+        let is_ready = match (event, client.role) {
+            (Event::Connected(_), Role::Publisher(_)) => true,
+            (Event::Subscribed(_, Ok(reply)), _) => match reply.reasons.first() {
+                Some(reason) if reason.is_error() => {
+                    return self.board.fail(&client.name, format!("the subscription was refused: {reason}"));
+                }
+                _ => true,
+            },
+            (Event::Subscribed(_, Err(error)), _) => return self.board.fail(&client.name, error.to_string()),
+            (Event::Closed(reason), _) => return self.lose(at, &reason.to_string()),
+            _ => false,
+        };
+        if is_ready && !client.is_ready {
+            client.is_ready = true;
+            self.opening -= 1;
+            self.board.ready.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn flush(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        if client.is_lost {
+            return;
+        }
+        client.session.take_output(Instant::now(), &mut client.out);
+        while client.out_at < client.out.len() && !client.is_full {
+            match client.stream.write(&client.out[client.out_at..]) {
+                Ok(count) => client.out_at += count,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => {
+                    client.is_full = true;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return self.lose(at, &error.to_string()),
+            }
+        }
+        if client.out_at == client.out.len() {
+            client.out.clear();
+            client.out_at = 0;
+        }
+    }
+
+    fn lose(&mut self, at: usize, why: &str) {
+        let client = &mut self.clients[at];
+        if std::mem::replace(&mut client.is_lost, true) {
+            return;
+        }
+        if client.is_ready {
+            self.board.lost.fetch_add(1, Relaxed);
+        } else {
+            self.board.fail(&client.name, why.to_owned());
+        }
+        // A socket that cannot be taken off the poll is closed with its client anyhow.
+        let _ = self.poll.registry().deregister(&mut client.stream);
+    }
+
+    /// Wakes the threads whose publishers have got room.
+    fn spread_news(&mut self) {
+        for thread in 0..self.news.len() {
+            if std::mem::take(&mut self.news[thread])
+                && thread != self.index
+                && !self.board.news[thread].swap(true, Relaxed)
+            {
+                // As in `Board::enter`.
+                let _ = self.board.wakers[thread].wake();
+            }
+        }
+    }
+
+    fn timeout(&self, phase: Phase) -> Option<Duration> {
+        if !self.unread.is_empty() || (phase == Phase::Connecting && !self.planned.is_empty() && self.opening == 0) {
+            return Some(Duration::ZERO);
+        }
+        let longest = Duration::from_millis(100);
+        let Some(Reverse((due, _))) = self.due.peek().filter(|_| phase >= Phase::Running) else { return Some(longest) };
+        Some(Duration::from_nanos(due.saturating_sub(self.board.now_ns())).min(longest))
+    }
+
+    fn finish(mut self) -> Outcome {
+        for client in &mut self.clients {
+            for stream in client.streams.values() {
+                self.result.received_in_all += stream.received();
+                self.result.duplicates += stream.duplicates();
+                self.result.out_of_order += stream.late();
+            }
+        }
+        self.result
+    }
+}
+
+impl Default for Outcome {
+    fn default() -> Self {
+        Self {
+            latency: Histogram::new(),
+            published: 0,
+            published_in_all: 0,
+            received: 0,
+            received_in_all: 0,
+            duplicates: 0,
+            out_of_order: 0,
+            stalls: 0,
+        }
+    }
+}
+
+/// Where the messages of one read are counted.
+struct Seen<'a> {
+    board: &'a Board,
+    now_ns: u64,
+    result: &'a mut Outcome,
+    news: &'a mut [bool],
+    count: u64,
+}
+
+impl Seen<'_> {
+    fn message(&mut self, streams: &mut HashMap<u32, Tracker, FixedState>, message: &Message) {
+        let Some((publisher, number, due)) = read(message.payload()) else { return };
+        let Some(came_out) = self.board.came_out.get(publisher as usize) else { return };
+        self.count += 1;
+        if self.board.plan.layout == Layout::Shared {
+            self.board.groups.lock().entry(publisher).or_default().record(number);
+        } else {
+            streams.entry(publisher).or_default().record(number);
+        }
+        came_out.fetch_add(1, Relaxed);
+        let threads = self.news.len();
+        self.news[publisher as usize % threads] = true;
+        let (from, until) = (self.board.from_ns.load(Relaxed), self.board.until_ns.load(Relaxed));
+        if due >= from && due < until {
+            self.result.latency.record(self.now_ns.saturating_sub(due));
+        }
+        self.result.received += u64::from(self.now_ns >= from && self.now_ns < until);
+    }
+}
+
+fn read(payload: &[u8]) -> Option<(u32, u32, u64)> {
+    let (publisher, rest) = payload.get(..PAYLOAD_BYTES_MIN)?.split_first_chunk::<4>()?;
+    let (number, due) = rest.split_first_chunk::<4>()?;
+    Some((u32::from_be_bytes(*publisher), u32::from_be_bytes(*number), u64::from_be_bytes(*due.first_chunk::<8>()?)))
+}
+
+fn name(plan: &Plan, role: Role) -> String {
+    match role {
+        Role::Publisher(number) => format!("bench-{:08x}-p{number}", plan.run),
+        Role::Subscriber(number) => format!("bench-{:08x}-s{number}", plan.run),
+    }
+}
+
+fn topic(plan: &Plan, publisher: u32) -> String {
+    let publisher = if plan.layout == Layout::FanOut { 0 } else { publisher };
+    format!("bench/{:08x}/{publisher}", plan.run)
+}
+
+fn filter(plan: &Plan, subscriber: u32) -> String {
+    match plan.layout {
+        Layout::Pairs => topic(plan, subscriber),
+        Layout::FanOut => topic(plan, 0),
+        Layout::FanIn => format!("bench/{:08x}/+", plan.run),
+        Layout::Shared => format!("$share/bench/bench/{:08x}/+", plan.run),
+    }
+}
+
+fn options(plan: &Plan, name: &str) -> SessionOptions {
+    let (username, password) = plan.credentials.clone().unzip();
+    SessionOptions {
+        version: plan.version,
+        client_id: Text::try_from(name).unwrap_or_default(),
+        keep_alive: 0,
+        username,
+        password: password.flatten(),
+        topic_alias_maximum: if plan.version == Version::V5 { 16 } else { 0 },
+        queue: QueueLimits { messages_max: UNSENT_MESSAGES_MAX, bytes_max: UNSENT_BYTES_MAX, drop_oldest: false },
+        ..SessionOptions::default()
+    }
+}
+
+/// The token of what wakes a thread.
+pub(super) const WAKER: Token = Token(usize::MAX);
+
+/// Connections of a thread that are being opened at a time.
+const OPENING_MAX: usize = 64;
+
+/// Read at once, and times in a row before others have their turn.
+const READ_BYTES: usize = 256 << 10;
+const READS_MAX: usize = 4;
+
+/// What waits in one client for the socket, or for acknowledgements.
+const UNSENT_BYTES_MAX: usize = 4 << 20;
+const UNSENT_MESSAGES_MAX: usize = 100_000;
+
+/// Without a rate: how long nothing comes out before what is under way is given up.
+const STALL_NS: u64 = 1_000_000_000;

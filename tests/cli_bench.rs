@@ -1,0 +1,124 @@
+//! `ferromq bench` and the load behind it, against a broker in this process. What is asserted is that the counts are
+//! true; how fast it was is for people.
+#![cfg(all(unix, feature = "cli"))]
+#![allow(clippy::unwrap_used)] // what fails here fails the test
+
+use std::{process::Command, sync::Arc, time::Duration};
+
+use ferromq::{
+    auth::{Acl, AclRule, Permission},
+    bench::{self, BenchError, Layout, Plan},
+    broker::Hooks,
+    codec::{QoS, TopicFilter, Version},
+    config::ListenerUrl,
+    server::Broker,
+};
+
+#[test]
+fn every_message_of_every_layout_is_accounted_for() {
+    let broker = broker(Hooks::default());
+    for (layout, publishers, subscribers) in
+        [(Layout::Pairs, 5, 5), (Layout::FanIn, 5, 2), (Layout::FanOut, 2, 5), (Layout::Shared, 5, 3)]
+    {
+        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            for version in [Version::V3_1_1, Version::V5] {
+                let plan = Plan { layout, publishers, subscribers, qos, version, ..plan(&broker) };
+                let report = bench::run(&plan, |_| true).unwrap();
+                let what = format!("{layout:?} {qos:?} {version:?}: {report:?}");
+                assert!(report.published > 0 && report.received > 0 && report.latency.count() > 0, "{what}");
+                assert_eq!((report.lost(), report.duplicates, report.out_of_order), (0, 0, 0), "{what}");
+                assert_eq!((report.stalls, report.connections_lost), (0, 0), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rate_is_kept_and_no_more() {
+    let broker = broker(Hooks::default());
+    let plan = Plan { rate: Some(1_000.0), warmup: Duration::ZERO, ..plan(&broker) };
+    let report = bench::run(&plan, |_| true).unwrap();
+    // Every time of the schedule up to the end is met, however late; 300 ms of it.
+    assert!((300..=301).contains(&report.published_in_all), "{report:?}");
+    assert_eq!(report.lost(), 0);
+}
+
+/// Messages that a broker withholds are lost, not forgotten.
+#[test]
+fn what_never_comes_out_is_lost_and_the_load_goes_on() {
+    let none = AclRule {
+        subscribe: false,
+        filters: vec![TopicFilter::new("bench/+/1").unwrap()],
+        ..AclRule::everything(Permission::Deny)
+    };
+    let acl = Acl::new(vec![none], Permission::Allow);
+    let broker = broker(Hooks { authorizer: Some(Arc::new(acl)), ..Hooks::default() });
+    let plan = Plan { duration: Duration::from_millis(1_500), window: 1, ..plan(&broker) };
+    let report = bench::run(&plan, |_| true).unwrap();
+    assert!(report.stalls >= 1, "{report:?}");
+    assert!((1..=report.stalls + 1).contains(&report.lost()), "{report:?}");
+}
+
+#[test]
+fn what_stands_in_the_way_is_told() {
+    let one = broker(Hooks::default());
+    let address = one.listeners()[0].to_string();
+    let of = |change: fn(&mut Plan)| {
+        let mut plan = plan(&one);
+        change(&mut plan);
+        bench::run(&plan, |_| true).unwrap_err().to_string()
+    };
+    assert!(of(|plan| plan.subscribers = 3).contains("as many subscribers"), "{address}");
+    assert!(of(|plan| plan.payload_bytes = 15).contains("16 bytes"));
+    assert!(of(|plan| plan.rate = Some(0.0)).contains("more than 0"));
+    assert!(of(|plan| plan.server = "127.0.0.1:1".into()).contains("127.0.0.1:1: Connection refused"));
+    let deaf = AclRule { publish: false, ..AclRule::everything(Permission::Deny) };
+    let acl = Acl::new(vec![deaf], Permission::Allow);
+    let broker = broker(Hooks { authorizer: Some(Arc::new(acl)), ..Hooks::default() });
+    let error = bench::run(&plan(&broker), |_| true).unwrap_err();
+    assert!(matches!(&error, BenchError::Client { why, .. } if why.contains("refused")), "{error}");
+}
+
+#[test]
+fn the_command_prints_json_and_draws() {
+    let broker = broker(Hooks::default());
+    let directory = tempfile::tempdir().unwrap();
+    let picture = directory.path().join("run.svg");
+    let port = broker.listeners()[0].to_string().rsplit_once(':').unwrap().1.to_owned();
+    let arguments =
+        ["bench", "-p", &port, "--publishers", "2", "-q", "1", "--seconds", "0.3", "--warmup", "0", "--json"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ferromq"));
+    let output = command.args(arguments).arg("--plot").arg(&picture).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["lost"], 0);
+    assert_eq!(report["plan"]["publishers"], 2);
+    assert!(report["latency_us"]["p99"].as_f64().unwrap() > 0.0, "{report}");
+    let drawn = std::fs::read_to_string(picture).unwrap();
+    assert!(drawn.starts_with("<svg") && drawn.contains("Pairs, 2 to 2") && drawn.ends_with("</svg>\n"));
+}
+
+fn broker(hooks: Hooks) -> Broker {
+    let url: ListenerUrl = "tcp://127.0.0.1:0".parse().unwrap();
+    Broker::builder().hooks(hooks).shards(2).listen(url).start().unwrap()
+}
+
+fn plan(broker: &Broker) -> Plan {
+    Plan {
+        server: broker.listeners()[0].to_string().trim_start_matches("tcp://").to_owned(),
+        version: Version::V5,
+        credentials: None,
+        layout: Layout::Pairs,
+        publishers: 2,
+        subscribers: 2,
+        qos: QoS::AtMostOnce,
+        payload_bytes: 64,
+        rate: None,
+        window: 8,
+        duration: Duration::from_millis(300),
+        warmup: Duration::from_millis(20),
+        threads: 2,
+        run: 7,
+        broker: None,
+    }
+}
