@@ -647,6 +647,8 @@ class Client:
             Closed: It is connected already. As with wrong arguments of all verbs, the call raises and not the await.
         """
 
+    def _connect_blocking(self) -> None: ...
+    def _disconnect_blocking(self, is_hasty: bool) -> None: ...
     def disconnect(self, *, with_will: bool = False) -> Operation[None]:
         """Finish what is under way and disconnect.
 
@@ -878,6 +880,9 @@ class Subscription(Generic[_T]):
     def batches(self, max: int = 1000, within: float = 0.1) -> Stream[list[_T]]:
         """Lists of up to `max` messages, given out when full, or `within` so many seconds of the first."""
 
+    def _open_blocking(self) -> None: ...
+    def _close_blocking(self) -> None: ...
+    def _take_blocking(self, max: int, timeout: float) -> list[_T]: ...
     def unsubscribe(self) -> Operation[None]:
         """End it; what waits is dropped."""
 

@@ -104,6 +104,15 @@ impl Core {
         Process::get(py)
     }
 
+    /// Waits on this thread, without holding the GIL.
+    pub(crate) fn block_on<T: Send>(
+        &self,
+        py: Python<'_>,
+        future: impl Future<Output = Result<T, Error>> + Send,
+    ) -> PyResult<T> {
+        self.process(py)?.block_on(py, future)?.map_err(|error| errors::from_client(py, &error))
+    }
+
     /// Connects; the result is to be given to [`Self::connected`].
     pub(crate) fn connect(
         self: &Arc<Self>,
