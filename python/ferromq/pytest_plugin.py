@@ -223,7 +223,8 @@ def _new_kit(request: pytest.FixtureRequest) -> Kit:
     try:
         return Kit(Settings(**given))
     except (TypeError, ValueError) as error:
-        pytest.fail(f"@pytest.mark.mqtt: {error}", pytrace=False)
+        complaint = f"@pytest.mark.mqtt: {error}"
+    pytest.fail(complaint, pytrace=False)
 
 
 def _kit_with_broker(request: pytest.FixtureRequest) -> Kit:

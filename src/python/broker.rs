@@ -16,6 +16,7 @@ use pyo3::{
 use super::{
     broker_auth::{Gate, Hook},
     broker_config::{BrokerArguments, BrokerSettings, seed_argument},
+    broker_settled::{self, Guests},
     broker_view::{ClientInfo, Retained, stats_dict},
     core::Core,
     errors::{self, Kind},
@@ -70,9 +71,11 @@ pub(crate) struct Broker {
     place: Arc<Place>,
 }
 
-/// Where clients of this process find the broker; empty while it does not run.
+/// Where clients of this process find the broker.
 struct Place {
+    /// Empty while it does not run.
     handle: Local<Mutex<Option<BrokerHandle>>>,
+    clients: Guests,
 }
 
 impl Broker {
@@ -158,7 +161,7 @@ impl Broker {
             settings: arguments.to_settings(py)?,
             hook: Arc::default(),
             running: Local::new(Mutex::new(None)),
-            place: Arc::new(Place { handle: Local::new(Mutex::new(None)) }),
+            place: Arc::new(Place { handle: Local::new(Mutex::new(None)), clients: Guests::default() }),
         })
     }
 
@@ -412,13 +415,8 @@ impl Broker {
     ) -> PyResult<impl Future<Output = Result<(), crate::client::Error>> + Send + use<>> {
         let handle = self.handle(py)?;
         let timeout: Option<Duration> = timeout.map(|timeout| duration(py, "timeout", timeout)).transpose()?;
-        Ok(async move {
-            let settled = async {
-                handle.settled().await;
-                Ok(())
-            };
-            super::publish::within(timeout, "settling", settled).await
-        })
+        let place = Arc::clone(&self.place);
+        Ok(broker_settled::settled(handle, move || place.clients.connected(), timeout))
     }
 }
 
@@ -436,6 +434,13 @@ impl Drop for Broker {
 /// Connects inside the process, to the broker that runs at the time.
 #[derive(Clone)]
 pub(crate) struct MemoryConnector(Arc<Place>);
+
+impl MemoryConnector {
+    /// Counts a client among those that the broker waits for to be settled.
+    pub(crate) fn register(&self, core: &Arc<Core>) {
+        self.0.clients.add(core);
+    }
+}
 
 impl std::fmt::Debug for MemoryConnector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

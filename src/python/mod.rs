@@ -9,7 +9,7 @@
 //! | `core` | what both clients share |
 //! | `client`, `sync` | their faces |
 //! | `publish`, `subscription`, `request`, `events` | one verb each |
-//! | `broker`, `broker_auth`, `broker_config`, `broker_view` | the broker in the process |
+//! | `broker`, `broker_auth`, `broker_config`, `broker_settled`, `broker_view` | the broker in the process |
 //! | `message`, `properties`, `options`, `payload`, `buffer`, `topics` | values |
 //! | `errors` | the one table of exceptions |
 //!
@@ -20,6 +20,7 @@ mod bridge;
 mod broker;
 mod broker_auth;
 mod broker_config;
+mod broker_settled;
 mod broker_view;
 mod buffer;
 #[cfg(feature = "cli")]

@@ -70,7 +70,9 @@ async def test_arguments_are_made_of_the_message(broker, client, other):
         (list[int], b"[1, 2]", [1, 2]),
     ],
 )
-async def test_a_payload_is_what_it_is_annotated_with(broker, client, other, within, hint, payload, made):
+async def test_a_payload_is_what_it_is_annotated_with(  # noqa: PLR0917
+    broker, client, within, hint, payload, made
+):
     router, seen = ferromq.Router(), asyncio.Queue()
 
     def handler(payload):
@@ -79,7 +81,7 @@ async def test_a_payload_is_what_it_is_annotated_with(broker, client, other, wit
     handler.__annotations__ = {"payload": hint}
     router.on("x")(handler)
     async with running(router, client, broker):
-        await other.publish("x", payload)
+        broker.publish("x", payload)
         assert await within(seen.get()) == made
 
 

@@ -85,7 +85,7 @@ class Expectation:
                 yield f"payload: not JSON: {summary(message.payload)}"
             else:
                 if found != self.json:
-                    yield "payload: " + "\n".join(_json_differences(self.json, found))
+                    yield "payload:\n" + "\n".join("  " + text for text in _json_differences(self.json, found))
         if self.qos is not None and message.qos != self.qos:
             yield f"qos: expected {self.qos}, got {message.qos}"
         if self.retain is not None and message.retain != self.retain:
