@@ -59,7 +59,7 @@ def mqtt_broker_options() -> dict[str, Any]:
 
 
 @pytest.fixture
-def mqtt_broker(request: pytest.FixtureRequest, mqtt_broker_options: dict[str, Any]) -> Iterator[AnyBroker]:
+def mqtt_broker(request: pytest.FixtureRequest) -> Iterator[AnyBroker]:
     """A fresh broker in this process (`ferromq.Broker`), as the marker says; or the one of `--mqtt-broker`."""
     kit, run = _kit(request), _run(request.config)
     needs_faults = "mqtt_faults" in request.fixturenames
@@ -73,7 +73,7 @@ def mqtt_broker(request: pytest.FixtureRequest, mqtt_broker_options: dict[str, A
         return
     from ferromq.testing._kit import TRACE_PACKETS  # noqa: PLC0415 - as all imports below: only when it is used
 
-    with kit.settings.new_broker(**{"trace": TRACE_PACKETS, "faults": needs_faults, **mqtt_broker_options}) as broker:
+    with kit.settings.new_broker(trace=TRACE_PACKETS, faults=needs_faults) as broker:
         kit.broker = broker
         yield broker
 
@@ -88,7 +88,7 @@ def mqtt_broker_session(request: pytest.FixtureRequest, mqtt_broker_options: dic
         return
     from ferromq.testing._kit import TRACE_PACKETS, Settings  # noqa: PLC0415
 
-    with Settings().new_broker(**{"trace": TRACE_PACKETS, **mqtt_broker_options}) as run.shared:
+    with Settings(**mqtt_broker_options).new_broker(trace=TRACE_PACKETS) as run.shared:
         yield run.shared
 
 
@@ -212,16 +212,17 @@ def _kit(request: pytest.FixtureRequest) -> Kit:
 
 
 def _new_kit(request: pytest.FixtureRequest) -> Kit:
-    from ferromq.testing._kit import Kit, Settings  # noqa: PLC0415
+    from ferromq.testing._kit import Kit  # noqa: PLC0415
 
-    given: dict[str, Any] = {"version": _run(request.config).version}
+    marked: dict[str, Any] = {}
     # The farthest first: a function's marker wins over that of its class.
     for marker in reversed(list(request.node.iter_markers("mqtt"))):
         if marker.args:
             pytest.fail(f"@pytest.mark.mqtt takes keywords only, not {marker.args!r}", pytrace=False)
-        given |= marker.kwargs
+        marked |= marker.kwargs
+    options = request.getfixturevalue("mqtt_broker_options")
     try:
-        return Kit(Settings(**given))
+        return Kit({"version": _run(request.config).version, **options}, marked)
     except (TypeError, ValueError) as error:
         complaint = f"@pytest.mark.mqtt: {error}"
     pytest.fail(complaint, pytrace=False)
@@ -234,8 +235,8 @@ def _kit_with_broker(request: pytest.FixtureRequest) -> Kit:
         names = request.fixturenames
         is_shared = "mqtt_broker_session" in names and "mqtt_broker" not in names
         kit.broker = request.getfixturevalue("mqtt_broker_session" if is_shared else "mqtt_broker")
-    if kit.broker is run.shared and kit.settings.broker:
-        told = ", ".join(kit.settings.broker)
+    if kit.broker is run.shared and kit.marked:
+        told = ", ".join(kit.marked)
         pytest.fail(f"mqtt_broker_session is shared, so a marker cannot configure it ({told})", pytrace=False)
     return kit
 

@@ -150,12 +150,13 @@ async def test_a_chain_of_reactions_in_the_process_is_followed_when_they_are_ack
 
     async def forward():
         async with relay.subscribe("a", qos=1, ack="processed") as messages:
+            is_ready.set()
             async for message in messages:
                 await relay.publish("b", message.payload)
 
+    is_ready = asyncio.Event()
     task = asyncio.create_task(forward())
-    while not any(info.subscriptions for info in broker.clients if info.client_id == "relay"):
-        await asyncio.sleep(0)
+    await within(is_ready.wait())
     for n in range(1, ROUNDS + 1):
         await publisher.publish("a", qos=1)
         await within(broker.settled())

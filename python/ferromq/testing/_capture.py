@@ -99,7 +99,7 @@ class _Captured:
             return
         if self._subscription is None:
             raise RuntimeError("the capture has not been started: enter it with `with` or `async with`")
-        while self._take(0.0) == _BITE:
+        while self._take(0.0):
             pass
 
     def _take(self, timeout: float) -> int:
@@ -110,6 +110,9 @@ class _Captured:
         except (ferromq.Closed, ferromq.ConnectionLost):
             self._is_over = True  # the broker has stopped; what it had delivered is here
             return 0
+        except ferromq.QueueFull:
+            self._is_over = True  # told once, here
+            raise
         count = len(more)
         if not self._is_v5:
             # Before MQTT 5 a subscription gets what was retained before it; what is published later has no flag.
@@ -188,9 +191,9 @@ class _Captured:
         where: _Where = None,
         count: int | None = None,
     ) -> Message:
-        """Fail unless at least one message matches, or exactly `count`; the last of them.
+        """Fail unless at least one message has come that matches, or exactly `count`; the last of them.
 
-        The failure says what came instead: how the payloads differ, or which topics are most alike.
+        It does not wait: `wait_for` does, and so does `settled()` of the broker. The failure says what came instead: how the payloads differ, or which topics are most alike.
         """
         __tracebackhide__ = True
         found = self.matching(filter, payload, json=json, qos=qos, retain=retain, where=where)
@@ -201,7 +204,8 @@ class _Captured:
             raise ValueError("count=0 is what assert_not_received is for")
         if found:
             raise AssertionError(unwanted(f"{len(found)} messages match, not {count}: {expectation}", found))
-        raise AssertionError(missing(expectation, self._seen, f"no message matches: {expectation}"))
+        outcome = f"no message matches (and none was waited for, as wait_for does): {expectation}"
+        raise AssertionError(missing(expectation, self._seen, outcome))
 
     def assert_not_received(
         self,

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from uuid import uuid4
 
 import ferromq
 
@@ -306,6 +307,8 @@ class Recorder:
             FerroMQError: The connection had ended for good.
             OSError: The file could not be written.
         """
+        # An answer comes after whatever the server had sent before it, so nothing of that is missed.
+        self._client.unsubscribe(f"ferromq/recorder/{uuid4().hex}")
         self._is_ending = True
         self._thread.join()
         self._client.disconnect()

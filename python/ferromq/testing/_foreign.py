@@ -86,13 +86,14 @@ class ForeignBroker:
 
     def start(self) -> Self:
         """Connect, to watch it."""
-        client = ferromq.SyncClient(self.upstream, version=self._version)
-        client.connect()
+        client = ferromq.SyncClient(self.upstream, version=self._version).connect()
+        # On a connection of its own: some brokers send a message once for each subscription that it matches.
+        self._watch = ferromq.SyncClient(self.upstream, version=self._version).connect()
         if self._proxy is not None:
             self._proxy.start()
         is_v5 = self.is_v5
         self._client = client
-        self._all = client.subscribe(
+        self._all = self._watch.subscribe(
             "#",
             overflow="drop_oldest",
             maxsize=_MESSAGES_MAX,
@@ -107,8 +108,11 @@ class ForeignBroker:
         if self._client is None:
             return
         client, self._client = self._client, None
+        # An answer comes after whatever the broker had sent before it.
+        self._watch.unsubscribe(self._echo_topic)
         for topic in self._retained_meanwhile():
             client.publish(topic, b"", qos=1, retain=True, timeout=_ANSWER_TIMEOUT)
+        self._watch.disconnect()
         client.disconnect()
         if self._proxy is not None:
             self._proxy.stop()
@@ -167,15 +171,14 @@ class ForeignBroker:
             Timeout: It took longer.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        client = self._connected()
-        before = -1
-        while (now := client.stats()["received"]) != before:
-            before = now + 1  # the echo itself
-            self._wait_echo(deadline)
-            left = self.quiet if deadline is None else min(self.quiet, deadline - time.monotonic())
-            if left < self.quiet:
+        moved = 2
+        while moved > 1:  # the echo itself is one
+            if deadline is not None and deadline - time.monotonic() < self.quiet:
                 raise ferromq.Timeout(f"settling took longer than {timeout} s")
+            before = self._watch.stats()["received"]
+            self._wait_echo(deadline)
             time.sleep(self.quiet)
+            moved = self._watch.stats()["received"] - before
 
     async def settled(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as `Broker.settled`
         """The same, for coroutines."""

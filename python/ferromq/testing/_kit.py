@@ -144,8 +144,10 @@ class Topics:
 class Kit:
     """What one test uses, for the report."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, options: dict[str, Any], marked: dict[str, Any]) -> None:
+        self.settings = Settings(**{**options, **marked})
+        # What this test alone wants of its broker.
+        self.marked = [name for name in marked if name not in _OWN_SETTINGS]
         self.broker: ferromq.Broker | ForeignBroker | None = None
         self.capture: Capture | SyncCapture | None = None
         self.faults: ferromq.Faults | None = None
