@@ -10,7 +10,9 @@
 //! | [`store`], [`auth`] | traits for what lasts and who may | `codec` |
 //! | [`broker`] | one shard's whole behaviour, without sockets or a clock | the above |
 //! | [`config`] | typed configuration | `broker` settings |
-//! | [`net`] | sockets, shards on threads | `broker` |
+//! | [`clock`] | the time that shells ask for | nothing |
+//! | [`net`] | sockets, shards on threads | `broker`, `clock` |
+//! | [`faults`] | what a test does to packets | `net`, `client` |
 //! | [`server`] | the assembled broker | everything below |
 //! | [`client`] | the asynchronous client | `session`, `net` transports |
 //!
@@ -25,8 +27,12 @@ pub mod store;
 
 #[cfg(feature = "net")]
 pub mod client;
+#[cfg(feature = "net")]
+pub mod clock;
 #[cfg(any(feature = "config", feature = "net"))]
 pub mod config;
+#[cfg(feature = "net")]
+pub mod faults;
 #[cfg(feature = "net")]
 pub mod net;
 #[cfg(feature = "net")]

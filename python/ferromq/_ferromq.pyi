@@ -9,6 +9,7 @@ Words used below: a *payload* is bytes-like (anything with the buffer protocol),
 
 import sys
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from os import PathLike
 from types import GenericAlias, TracebackType
 from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, final, overload
@@ -19,13 +20,17 @@ __all__ = [
     "Broker",
     "Client",
     "ClientInfo",
+    "Clock",
     "Closed",
     "ConnectError",
     "ConnectInfo",
     "Connected",
     "Connecting",
     "ConnectionLost",
+    "ConnectionTrace",
     "Disconnected",
+    "FaultRule",
+    "Faults",
     "FerroMQError",
     "Forked",
     "InvalidArgument",
@@ -66,6 +71,25 @@ _D = TypeVar("_D")
 _F = TypeVar("_F", bound=Callable[[ConnectInfo], bool | int])
 
 _Payload: TypeAlias = Buffer | str | None
+_Span: TypeAlias = float | str | timedelta
+_Direction: TypeAlias = Literal["to_broker", "to_client"]
+_Packet: TypeAlias = Literal[
+    "CONNECT",
+    "CONNACK",
+    "PUBLISH",
+    "PUBACK",
+    "PUBREC",
+    "PUBREL",
+    "PUBCOMP",
+    "SUBSCRIBE",
+    "SUBACK",
+    "UNSUBSCRIBE",
+    "UNSUBACK",
+    "PINGREQ",
+    "PINGRESP",
+    "DISCONNECT",
+    "AUTH",
+]
 _QoS: TypeAlias = Literal[0, 1, 2]
 _Encode: TypeAlias = Literal["json", "text"]
 _UserProperties: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
@@ -600,6 +624,7 @@ class Client:
         max_queued_bytes: Their bytes.
         queue_qos0: Whether QoS 0 publications wait while there is no connection, or raise.
         user_properties: User properties of CONNECT (MQTT 5).
+        clock: For tests: a clock to live by that can be advanced, as `broker.clock`. A client of a `Broker` has its.
 
     Raises:
         InvalidArgument: A value cannot be.
@@ -624,6 +649,7 @@ class Client:
         max_queued_bytes: int = 67_108_864,
         queue_qos0: bool = True,
         user_properties: _UserProperties | None = None,
+        clock: Clock | None = None,
     ) -> Self: ...
     def __aenter__(self) -> Operation[Self]: ...
     def __aexit__(
@@ -931,6 +957,7 @@ class SyncClient:
         max_queued_bytes: int = 67_108_864,
         queue_qos0: bool = True,
         user_properties: _UserProperties | None = None,
+        clock: Clock | None = None,
     ) -> Self: ...
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -1156,6 +1183,11 @@ class Broker:
         slow_consumer: Table `[slow_consumer]`.
         shared: Table `[shared]`.
         sys: Table `[sys]`.
+        faults: Whether faults can be made to happen, with `faults`. All connections then go through a task that can lose,
+            delay and break what they carry; it costs speed, so it is for tests.
+        trace: Packets of each connection to remember for `trace()`, at most 4096. The cost is the same.
+        like: Behave like a weaker broker: `"aws-iot-core"`, `"azure-event-grid"`, `"azure-iot-hub"` or `"minimal"`. All
+            other arguments win over it.
 
     Raises:
         InvalidArgument: A setting is not known or cannot be.
@@ -1178,6 +1210,9 @@ class Broker:
         slow_consumer: dict[str, Any] | None = None,
         shared: dict[str, Any] | None = None,
         sys: dict[str, Any] | None = None,
+        faults: bool = False,
+        trace: int = 0,
+        like: Literal["aws-iot-core", "azure-event-grid", "azure-iot-hub", "minimal"] | None = None,
     ) -> Self: ...
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -1218,6 +1253,28 @@ class Broker:
     @property
     def port(self) -> int:
         """Port of the first listener that has one."""
+
+    @property
+    def clock(self) -> Clock:
+        """The time that it and its clients in this process live by."""
+
+    @property
+    def faults(self) -> Faults:
+        """What can be made to go wrong.
+
+        Raises:
+            InvalidArgument: It was made without `faults=True`.
+        """
+
+    def trace(self, client: str | None = None) -> list[ConnectionTrace]:
+        """The last packets of each connection, of those that have ended, too; the newest connection last.
+
+        Args:
+            client: Only of this client.
+
+        Raises:
+            InvalidArgument: It was made without `trace`.
+        """
 
     def publish(
         self,
@@ -1294,6 +1351,317 @@ class Broker:
             TypeError: It is no function, or an async one.
             RuntimeError: The broker runs already.
         """
+
+# --- clock and faults ---
+@final
+class Clock:
+    """The time that a broker and clients of this process live by: the system's, and what it was advanced.
+
+        broker.clock.advance("8h")
+
+    Every `Broker` has one, `Client(broker)` shares it, and a client with a URL can: `Client(broker.url,
+    clock=broker.clock)`. Keep-alive, will delay, session and message expiry, time-outs, back-off and the delays of faults
+    go by it. Clients of other processes and libraries go by their own: when hours pass in a moment, the broker does not
+    hear from them for hours.
+    """
+
+    def __new__(cls) -> Self: ...
+    def advance(self, duration: _Span) -> None:
+        """Let time pass, with all that happens in it, in its order; returns when it has.
+
+        It goes from one instant at which something is due to the next, and waits at each until the broker and the
+        clients that live by this clock are at rest. It blocks, but never for the time that passes, and works inside a
+        coroutine, too: nothing that happens meanwhile needs the event loop. What your own code does when it hears of it,
+        it does afterwards.
+
+        Args:
+            duration: Seconds, a text as `"8h"`, `"90 min"`, `"30s"` or `"250ms"`, or a `timedelta`.
+
+        Raises:
+            InvalidArgument: That is no time, or a negative one.
+        """
+
+    @property
+    def now(self) -> float:
+        """What it shows: as `time.time()`, and ahead of it by `offset`."""
+
+    @property
+    def offset(self) -> float:
+        """Seconds that it was advanced by, in all."""
+
+@final
+class Faults:
+    """What can go wrong between clients and a broker: loss, delay, repetition, disorder, damage, ends and lies.
+
+        with broker.faults.drop("PUBACK", nth=1) as rule:
+            ...
+        assert rule.hits == 1
+
+    Each verb makes a rule; several rules strike one packet in the order in which they were made. A rule goes on until it
+    is removed, its `with` block is left, or its `nth`, `count` or `for_` is over.
+
+    Selectors, the same for all verbs, each optional:
+
+    * `packet`: `"PUBLISH"`, `"PUBACK"`, ..., or several of them.
+    * `client`: client identifier.
+    * `topic`: topic filter. It selects messages, their acknowledgements, and subscriptions by any of their filters.
+    * `direction`: `"to_broker"` or `"to_client"`.
+    * `nth`: only the n-th packet that matches, the first being 1.
+    * `count`: at most so many.
+    * `for_`: for so long, by `clock`.
+    * `probability`: each only with this chance. What is random is decided by the `seed` of the broker or proxy.
+
+    WebSocket connections are not looked into: rules that select neither packet, client nor topic strike the pieces in
+    which their bytes come.
+    """
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that delays and `for_` go by."""
+
+    @property
+    def rules(self) -> list[FaultRule]:
+        """The rules that can still strike."""
+
+    @property
+    def held(self) -> int:
+        """Packets that are held back, or on their way. While there are any, `Broker.settled` waits."""
+
+    def drop(
+        self,
+        packet: _Packet | Iterable[_Packet] | None = None,
+        *,
+        client: str | None = None,
+        topic: str | None = None,
+        direction: _Direction | None = None,
+        nth: int | None = None,
+        count: int | None = None,
+        for_: _Span | None = None,
+        probability: float = 1.0,
+    ) -> FaultRule:
+        """Have packets vanish."""
+
+    def delay(
+        self,
+        packet: _Packet | Iterable[_Packet] | None = None,
+        *,
+        by: _Span,
+        jitter: _Span = 0.0,
+        client: str | None = None,
+        topic: str | None = None,
+        direction: _Direction | None = None,
+        nth: int | None = None,
+        count: int | None = None,
+        for_: _Span | None = None,
+        probability: float = 1.0,
+    ) -> FaultRule:
+        """Have packets come later. The order is kept: what is behind them comes later, too.
+
+        Args:
+            by: How much later.
+            jitter: And at random up to so much.
+        """
+
+    def duplicate(
+        self,
+        packet: _Packet | Iterable[_Packet] | None = None,
+        *,
+        copies: int = 1,
+        client: str | None = None,
+        topic: str | None = None,
+        direction: _Direction | None = None,
+        nth: int | None = None,
+        count: int | None = None,
+        for_: _Span | None = None,
+        probability: float = 1.0,
+    ) -> FaultRule:
+        """Have packets come more than once. Copies of a PUBLISH above QoS 0 are marked as sent again.
+
+        Args:
+            copies: How often besides.
+        """
+
+    def reorder(
+        self,
+        packet: _Packet | Iterable[_Packet] | None = None,
+        *,
+        by: int = 1,
+        within: _Span = 1.0,
+        client: str | None = None,
+        topic: str | None = None,
+        direction: _Direction | None = None,
+        nth: int | None = None,
+        count: int | None = None,
+        for_: _Span | None = None,
+        probability: float = 1.0,
+    ) -> FaultRule:
+        """Have packets be overtaken by others of their direction.
+
+        Args:
+            by: How many others.
+            within: They come after this time if there are not as many.
+        """
+
+    def corrupt(
+        self,
+        packet: _Packet | Iterable[_Packet] | None = None,
+        *,
+        bits: int = 1,
+        client: str | None = None,
+        topic: str | None = None,
+        direction: _Direction | None = None,
+        nth: int | None = None,
+        count: int | None = None,
+        for_: _Span | None = None,
+        probability: float = 1.0,
+    ) -> FaultRule:
+        """Have bits of packets turned, behind their fixed header.
+
+        Args:
+            bits: How many.
+        """
+
+    def cut(
+        self,
+        packet: _Packet | Iterable[_Packet] | None = None,
+        *,
+        after: int = 0,
+        client: str | None = None,
+        topic: str | None = None,
+        direction: _Direction | None = None,
+        nth: int | None = None,
+        count: int | None = None,
+        for_: _Span | None = None,
+        probability: float = 1.0,
+    ) -> FaultRule:
+        """Have connections closed in the middle of what is sent.
+
+        Args:
+            after: Bytes of the packets selected that pass on each connection before.
+        """
+
+    def fake_reason(
+        self,
+        packet: _Packet,
+        reason: int,
+        *,
+        client: str | None = None,
+        topic: str | None = None,
+        direction: _Direction | None = None,
+        nth: int | None = None,
+        count: int | None = None,
+        for_: _Span | None = None,
+        probability: float = 1.0,
+    ) -> FaultRule:
+        """Have packets say another reason code than they do. The sender knows nothing of it.
+
+        Before MQTT 5 only CONNACK and SUBACK have one; other packets are not struck.
+
+        Args:
+            packet: `"CONNACK"`, `"PUBACK"`, `"PUBREC"`, `"PUBREL"`, `"PUBCOMP"`, `"SUBACK"`, `"UNSUBACK"`, `"DISCONNECT"`
+                or `"AUTH"`.
+            reason: The code, one that this packet can have.
+        """
+
+    def throttle(
+        self,
+        bytes_per_second: float,
+        *,
+        packet: _Packet | Iterable[_Packet] | None = None,
+        client: str | None = None,
+        topic: str | None = None,
+        direction: _Direction | None = None,
+        for_: _Span | None = None,
+    ) -> FaultRule:
+        """Limit the rate, for each connection and direction."""
+
+    def half_open(self, client: str | None = None) -> FaultRule:
+        """Have the connections that exist now go dead: nothing passes any more, not even their end, and nobody is told.
+
+        New ones are not affected. `hits` of the rule is how many there were; to remove it resets them.
+        """
+
+    def partition(self, client: str | None = None, *, for_: _Span | None = None) -> FaultRule:
+        """Have nothing pass, either way, on old connections and new ones. When the rule ends, what was on its way passes."""
+
+    def refuse(
+        self,
+        *,
+        client: str | None = None,
+        reason: int | None = None,
+        for_: _Span | None = None,
+        count: int | None = None,
+    ) -> FaultRule:
+        """Refuse new connections: reset them, or answer CONNECT with a reason.
+
+        Args:
+            client: Only of this client, which is known with CONNECT.
+            reason: Reason code from 0x80 that CONNACK can have.
+            for_: For so long.
+            count: At most so many.
+        """
+
+    def drop_connections(self, client: str | None = None) -> int:
+        """Reset connections, as a network does that fails; how many."""
+
+    def kick(self, client: str, reason: int = 0x98) -> bool:
+        """End the connection of a client with a reason; whether there was one.
+
+        A broker does so itself, as with `Broker.kick`. A proxy says DISCONNECT in its place.
+        """
+
+    def clear(self) -> None:
+        """Remove all rules."""
+
+@final
+class FaultRule:
+    """A fault that is made to happen. As a context manager it ends with the block."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None: ...
+    @property
+    def kind(self) -> str:
+        """What it does, as the verb that made it is named."""
+
+    @property
+    def hits(self) -> int:
+        """Packets, or connections, that it has struck."""
+
+    @property
+    def active(self) -> bool:
+        """Whether it can still strike."""
+
+    def remove(self) -> None:
+        """End it. A partition is healed; what is delayed stays delayed."""
+
+@final
+class ConnectionTrace:
+    """The last packets of one connection. `str()` of it is ready for a report."""
+
+    @property
+    def client_id(self) -> str:
+        """Client identifier; empty before CONNECT."""
+
+    @property
+    def address(self) -> str:
+        """Address of the peer, as `"127.0.0.1:40123"`, `"unix"` or `"memory"`."""
+
+    @property
+    def open(self) -> bool:
+        """Whether it is still connected."""
+
+    @property
+    def lines(self) -> list[str]:
+        """One line for each packet: seconds since the connection was made, `>` to the broker or `<` to the client, the
+        packet, and what faults did to it.
+        """
+
+# --- end of clock and faults ---
 
 @final
 class ClientInfo:

@@ -338,6 +338,12 @@ impl Shard {
         self.wire.timers.next()
     }
 
+    /// The same but for the broker's own housekeeping (`$SYS`, sweeping out what has expired), which can be done once for
+    /// hours as well as every few seconds.
+    pub fn poll_timeout_of_clients(&self) -> Option<Instant> {
+        self.wire.timers.next_of_clients()
+    }
+
     /// Something the shell is to do; asked until there is nothing.
     pub fn poll_output(&mut self) -> Option<Output> {
         if let Some(output) = self.outputs.pop_front() {

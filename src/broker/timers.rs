@@ -45,6 +45,15 @@ impl Timers {
         self.heap.pop().map(|Reverse(entry)| entry)
     }
 
+    /// When the next entry is due that is not the broker's own housekeeping. Looks through the heap; for tests.
+    pub(crate) fn next_of_clients(&self) -> Option<Instant> {
+        let is_housekeeping = |timer: &Timer| matches!(timer, Timer::Sys | Timer::Sweep);
+        match self.heap.peek() {
+            Some(Reverse((at, timer))) if !is_housekeeping(timer) => Some(*at),
+            _ => self.heap.iter().filter(|entry| !is_housekeeping(&entry.0.1)).map(|entry| entry.0.0).min(),
+        }
+    }
+
     /// When the next entry is due.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((at, _))| *at)

@@ -12,20 +12,18 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::MutexGuard;
-use tokio::{
-    io::{AsyncReadExt, AsyncWrite},
-    time::{Sleep, sleep_until},
-};
+use tokio::io::{AsyncReadExt, AsyncWrite};
 use tracing::{debug, trace};
 
 use super::{
     AckPolicy, ClientEvent, ConnectionState, Error, Message,
     dispatch::Delivery,
     reconnect::Backoff,
-    state::{Effects, Inner, Life, Progress, State, now},
+    state::{Effects, Inner, Life, Progress, State},
     transport::{BoxStream, Connector},
 };
 use crate::{
+    clock::{self, Timer},
     codec::ReasonCode,
     session::client::{AckHandle, CloseReason},
 };
@@ -69,9 +67,9 @@ impl Driver {
             };
             self.disconnected(failure.clone(), wait);
             let Some(wait) = wait else { return failure };
-            let retry_at = tokio::time::Instant::now() + wait;
+            let retry_at = self.inner.now() + wait;
             tokio::select! {
-                () = sleep_until(retry_at) => {}
+                () = self.inner.options.clock.sleep_until(retry_at) => {}
                 () = self.asked_to_end() => {
                     self.disconnected(None, None);
                     return None;
@@ -111,16 +109,16 @@ impl Driver {
         state.dispatch.connection_lost();
         let began = state.connected_at.take();
         drop(state);
-        Ended { failure, lasted: began.map(|began| now().saturating_duration_since(began)) }
+        Ended { failure, lasted: began.map(|began| self.inner.now().saturating_duration_since(began)) }
     }
 
     async fn open(&self) -> Result<BoxStream, Error> {
         let doing = || format!("connecting to {}", self.server);
         let after = self.inner.options.connect_timeout;
-        match tokio::time::timeout(after, self.connector.connect(self.target)).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(Error::io(doing(), error)),
-            Err(_) => Err(Error::Timeout { doing: doing(), after }),
+        match clock::timeout(&self.inner.options.clock, after, self.connector.connect(self.target)).await {
+            Some(Ok(stream)) => Ok(stream),
+            Some(Err(error)) => Err(Error::io(doing(), error)),
+            None => Err(Error::Timeout { doing: doing(), after }),
         }
     }
 
@@ -129,7 +127,7 @@ impl Driver {
         let started = {
             let mut state = self.inner.state.lock();
             state.closed = None;
-            state.session.connect(now())
+            state.session.connect(self.inner.now())
         };
         if let Err(error) = started {
             return Some(error.into());
@@ -197,9 +195,7 @@ struct Connection<'a> {
     read_goal: usize,
     write: Vec<u8>,
     written: usize,
-    timer: Pin<Box<Sleep>>,
-    /// What the timer is set to, if it is.
-    timer_at: Option<Instant>,
+    timer: Timer,
     /// What is to be handed out; what stays in it did not fit: reading waits.
     deliveries: Vec<Delivery>,
     spare: Vec<VecDeque<Message>>,
@@ -231,8 +227,7 @@ impl<'a> Connection<'a> {
             read_goal: 1,
             write: Vec::new(),
             written: 0,
-            timer: Box::pin(sleep_until(tokio::time::Instant::now())),
-            timer_at: None,
+            timer: Timer::new(&inner.options.clock),
             deliveries: undelivered,
             spare: Vec::new(),
             unclaimed: Vec::new(),
@@ -297,7 +292,7 @@ impl<'a> Connection<'a> {
         let stamp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let inner = self.inner;
         let mut state = inner.state.lock();
-        state.recently = now();
+        state.recently = inner.now();
         state.stats.bytes_in += count as u64;
         state.session.stamp(stamp.as_micros() as u64);
         let instant = state.recently;
@@ -319,7 +314,7 @@ impl<'a> Connection<'a> {
         if let Some(connected) = connected {
             state.connection = ConnectionState::Connected;
             state.connack = Some(Arc::clone(&connected));
-            state.connected_at = Some(now());
+            state.connected_at = Some(self.inner.now());
             state.stats.connections += 1;
             debug!(server = %self.server, session_present = connected.session_present, "connected");
             effects.events.push(ClientEvent::Connected { server: Arc::clone(&self.server), connected });
@@ -362,7 +357,7 @@ impl<'a> Connection<'a> {
         if is_paused != self.is_paused {
             trace!(server = %self.server, is_paused, "reading");
             self.is_paused = is_paused;
-            self.inner.state.lock().session.set_paused(is_paused, now());
+            self.inner.state.lock().session.set_paused(is_paused, self.inner.now());
         }
     }
 
@@ -411,7 +406,7 @@ impl<'a> Connection<'a> {
         self.write.shrink_to(inner.options.output_bytes_max.saturating_mul(2));
         self.written = 0;
         state.is_flushing = false;
-        let now = now();
+        let now = inner.now();
         state.session.take_output(now, &mut self.write);
         self.process(state, Effects::default());
         !self.write.is_empty()
@@ -422,14 +417,15 @@ impl<'a> Connection<'a> {
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.timer_at.is_none() || self.timer.as_mut().poll(cx).is_pending() {
+        if self.timer.poll(cx).is_pending() {
             return false;
         }
-        self.timer_at = None;
+        self.timer.set(None);
         let inner = self.inner;
         let mut state = inner.state.lock();
-        state.session.handle_timeout(now());
-        state.dispatch.handle_timeout(now());
+        let now = inner.now();
+        state.session.handle_timeout(now);
+        state.dispatch.handle_timeout(now);
         self.process(state, Effects::default());
         true
     }
@@ -438,8 +434,8 @@ impl<'a> Connection<'a> {
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Option<End> {
         let can_write = matches!(self.end.as_ref()?, End::Closed(_));
         if can_write {
-            let deadline = *self.flush_deadline.get_or_insert_with(|| now() + FLUSH_TIMEOUT);
-            let is_late = deadline <= now();
+            let deadline = *self.flush_deadline.get_or_insert_with(|| self.inner.now() + FLUSH_TIMEOUT);
+            let is_late = deadline <= self.inner.now();
             let is_flushed = self.written >= self.write.len();
             if !is_late && (!is_flushed || Pin::new(&mut self.stream).poll_shutdown(cx).is_pending()) {
                 return None;
@@ -460,7 +456,7 @@ impl<'a> Connection<'a> {
                 return false;
             }
             if let Life::Closing { deadline: latest, reason, session_expiry } = state.life {
-                if is_finished(&state, is_flushing) || latest <= now() {
+                if is_finished(&state, is_flushing) || latest <= inner.now() {
                     // The expiry was judged by what the server had agreed to when it was asked for; a new connection may
                     // have changed that.
                     if state.session.disconnect(reason, session_expiry).is_err() {
@@ -489,11 +485,10 @@ impl<'a> Connection<'a> {
     /// Sets the timer if it would fire too late; one that fires early does no harm. False if it fires at once.
     fn set_timer(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) -> bool {
         let Some(deadline) = deadline else { return true };
-        if self.timer_at.is_none_or(|at| at > deadline) {
-            self.timer.as_mut().reset(tokio::time::Instant::from_std(deadline));
-            self.timer_at = Some(deadline);
+        if self.timer.at().is_none_or(|at| at > deadline) {
+            self.timer.set(Some(deadline));
         }
-        self.timer.as_mut().poll(cx).is_pending()
+        self.timer.poll(cx).is_pending()
     }
 
     /// The connection is over: what could not be handed out, less what the server will send again.

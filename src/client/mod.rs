@@ -73,7 +73,7 @@ pub use crate::session::client::{
     RequestError, SessionOptions, SubscribeRequest,
 };
 
-use state::{Inner, Life, Progress, now, refused};
+use state::{Inner, Life, Progress, refused};
 use ticket::{Recipient, TicketId};
 use transport::Given;
 
@@ -160,8 +160,14 @@ impl Client {
                 )
             })?,
         };
+        let sockets = connector.has_sockets().then(|| runtime.clone());
         let inner = Inner::new(options);
-        runtime.spawn(driver::run(Arc::clone(&inner), Box::new(connector)));
+        let driver = driver::run(Arc::clone(&inner), Box::new(connector));
+        if inner.options.clock.is_adjustable() {
+            runtime.spawn(inner.options.clock.watch(sockets, driver));
+        } else {
+            runtime.spawn(driver);
+        }
         Ok(Self { handle: Arc::new(LastHandle { inner }) })
     }
 
@@ -349,7 +355,7 @@ impl Client {
             let fault = "a session that was to expire with the connection cannot be kept at DISCONNECT";
             return Err(RequestError::NotAllowed(fault).into());
         }
-        inner.close(now() + options.timeout, options.reason, options.session_expiry);
+        inner.close(inner.now() + options.timeout, options.reason, options.session_expiry);
         let mut progress = inner.progress.subscribe();
         let ended = progress.wait_for(|progress| matches!(progress, Progress::Ended(_))).await;
         match ended.as_deref() {
@@ -403,7 +409,7 @@ impl Client {
 
 impl Drop for LastHandle {
     fn drop(&mut self) {
-        self.inner.close(now(), ReasonCode::Success, None);
+        self.inner.close(self.inner.now(), ReasonCode::Success, None);
     }
 }
 

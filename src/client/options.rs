@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 
 use super::{CompletionSink, Error, EventSource, MailboxOptions, ServerUrl};
 use crate::{
+    clock::Clock,
     codec::{Text, Version, Will},
     session::client::{AuthExchange, SessionOptions},
 };
@@ -37,6 +38,8 @@ pub struct ClientOptions {
     pub completions: Option<Arc<dyn CompletionSink>>,
     /// Makes the exchange for enhanced authentication.
     pub auth: Option<AuthFactory>,
+    /// Where the time comes from: keep-alive, expiry, waits and time-outs. Default: the system.
+    pub clock: Clock,
     /// Where the client's task runs. `None`: the runtime that `connect` is called in.
     pub runtime: Option<Handle>,
 }
@@ -140,6 +143,7 @@ impl Default for ClientOptions {
             events: None,
             completions: None,
             auth: None,
+            clock: Clock::system(),
             runtime: None,
         }
     }

@@ -18,6 +18,7 @@ use super::{
     mailbox::Mailbox, state::Inner,
 };
 use crate::{
+    clock,
     codec::{Limits, Property, QoS, Subscription as FilterAndOptions, SubscriptionOptions, Text, TopicFilter},
     session::client::{RequestError, SubscribeRequest},
 };
@@ -57,9 +58,9 @@ impl Client {
     /// Sends a request and waits for its answer (MQTT 5).
     pub async fn request(&self, request: PublishRequest, timeout: Duration) -> Result<Message, Error> {
         let doing = || format!("the response to a request to {:?}", request.topic);
-        match tokio::time::timeout(timeout, self.ask(&request)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Error::Timeout { doing: doing(), after: timeout }),
+        match clock::timeout(&self.inner().options.clock, timeout, self.ask(&request)).await {
+            Some(answer) => answer,
+            None => Err(Error::Timeout { doing: doing(), after: timeout }),
         }
     }
 

@@ -136,7 +136,7 @@ impl Inner {
         // Subscriptions differ in who acknowledges; the session leaves it to us, message by message.
         options.session.ack_mode = AckMode::Application;
         options.session.connack_timeout = options.session.connack_timeout.min(options.connect_timeout);
-        let now = now();
+        let now = options.clock.now_in_runtime();
         let exchange = options.auth.as_ref().map(super::AuthFactory::make);
         let mut dispatch = Dispatch::new(random());
         let unmatched = options.unmatched.map(Mailbox::new).map(|mailbox| {
@@ -171,6 +171,11 @@ impl Inner {
             unmatched: Mutex::new(unmatched),
             options,
         })
+    }
+
+    /// Now, by the client's clock.
+    pub(super) fn now(&self) -> Instant {
+        self.options.clock.now_in_runtime()
     }
 
     /// Locks, does `work`, unlocks, and tells whoever is concerned; the client's task looks for new output.
@@ -294,7 +299,7 @@ impl State {
             return Err(RequestError::QueueFull { messages, bytes }.into());
         }
         // Only an expiry interval needs the exact time, and reading the clock costs as much as a small publication.
-        let now = if message.properties.is_empty() { self.recently } else { now() };
+        let now = if message.properties.is_empty() { self.recently } else { options.clock.now_in_runtime() };
         match self.session.publish(now, message, to.token()) {
             Ok(published) => {
                 self.stats.published += 1;
@@ -364,7 +369,7 @@ impl State {
                     effects.closed.extend(mailboxes.into_iter().map(|mailbox| (mailbox, Some(error.clone()))));
                 }
                 Event::Connected(connected) => {
-                    self.dispatch.connected(now(), connected.session_present);
+                    self.dispatch.connected(self.recently, connected.session_present);
                     effects.connected = Some(Arc::from(connected));
                 }
                 Event::Reauthenticated => effects.events.push(ClientEvent::Reauthenticated),
@@ -453,11 +458,6 @@ pub(super) fn refused(ack: PublishAck) -> Result<PublishAck, Error> {
     }
     let what = "a publication".to_owned();
     Err(Error::Refused { packet: PacketType::Publish, what, reason: ack.reason, properties: ack.properties })
-}
-
-/// Now, by the runtime's clock, which tests can stop.
-pub(super) fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 /// Events kept for a reader that lags.

@@ -9,6 +9,7 @@ use super::{
     AckPolicy, Client, Error, MailboxOptions, Message, ReadyHook, dispatch::MailboxId, mailbox::Mailbox, state::Inner,
 };
 use crate::{
+    clock,
     codec::{PacketType, Properties, ReasonCode, Subscription as FilterAndOptions, TopicFilter},
     session::client::{AckHandle, Reply, RequestError, SubscribeRequest},
 };
@@ -243,11 +244,11 @@ impl Inner {
         doing: impl FnOnce() -> String,
     ) -> Result<Reply, Error> {
         let after = self.options.request_timeout;
-        match tokio::time::timeout(after, reply).await {
-            Ok(Ok(answer)) => answer.map_err(|error| self.state.lock().explain(error)),
+        match clock::timeout(&self.options.clock, after, reply).await {
+            Some(Ok(answer)) => answer.map_err(|error| self.state.lock().explain(error)),
             // The client ended with the question open.
-            Ok(Err(_)) => Err(self.state.lock().check_alive().err().unwrap_or(Error::Closed)),
-            Err(_) => Err(Error::Timeout { doing: doing(), after }),
+            Some(Err(_)) => Err(self.state.lock().check_alive().err().unwrap_or(Error::Closed)),
+            None => Err(Error::Timeout { doing: doing(), after }),
         }
     }
 }

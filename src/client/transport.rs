@@ -32,6 +32,11 @@ pub trait Connector: Send + Sync + fmt::Debug + 'static {
 
     /// Makes a transport to a target.
     fn connect(&self, target: usize) -> Connecting<'_>;
+
+    /// Whether its transports are sockets, or a pipe within the process. Only a clock that is advanced needs to know.
+    fn has_sockets(&self) -> bool {
+        true
+    }
 }
 
 /// Connects to addresses.

@@ -63,6 +63,12 @@ impl BlockingPool {
         Ok(())
     }
 
+    /// Whether any job waits or runs.
+    pub(crate) fn is_busy(&self) -> bool {
+        let state = self.0.state.lock();
+        !state.jobs.is_empty() || state.threads > state.idle
+    }
+
     /// Drops what waits; threads end when their present job does.
     pub(crate) fn close(&self) {
         let mut state = self.0.state.lock();

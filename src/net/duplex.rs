@@ -12,13 +12,27 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 use crate::{broker::ConnId, net::shard::Shards};
 
 /// The client's end: `AsyncRead` and `AsyncWrite`. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct Duplex {
+    end: ClientEnd,
+}
+
+#[derive(Debug)]
+enum ClientEnd {
+    /// Of a pipe to a shard.
+    Direct(Pipe),
+    /// Of one to something that stands between.
+    Relayed(DuplexStream),
+}
+
+/// The client's end of a pipe to a shard.
+#[derive(Debug)]
+struct Pipe {
     link: Arc<Link>,
 }
 
@@ -31,7 +45,13 @@ pub(crate) struct DuplexEnd {
 /// A connected pair with room for `bytes_max` in each direction.
 pub(crate) fn pair(bytes_max: usize) -> (Duplex, DuplexEnd) {
     let link = Arc::new(Link { bytes_max, state: Mutex::new(State::default()) });
-    (Duplex { link: Arc::clone(&link) }, DuplexEnd { link })
+    (Duplex { end: ClientEnd::Direct(Pipe { link: Arc::clone(&link) }) }, DuplexEnd { link })
+}
+
+/// A connected pair for something that stands between the client and the shard.
+pub(crate) fn relayed(bytes_max: usize) -> (Duplex, DuplexStream) {
+    let (client, near) = tokio::io::duplex(bytes_max);
+    (Duplex { end: ClientEnd::Relayed(client) }, near)
 }
 
 /// Room in each direction unless told otherwise: as much as a shard reads at once.
@@ -62,6 +82,8 @@ struct State {
     wants_readable: bool,
     /// The shard found no room since it was last told.
     wants_writable: bool,
+    /// Somebody waits for the client to have read everything.
+    wants_drained: bool,
 }
 
 /// Where the shard's end lives.
@@ -90,6 +112,12 @@ impl Notify {
         }
     }
 
+    fn drained(self) {
+        if let Some(shards) = self.shards.upgrade() {
+            shards.notify_settle();
+        }
+    }
+
     fn writable(self) {
         if let Some(shards) = self.shards.upgrade() {
             shards.notify_duplex(self.shard, self.conn, true);
@@ -98,6 +126,50 @@ impl Notify {
 }
 
 impl AsyncRead for Duplex {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().end {
+            ClientEnd::Direct(pipe) => Pin::new(pipe).poll_read(cx, buf),
+            ClientEnd::Relayed(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Duplex {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().end {
+            ClientEnd::Direct(pipe) => Pin::new(pipe).poll_write(cx, bytes),
+            ClientEnd::Relayed(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().end {
+            ClientEnd::Direct(pipe) => Pin::new(pipe).poll_write_vectored(cx, slices),
+            ClientEnd::Relayed(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        matches!(self.end, ClientEnd::Direct(_))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().end {
+            ClientEnd::Direct(pipe) => Pin::new(pipe).poll_shutdown(cx),
+            ClientEnd::Relayed(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+impl AsyncRead for Pipe {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut state = self.link.state.lock();
         if buf.remaining() == 0 {
@@ -117,15 +189,20 @@ impl AsyncRead for Duplex {
         buf.put_slice(&tail[..from_tail]);
         consume(&mut state.to_client, from_head + from_tail);
         let writable = state.take_writable();
+        let is_awaited = state.to_client.is_empty() && std::mem::take(&mut state.wants_drained);
+        let drained = if is_awaited { state.notify.clone() } else { None };
         drop(state);
         if let Some(shard) = writable {
             shard.writable();
+        }
+        if let Some(shard) = drained {
+            shard.drained();
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Duplex {
+impl AsyncWrite for Pipe {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
@@ -166,7 +243,7 @@ impl AsyncWrite for Duplex {
     }
 }
 
-impl Drop for Duplex {
+impl Drop for Pipe {
     fn drop(&mut self) {
         self.link.finish_client(true);
     }
@@ -208,9 +285,11 @@ impl DuplexEnd {
         self.link.state.lock().notify = None;
     }
 
-    /// Whether the client has written what was not read.
+    /// Whether either side has written what the other has not read. Whoever waits for the client is told when it has.
     pub(crate) fn has_unread(&self) -> bool {
-        !self.link.state.lock().to_shard.is_empty()
+        let mut state = self.link.state.lock();
+        state.wants_drained = !state.to_client.is_empty();
+        state.wants_drained || !state.to_shard.is_empty()
     }
 
     /// Takes what the client has written; whether there is more (the end included), so that reading on is worth it.
@@ -390,7 +469,8 @@ mod tests {
     fn half_close_ends_one_direction_only() {
         let (mut client, end) = Client::new(8);
         assert!(matches!(client.write(b"bye"), Poll::Ready(Ok(3))));
-        client.duplex.link.finish_client(false);
+        let ClientEnd::Direct(pipe) = &client.duplex.end else { panic!("a pipe to a shard") };
+        pipe.link.finish_client(false);
         let mut buffer = [0; 8];
         assert_eq!(end.read(&mut buffer).unwrap(), (3, true));
         assert_eq!(end.read(&mut buffer).unwrap(), (0, true));

@@ -11,6 +11,7 @@ pub mod ws;
 
 pub(crate) mod blocking;
 mod inbox;
+pub(crate) mod interpose;
 pub(crate) mod shard;
 mod transport;
 

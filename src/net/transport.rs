@@ -15,9 +15,10 @@ use mio::{
 };
 
 use crate::{
-    broker::{ConnId, Outbox, TransportEnd},
+    broker::{ConnId, Outbox, Peer, TransportEnd},
     net::{
         duplex::DuplexEnd,
+        interpose::{Interposer, Near},
         listener::Permit,
         shard::Shards,
         ws::{Closed, FRAME_BYTES_MAX, Handshake, Server, WsCodec, WsEgress, WsServer},
@@ -74,6 +75,17 @@ impl Transport {
     pub(crate) fn new(stream: Stream, ws_path: Option<Arc<str>>, permit: Option<Permit>) -> Self {
         let ws = ws_path.map(|path| Box::new(Ws::Upgrading(WsServer::new(path))));
         Self { stream, ws, _permit: permit }
+    }
+
+    /// Has `interposer` stand between it and the shard; `None` if that refuses it.
+    pub(crate) fn interpose(mut self, interposer: Arc<dyn Interposer>, peer: &Peer) -> Option<Self> {
+        let near = match self.stream {
+            Stream::Tcp(stream) => Near::Tcp(stream.into()),
+            Stream::Unix(stream) => Near::Unix(stream.into()),
+            Stream::Duplex(_) => return Some(self),
+        };
+        self.stream = Stream::Duplex(interposer.interpose(near, peer, self.ws.is_none())?);
+        Some(self)
     }
 
     /// Has events arrive at `shard`. An edge that came before is lost: try reading and writing first.
@@ -214,7 +226,7 @@ impl Transport {
         matches!(self.stream, Stream::Tcp(_))
     }
 
-    /// Whether an in-process peer has written what was not read.
+    /// Whether there is something in an in-process pipe, whichever its direction.
     pub(crate) fn has_unread(&self) -> bool {
         matches!(&self.stream, Stream::Duplex(end) if end.has_unread())
     }

@@ -1,9 +1,10 @@
 //! `Broker`: an MQTT broker inside the process, for asyncio and for threads alike.
 
 use std::{
+    hash::{BuildHasher, Hasher, RandomState},
     io,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -20,8 +21,9 @@ use super::{
     broker_view::{ClientInfo, Retained, stats_dict},
     core::Core,
     errors::{self, Kind},
+    faults::{ConnectionTrace, disconnect_reason},
     operation::Operation,
-    options::{duration, int, optional_int, qos},
+    options::{duration, int, number, optional_int, qos},
     payload::Data,
     properties::Keywords,
     runtime::{Local, Process, register_hooks},
@@ -31,8 +33,10 @@ use super::{
 use crate::{
     broker::{Hooks, Message as BrokerMessage},
     client::{BoxStream, ClientOptions, Connecting, Connector},
-    codec::{Limits, PacketType, Publish, ReasonCode, TopicName},
+    clock::Clock,
+    codec::{Limits, Publish, TopicName},
     config::ListenerUrl,
+    faults::Faults,
     server::{self, BrokerHandle, PublishError},
 };
 
@@ -59,6 +63,11 @@ use crate::{
 ///     slow_consumer: Table `[slow_consumer]`.
 ///     shared: Table `[shared]`.
 ///     sys: Table `[sys]`.
+///     faults: Whether faults can be made to happen, with `faults`. All connections then go through a task that can
+///         lose, delay and break what they carry; it costs speed, so it is for tests.
+///     trace: Packets of each connection to remember for `trace()`, at most 4096. The cost is the same.
+///     like: Behave like a weaker broker: `"aws-iot-core"`, `"azure-event-grid"`, `"azure-iot-hub"` or `"minimal"`. All
+///         other arguments win over it.
 ///
 /// Raises:
 ///     InvalidArgument: A setting is not known or cannot be.
@@ -69,13 +78,26 @@ pub(crate) struct Broker {
     hook: Arc<Hook>,
     running: Local<Mutex<Option<server::Broker>>>,
     place: Arc<Place>,
+    clock: Clock,
+    /// What stands between clients and broker, if anything does.
+    faults: Option<Local<Faults>>,
+    /// Whether more was asked for than a trace.
+    has_faults: bool,
 }
 
 /// Where clients of this process find the broker.
-struct Place {
+pub(crate) struct Place {
     /// Empty while it does not run.
     handle: Local<Mutex<Option<BrokerHandle>>>,
     clients: Guests,
+}
+
+impl Place {
+    /// The broker, if it runs.
+    pub(crate) fn handle(&self, py: Python<'_>) -> PyResult<BrokerHandle> {
+        let handle = self.handle.try_get(py)?.lock().clone();
+        handle.ok_or_else(|| errors::closed(py, "the broker does not run: enter it with `with` or `async with`"))
+    }
 }
 
 impl Broker {
@@ -85,8 +107,12 @@ impl Broker {
     }
 
     fn handle(&self, py: Python<'_>) -> PyResult<BrokerHandle> {
-        let handle = self.place.handle.try_get(py)?.lock().clone();
-        handle.ok_or_else(|| errors::closed(py, "the broker does not run: enter it with `with` or `async with`"))
+        self.place.handle(py)
+    }
+
+    /// The clock that its clients in this process share.
+    pub(crate) fn shared_clock(&self) -> &Clock {
+        &self.clock
     }
 
     fn start_now(&self, py: Python<'_>) -> PyResult<()> {
@@ -99,7 +125,10 @@ impl Broker {
             authenticator: Gate::install(&self.settings.users, &self.hook, self.settings.allow_anonymous),
             ..Hooks::default()
         };
-        let builder = self.settings.builder().hooks(hooks);
+        let mut builder = self.settings.builder().hooks(hooks).clock(self.clock.clone());
+        if let Some(faults) = &self.faults {
+            builder = builder.faults(faults.try_get(py)?);
+        }
         let broker =
             py.detach(|| builder.start()).map_err(|error| errors::new(py, Kind::ConnectError, &error.to_string()))?;
         if let Some(place) = self.place.handle.get() {
@@ -129,7 +158,7 @@ impl Broker {
     #[new]
     #[pyo3(signature = (*, listeners = None, config = None, users = None, allow_anonymous = None, shards = None,
         seed = None, drain_timeout = 5.0, limits = None, capabilities = None, queue = None, slow_consumer = None,
-        shared = None, sys = None))]
+        shared = None, sys = None, faults = false, trace = 0, like = None))]
     fn new(
         py: Python<'_>,
         listeners: Option<Bound<'_, PyAny>>,
@@ -145,6 +174,9 @@ impl Broker {
         slow_consumer: Option<Bound<'_, PyDict>>,
         shared: Option<Bound<'_, PyDict>>,
         sys: Option<Bound<'_, PyDict>>,
+        faults: bool,
+        #[pyo3(from_py_with = int)] trace: i64,
+        like: Option<&str>,
     ) -> PyResult<Self> {
         let tables = [
             ("limits", limits),
@@ -156,9 +188,20 @@ impl Broker {
         ];
         let drain_timeout = duration(py, "drain_timeout", drain_timeout)?;
         let arguments =
-            BrokerArguments { listeners, config, users, allow_anonymous, shards, seed, drain_timeout, tables };
+            BrokerArguments { listeners, config, users, allow_anonymous, shards, seed, drain_timeout, tables, like };
+        let settings = arguments.to_settings(py)?;
+        let clock = Clock::adjustable();
+        let trace: usize = number(py, "trace", trace, 0..=4096)?;
+        let interposed = (faults || trace > 0).then(|| {
+            let runtime = Process::get(py)?.runtime().handle().clone();
+            let seed = seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
+            Ok::<_, PyErr>(Local::new(Faults::new(&clock, runtime, seed, trace)))
+        });
         Ok(Self {
-            settings: arguments.to_settings(py)?,
+            settings,
+            clock,
+            faults: interposed.transpose()?,
+            has_faults: faults,
             hook: Arc::default(),
             running: Local::new(Mutex::new(None)),
             place: Arc::new(Place { handle: Local::new(Mutex::new(None)), clients: Guests::default() }),
@@ -253,6 +296,42 @@ impl Broker {
         Ok(self.running.try_get(py)?.lock().is_some())
     }
 
+    /// The time that it and its clients in this process live by.
+    #[getter]
+    fn clock(&self) -> super::clock::Clock {
+        super::clock::Clock::of(&self.clock)
+    }
+
+    /// What can be made to go wrong.
+    ///
+    /// Raises:
+    ///     InvalidArgument: It was made without `faults=True`.
+    #[getter]
+    fn faults(&self, py: Python<'_>) -> PyResult<super::faults::Faults> {
+        match &self.faults {
+            Some(faults) if self.has_faults => {
+                Ok(super::faults::Faults::new(faults.try_get(py)?, Some(Arc::clone(&self.place))))
+            }
+            _ => Err(errors::invalid(py, "faults are not in the path of this broker: make it with Broker(faults=True)")),
+        }
+    }
+
+    /// The last packets of each connection, of those that have ended, too; the newest connection last.
+    ///
+    /// Args:
+    ///     client: Only of this client.
+    ///
+    /// Raises:
+    ///     InvalidArgument: It was made without `trace`.
+    #[pyo3(signature = (client = None))]
+    fn trace(&self, py: Python<'_>, client: Option<&str>) -> PyResult<Vec<ConnectionTrace>> {
+        let Some(faults) = &self.faults else {
+            return Err(errors::invalid(py, "this broker remembers no packets: make it with Broker(trace=32)"));
+        };
+        let faults = faults.try_get(py)?;
+        Ok(ConnectionTrace::all(py.detach(|| faults.trace(client))))
+    }
+
     /// Publish to all who want it, without a client. Arguments are those of `Client.publish`.
     ///
     /// Raises:
@@ -290,7 +369,7 @@ impl Broker {
         let properties = keywords.to_properties(py)?;
         let qos = self::qos(py, qos)?;
         let publish = Publish { dup: false, qos, retain, topic, packet_id: None, properties, payload };
-        self.handle(py)?.publish(BrokerMessage::from_publish(&publish, Instant::now())).map_err(|error| {
+        self.handle(py)?.publish(BrokerMessage::from_publish(&publish, self.clock.now())).map_err(|error| {
             let kind = if error == PublishError::Busy { Kind::QueueFull } else { Kind::Closed };
             errors::new(py, kind, &error.to_string())
         })
@@ -316,11 +395,7 @@ impl Broker {
     ///     InvalidArgument: No such reason code, or not one of DISCONNECT.
     #[pyo3(signature = (client_id, reason_code = 0x98))]
     fn kick(&self, py: Python<'_>, client_id: &str, #[pyo3(from_py_with = int)] reason_code: i64) -> PyResult<bool> {
-        let reason = u8::try_from(reason_code).ok().and_then(ReasonCode::from_u8);
-        // What DISCONNECT cannot carry would be left out, and the client not know why.
-        let reason = reason.filter(|reason| reason.is_error() && reason.is_legal_in(PacketType::Disconnect));
-        let wrong = "reason_code is an MQTT reason code from 0x80 that DISCONNECT may have, not";
-        let reason = reason.ok_or_else(|| errors::invalid(py, &format!("{wrong} {reason_code:#x}")))?;
+        let reason = disconnect_reason(py, reason_code)?;
         let handle = self.handle(py)?;
         Ok(py.detach(|| handle.kick(client_id, reason)))
     }
@@ -363,7 +438,9 @@ impl Broker {
         overflow: &str,
     ) -> PyResult<Subscription> {
         self.handle(py)?;
-        let core = Core::in_memory(self.connector(), ClientOptions { reconnect: None, ..ClientOptions::default() });
+        let clock = self.clock.clone();
+        let options = ClientOptions { reconnect: None, clock, ..ClientOptions::default() };
+        let core = Core::in_memory(self.connector(), options);
         core.start(py)?;
         let arguments = SubscribeArguments {
             qos: 2,
@@ -461,6 +538,10 @@ impl Connector for MemoryConnector {
             };
             Ok(Box::new(handle.connect_memory()?) as BoxStream)
         })
+    }
+
+    fn has_sockets(&self) -> bool {
+        false
     }
 }
 

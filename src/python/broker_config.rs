@@ -27,6 +27,7 @@ pub(crate) struct BrokerArguments<'py> {
     pub(crate) seed: Option<u64>,
     pub(crate) drain_timeout: Duration,
     pub(crate) tables: [(&'static str, Option<Bound<'py, PyDict>>); 6],
+    pub(crate) like: Option<&'py str>,
 }
 
 /// What a broker is started with, as often as need be.

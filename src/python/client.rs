@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pyo3::{prelude::*, types::PyTuple};
 
 use super::{
+    clock::Clock,
     core::Core,
     events,
     message::Message,
@@ -47,6 +48,7 @@ use crate::{
 ///     max_queued_bytes: Their bytes.
 ///     queue_qos0: Whether QoS 0 publications wait while there is no connection, or raise.
 ///     user_properties: User properties of CONNECT (MQTT 5).
+///     clock: For tests: a clock to live by that can be advanced, as `broker.clock`. A client of a `Broker` has its.
 ///
 /// Raises:
 ///     InvalidArgument: A value cannot be.
@@ -62,10 +64,10 @@ impl Client {
     #[pyo3(signature = (server = None, *, client_id = "", version = VersionArgument(Version::V5), username = None, password = None,
         keep_alive = 60, session = None, will = None, reconnect = ReconnectArgument::default(), timeout = 10.0, receive_maximum = 1024,
         max_packet_size = None, max_queued = 100_000, max_queued_bytes = 67_108_864, queue_qos0 = true,
-        user_properties = None),
+        user_properties = None, clock = None),
         text_signature = "(server=None, *, client_id='', version=5, username=None, password=None, keep_alive=60, \
             session=None, will=None, reconnect=True, timeout=10.0, receive_maximum=1024, max_packet_size=None, \
-            max_queued=100000, max_queued_bytes=67108864, queue_qos0=True, user_properties=None)")]
+            max_queued=100000, max_queued_bytes=67108864, queue_qos0=True, user_properties=None, clock=None)")]
     fn new(
         py: Python<'_>,
         server: Option<Bound<'_, PyAny>>,
@@ -84,6 +86,7 @@ impl Client {
         #[pyo3(from_py_with = int)] max_queued_bytes: i64,
         queue_qos0: bool,
         user_properties: Option<Bound<'_, PyAny>>,
+        clock: Option<Bound<'_, Clock>>,
     ) -> PyResult<Self> {
         let arguments = ClientArguments {
             client_id,
@@ -101,6 +104,7 @@ impl Client {
             max_queued_bytes,
             queue_qos0,
             user_properties: user_properties.as_ref(),
+            clock: clock.as_ref(),
         };
         Ok(Self { core: Core::new(py, server.as_ref(), &arguments)? })
     }

@@ -48,7 +48,13 @@ impl Core {
     ) -> PyResult<Arc<Self>> {
         let mut options = arguments.to_options(py)?;
         let target = match server.map(|server| (server, server.cast::<Broker>())) {
-            Some((_, Ok(broker))) => Target::Memory(broker.get().connector()),
+            Some((_, Ok(broker))) => {
+                if arguments.clock.is_some() {
+                    return Err(errors::invalid(py, "a client of a Broker lives by its clock: leave `clock` out"));
+                }
+                options.clock = broker.get().shared_clock().clone();
+                Target::Memory(broker.get().connector())
+            }
             Some((server, Err(_))) => {
                 options.servers = servers(server)?;
                 Target::Servers

@@ -10,6 +10,7 @@
 //! | `client`, `sync` | their faces |
 //! | `publish`, `subscription`, `request`, `events` | one verb each |
 //! | `broker`, `broker_auth`, `broker_config`, `broker_settled`, `broker_view` | the broker in the process |
+//! | `clock`, `faults` | what tests do to time and packets |
 //! | `message`, `properties`, `options`, `payload`, `buffer`, `topics` | values |
 //! | `errors` | the one table of exceptions |
 //!
@@ -26,9 +27,11 @@ mod buffer;
 #[cfg(feature = "cli")]
 mod cli;
 mod client;
+mod clock;
 mod core;
 mod errors;
 mod events;
+mod faults;
 mod message;
 mod operation;
 mod options;
@@ -54,6 +57,10 @@ fn _ferromq(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<broker_view::Retained>()?;
     module.add_class::<broker_auth::ConnectInfo>()?;
     module.add_class::<client::Client>()?;
+    module.add_class::<clock::Clock>()?;
+    module.add_class::<faults::ConnectionTrace>()?;
+    module.add_class::<faults::FaultRule>()?;
+    module.add_class::<faults::Faults>()?;
     module.add_class::<events::Connected>()?;
     module.add_class::<events::Connecting>()?;
     module.add_class::<events::Disconnected>()?;

@@ -258,6 +258,7 @@ pub(crate) struct ClientArguments<'a, 'py> {
     pub(crate) max_queued_bytes: i64,
     pub(crate) queue_qos0: bool,
     pub(crate) user_properties: Option<&'a Bound<'py, PyAny>>,
+    pub(crate) clock: Option<&'a Bound<'py, super::clock::Clock>>,
 }
 
 impl ClientArguments<'_, '_> {
@@ -271,6 +272,9 @@ impl ClientArguments<'_, '_> {
             ..client::ClientOptions::default()
         };
         options.reconnect = self.reconnect;
+        if let Some(clock) = self.clock {
+            options.clock = clock.get().inner().clone();
+        }
         let session = &mut options.session;
         session.version = self.version;
         session.client_id = text(py, &self.client_id(py)?)?;

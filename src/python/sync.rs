@@ -13,6 +13,7 @@ use pyo3::{
 };
 
 use super::{
+    clock::Clock,
     core::Core,
     errors, events,
     message::Message,
@@ -53,10 +54,10 @@ impl SyncClient {
     #[pyo3(signature = (server = None, *, client_id = "", version = VersionArgument(Version::V5), username = None, password = None,
         keep_alive = 60, session = None, will = None, reconnect = ReconnectArgument::default(), timeout = 10.0, receive_maximum = 1024,
         max_packet_size = None, max_queued = 100_000, max_queued_bytes = 67_108_864, queue_qos0 = true,
-        user_properties = None),
+        user_properties = None, clock = None),
         text_signature = "(server=None, *, client_id='', version=5, username=None, password=None, keep_alive=60, \
             session=None, will=None, reconnect=True, timeout=10.0, receive_maximum=1024, max_packet_size=None, \
-            max_queued=100000, max_queued_bytes=67108864, queue_qos0=True, user_properties=None)")]
+            max_queued=100000, max_queued_bytes=67108864, queue_qos0=True, user_properties=None, clock=None)")]
     fn new(
         py: Python<'_>,
         server: Option<Bound<'_, PyAny>>,
@@ -75,6 +76,7 @@ impl SyncClient {
         #[pyo3(from_py_with = int)] max_queued_bytes: i64,
         queue_qos0: bool,
         user_properties: Option<Bound<'_, PyAny>>,
+        clock: Option<Bound<'_, Clock>>,
     ) -> PyResult<Self> {
         let arguments = ClientArguments {
             client_id,
@@ -92,6 +94,7 @@ impl SyncClient {
             max_queued_bytes,
             queue_qos0,
             user_properties: user_properties.as_ref(),
+            clock: clock.as_ref(),
         };
         Ok(Self { core: Core::new(py, server.as_ref(), &arguments)? })
     }

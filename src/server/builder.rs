@@ -5,12 +5,14 @@ use std::{
     io,
     sync::Arc,
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::Duration,
 };
 
 use super::{Broker, BrokerHandle};
 use crate::{
     broker::{Hooks, Settings, Shared},
+    clock::Clock,
+    faults::Faults,
     net::{
         listener::{BindError, ListenerConfig, bind},
         shard::{Shards, spawn},
@@ -28,6 +30,8 @@ pub struct BrokerBuilder {
     shards: usize,
     seed: Option<u64>,
     drain_timeout: Duration,
+    clock: Clock,
+    faults: Option<Faults>,
 }
 
 impl Default for BrokerBuilder {
@@ -39,6 +43,8 @@ impl Default for BrokerBuilder {
             shards: 1,
             seed: None,
             drain_timeout: DRAIN_TIMEOUT,
+            clock: Clock::system(),
+            faults: None,
         }
     }
 }
@@ -86,6 +92,21 @@ impl BrokerBuilder {
         self
     }
 
+    /// Where the time comes from; one that can be advanced is for tests. Default: the system.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Has all connections go through faults, for tests; the broker then lives by their clock.
+    #[must_use]
+    pub fn faults(mut self, faults: &Faults) -> Self {
+        self.clock = faults.clock().clone();
+        self.faults = Some(faults.clone());
+        self
+    }
+
     /// Starts it. When this returns, all listeners accept connections.
     pub fn start(self) -> Result<Broker, StartError> {
         let count = match self.shards {
@@ -94,13 +115,15 @@ impl BrokerBuilder {
         };
         let count = count.min(SHARDS_MAX);
         let seed = self.seed.unwrap_or_else(random_seed);
-        let now = Instant::now();
+        let now = self.clock.now();
         let bound = self.listeners.iter().map(|listener| bind(listener, count)).collect::<Result<Vec<_>, _>>()?;
         let authenticator = self.hooks.authenticator.clone();
         let store = self.hooks.store.clone();
-        let unix_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let unix_time = self.clock.unix_time();
         let shared = Shared::with_store(self.settings, self.hooks, count, seed, now, unix_time)?;
-        let (shards, polls) = Shards::new(&shared, authenticator, seed, now).map_err(StartError::Poll)?;
+        let interposer = self.faults.as_ref().map(Faults::interposer);
+        let (shards, polls) = 
+            Shards::new(&shared, authenticator, seed, &self.clock, interposer).map_err(StartError::Poll)?;
         if let Some(store) = store {
             follow(&shards, store.as_ref());
         }

@@ -16,11 +16,13 @@ use std::{
 use tokio::sync::oneshot;
 
 use crate::{
+    clock::Clock,
     broker::{ClientInfo, Message, Peer, Shard, Shared, Stats},
     codec::ReasonCode,
     net::{
         NetStats,
         duplex::{self, DUPLEX_BYTES_MAX, Duplex},
+        interpose::Near,
         shard::{Probe, Shards},
     },
 };
@@ -141,11 +143,18 @@ impl BrokerHandle {
     /// Whether everything that has reached the broker is done.
     pub async fn is_settled_async(&self) -> bool {
         // What leaves one shard after it was looked at arrives at another, whose activity then differs the second time.
+        // So it is with clients of the process, if they live by the broker's clock.
+        self.clock().cross_fences().await;
+        let seats = self.clock().seats();
+        let is_quiet = self.shards.interposer().is_none_or(|interposer| interposer.is_quiet());
         let Some(first) = self.probe_all().await else { return true };
-        if !first.iter().all(|probe| probe.is_settled) {
+        if !seats.0 || !is_quiet || !first.iter().all(|probe| probe.is_settled) {
             return false;
         }
-        self.probe_all().await.is_none_or(|second| first == second)
+        self.clock().cross_fences().await;
+        let Some(second) = self.probe_all().await else { return true };
+        let is_same = |(first, second): (&Probe, &Probe)| first.activity == second.activity && second.is_settled;
+        first.iter().zip(&second).all(is_same) && self.clock().seats() == seats
     }
 
     /// Waits until the broker [is settled](Self::is_settled), or has been shut down.
@@ -154,10 +163,14 @@ impl BrokerHandle {
         loop {
             let mut notified = pin!(event.notified());
             notified.as_mut().enable();
+            let rest = self.clock().rest();
             if self.is_settled_async().await {
                 return;
             }
-            notified.await;
+            tokio::select! {
+                () = notified => {}
+                () = rest => {}
+            }
         }
     }
 
@@ -166,13 +179,25 @@ impl BrokerHandle {
         block_on(self.settled());
     }
 
+    /// Where the broker has its time from.
+    pub fn clock(&self) -> &Clock {
+        self.shards.clock()
+    }
+
     /// A connection from inside the process, without sockets: the peer's end of it, on which to speak MQTT.
     pub fn connect_memory(&self) -> io::Result<Duplex> {
         if self.shards.is_stopped() {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        let (client, end) = duplex::pair(DUPLEX_BYTES_MAX);
         let peer = Peer { address: Arc::from("memory"), listener: Arc::from("memory") };
+        let (client, end) = match self.shards.interposer() {
+            None => duplex::pair(DUPLEX_BYTES_MAX),
+            Some(interposer) => {
+                let (client, near) = duplex::relayed(DUPLEX_BYTES_MAX);
+                let end = Arc::clone(interposer).interpose(Near::Memory(near), &peer, true);
+                (client, end.ok_or(io::ErrorKind::ConnectionRefused)?)
+            }
+        };
         let to = self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len();
         self.shards.accept_duplex(to, end, peer);
         Ok(client)

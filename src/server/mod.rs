@@ -17,7 +17,7 @@ use std::{
     io,
     sync::Arc,
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 pub use builder::{BrokerBuilder, StartError};
@@ -73,7 +73,7 @@ impl Broker {
         if self.threads.is_empty() {
             return;
         }
-        self.shards().begin_shutdown(Instant::now() + drain_timeout);
+        self.shards().begin_shutdown(self.shards().now() + drain_timeout);
         for thread in self.threads.drain(..) {
             // A hook that owns the broker may drop it on a shard's own thread, which ends when the hook returns.
             if thread.thread().id() != thread::current().id() && thread.join().is_err() {

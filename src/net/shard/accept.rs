@@ -1,6 +1,9 @@
 //! How connections enter a shard: accepted, dealt out by another shard's listener, in-process, or handed over.
 
-use std::{sync::atomic::Ordering, time::Instant};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use mio::Token;
 
@@ -23,6 +26,11 @@ impl State {
             match acceptor.accept(now) {
                 Admission::Connection(transport, peer) => {
                     let is_dealt = acceptor.deals_out();
+                    let transport = match shards.interposer() {
+                        None => Some(transport),
+                        Some(interposer) => transport.interpose(Arc::clone(interposer), &peer),
+                    };
+                    let Some(transport) = transport else { continue };
                     self.place(shards, now, transport, peer, is_dealt);
                 }
                 Admission::Refused => count(&shards.counters.refused),

@@ -45,12 +45,14 @@ use super::{
     blocking::BlockingPool,
     duplex::DuplexEnd,
     inbox::{Command, Inbox, Item},
+    interpose::Interposer,
     listener::{Acceptor, ListenSocket, ListenerInfo},
     transport::{Stream, Transport},
 };
 use crate::{
     auth::Authenticator,
     broker::{ConnId, Envelope, Peer, Shard, Shared},
+    clock::{Clock, Group, Look, Looking},
     router::ShardId,
 };
 
@@ -60,6 +62,9 @@ pub(crate) struct Shards {
     cells: Box<[ShardCell]>,
     pool: BlockingPool,
     authenticator: Option<Arc<dyn Authenticator>>,
+    clock: Clock,
+    /// What stands between connections and shards, if anything does.
+    interposer: Option<Arc<dyn Interposer>>,
     counters: Counters,
     /// Shards that have nothing left to do before the end.
     drained: AtomicUsize,
@@ -114,8 +119,10 @@ impl Shards {
         shared: &Arc<Shared>,
         authenticator: Option<Arc<dyn Authenticator>>,
         seed: u64,
-        now: Instant,
+        clock: &Clock,
+        interposer: Option<Arc<dyn Interposer>>,
     ) -> std::io::Result<(Arc<Self>, Vec<Poll>)> {
+        let now = clock.now();
         let polls = (0..shared.shards()).map(|_| Poll::new()).collect::<std::io::Result<Vec<_>>>()?;
         let wakers = polls.iter().map(|poll| Waker::new(poll.registry(), state::WAKER));
         let wakers = wakers.collect::<std::io::Result<Vec<_>>>()?;
@@ -140,6 +147,8 @@ impl Shards {
                 cells: cells.collect(),
                 pool: BlockingPool::new(),
                 authenticator,
+                clock: clock.clone(),
+                interposer,
                 counters: Counters::default(),
                 drained: AtomicUsize::new(0),
                 wills_sent: AtomicUsize::new(0),
@@ -147,7 +156,29 @@ impl Shards {
                 settle: Notify::new(),
             }
         });
+        let group: Weak<Self> = Arc::downgrade(&shards);
+        clock.add_group(group);
         Ok((shards, polls))
+    }
+
+    /// Now, by the broker's clock.
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// The broker's clock.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// What stands between connections and shards.
+    pub(crate) fn interposer(&self) -> Option<&Arc<dyn Interposer>> {
+        self.interposer.as_ref()
+    }
+
+    /// Whether an authenticator is at work on a thread that may block.
+    fn is_judging(&self) -> bool {
+        self.pool.is_busy()
     }
 
     /// How many there are.
@@ -311,7 +342,7 @@ impl Shards {
     }
 
     /// A shard comes to rest after having done something.
-    fn notify_settle(&self) {
+    pub(crate) fn notify_settle(&self) {
         if self.settle_waiters() > 0 {
             self.settle.notify_waiters();
         }
@@ -342,6 +373,22 @@ impl Shards {
 
     fn is_drained(&self) -> bool {
         self.drained.load(Ordering::Acquire) >= self.cells.len()
+    }
+}
+
+impl Group for Shards {
+    fn look(&self) -> Looking<'_> {
+        Box::pin(async {
+            let probes: Vec<_> = (0..self.len()).map(|shard| self.probe(shard)).collect();
+            let mut sum = Look { is_idle: true, activity: 0, deadline: None };
+            for probe in probes {
+                let probe = probe.await.ok()?;
+                sum.is_idle &= probe.is_idle;
+                sum.activity += probe.activity;
+                sum.deadline = [sum.deadline, probe.deadline].into_iter().flatten().min();
+            }
+            Some(sum)
+        })
     }
 }
 

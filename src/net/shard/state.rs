@@ -75,8 +75,12 @@ struct Draining {
 pub(crate) struct Probe {
     /// Nothing is left to do.
     pub(crate) is_settled: bool,
+    /// Nothing is left to do before the next event or deadline; clients may have yet to acknowledge.
+    pub(crate) is_idle: bool,
     /// Grows with everything that is done.
     pub(crate) activity: u64,
+    /// When something is due that is not housekeeping.
+    pub(crate) deadline: Option<Instant>,
 }
 
 impl State {
@@ -129,7 +133,7 @@ impl State {
 
     /// One turn of the shard's own thread, after a poll.
     pub(super) fn tick(&mut self, shards: &Shards, events: &Events) {
-        let now = Instant::now();
+        let now = shards.now();
         for event in events {
             self.dispatch(shards, now, event);
         }
@@ -145,7 +149,7 @@ impl State {
 
     /// One turn on another thread while this shard's is parked; whether the thread has to be woken.
     pub(super) fn run_entered(&mut self, shards: &Shards, work: impl FnOnce(&mut Self, Instant)) -> bool {
-        let now = Instant::now();
+        let now = shards.now();
         self.take_inbox(shards, now);
         work(self, now);
         if self.shard.staged_bytes() > ENTERED_FLUSH_BYTES_MAX {
@@ -348,6 +352,10 @@ impl State {
 
     /// When something is due that no event announces.
     fn next_deadline(&self) -> Option<Instant> {
+        self.deadline_but(self.shard.poll_timeout())
+    }
+
+    fn deadline_but(&self, of_shard: Option<Instant>) -> Option<Instant> {
         let closing = self.closing.front().map(|(due, _)| *due);
         let accepting = self.acceptors.iter().filter_map(|acceptor| acceptor.retry_at).min();
         let draining = self.draining.map(|draining| match draining.linger_deadline {
@@ -355,7 +363,7 @@ impl State {
             Some(_) if self.lingering.is_empty() => draining.deadline,
             Some(linger_deadline) => linger_deadline,
         });
-        [self.shard.poll_timeout(), closing, self.lingering.next_deadline(), accepting, draining]
+        [of_shard, closing, self.lingering.next_deadline(), accepting, draining]
             .into_iter()
             .flatten()
             .min()
@@ -365,13 +373,14 @@ impl State {
         if self.probes.is_empty() {
             return;
         }
-        let is_settled = self.shard.is_settled()
-            && self.ready.is_empty()
+        let is_idle = self.ready.is_empty()
             && !self.has_more()
             && !self.is_backlogged()
-            && shards.cells[self.index].inbox.is_empty()
-            && !self.conns.iter().any(|slot| slot.transport.has_unread());
-        let probe = Probe { is_settled, activity: self.activity };
+            && shards.cells[self.index].inbox.is_empty();
+        let is_settled =
+            is_idle && self.shard.is_settled() && !self.conns.iter().any(|slot| slot.transport.has_unread());
+        let deadline = self.deadline_but(self.shard.poll_timeout_of_clients());
+        let probe = Probe { is_settled, is_idle: is_idle && !shards.is_judging(), activity: self.activity, deadline };
         for answer in self.probes.drain(..) {
             // Who asked may have lost interest.
             let _ = answer.send(probe);

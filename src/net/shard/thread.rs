@@ -5,7 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
     thread::{Builder, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use mio::{Events, Poll};
@@ -36,7 +36,7 @@ fn run(shards: &Shards, index: usize, mut poll: Poll) {
     let mut events = Events::with_capacity(EVENTS_MAX);
     let mut state = cell.state.lock();
     loop {
-        let now = Instant::now();
+        let now = shards.now();
         if state.is_finished(shards, now) {
             return;
         }

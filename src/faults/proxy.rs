@@ -1,0 +1,109 @@
+//! Faults in front of any broker: listens, and connects each client to the broker behind.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use tokio::{
+    net::{TcpListener, TcpStream, UnixStream, lookup_host},
+    task::AbortHandle,
+};
+
+use super::{Faults, Inner, UPSTREAM_TIMEOUT, pump::End};
+use crate::client::ServerUrl;
+
+/// A proxy in front of a broker. Dropping it ends it and its connections.
+#[derive(Debug)]
+pub struct Proxy {
+    faults: Faults,
+    address: SocketAddr,
+    accepting: AbortHandle,
+}
+
+impl Proxy {
+    /// Listens at `host` and `port` (0 is any that is free) for connections to the broker at `upstream`. MQTT in
+    /// WebSocket frames passes without being looked into.
+    pub async fn start(faults: Faults, host: &str, port: u16, upstream: ServerUrl) -> io::Result<Self> {
+        let listener = TcpListener::bind((host, port)).await?;
+        let address = listener.local_addr()?;
+        let inner = Arc::clone(&faults.0);
+        let task = accept(Arc::clone(&inner), listener, upstream);
+        let runtime = inner.runtime.clone();
+        let accepting = runtime.spawn(inner.clock.watch(Some(runtime.clone()), task)).abort_handle();
+        Ok(Self { faults, address, accepting })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its faults.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.faults.drop_connections(None);
+    }
+}
+
+async fn accept(inner: Arc<Inner>, listener: TcpListener, upstream: ServerUrl) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                let _ = stream.set_nodelay(true); // fails only for a peer that is gone
+                if inner.refuses() {
+                    End::Tcp(stream).reset();
+                    continue;
+                }
+                let (joining, upstream) = (Arc::clone(&inner), upstream.clone());
+                let runtime = inner.runtime.clone();
+                let join = async move { connect(&joining, stream, address, &upstream).await };
+                runtime.spawn(inner.clock.watch(Some(runtime.clone()), join));
+            }
+            // Out of descriptors, most likely: those that end give some back.
+            Err(error) => {
+                tracing::warn!(%error, "a proxy could not accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connect(inner: &Arc<Inner>, client: TcpStream, address: SocketAddr, upstream: &ServerUrl) {
+    let connecting = tokio::time::timeout(UPSTREAM_TIMEOUT, open(upstream)).await;
+    match connecting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        Ok(broker) => {
+            let is_mqtt = !matches!(upstream, ServerUrl::WebSocket { .. });
+            inner.join(Arc::from(address.to_string()), is_mqtt, End::Tcp(client), broker);
+        }
+        Err(error) => {
+            tracing::warn!(%error, %upstream, "the broker behind a proxy cannot be reached");
+            End::Tcp(client).reset();
+        }
+    }
+}
+
+async fn open(upstream: &ServerUrl) -> io::Result<End> {
+    match upstream {
+        ServerUrl::Tcp { host, port } | ServerUrl::WebSocket { host, port, .. } => {
+            let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+            for address in lookup_host((host.as_str(), *port)).await? {
+                match TcpStream::connect(address).await {
+                    Ok(stream) => {
+                        stream.set_nodelay(true)?;
+                        return Ok(End::Tcp(stream));
+                    }
+                    Err(error) => failure = error,
+                }
+            }
+            Err(failure)
+        }
+        ServerUrl::Unix { path } => Ok(UnixStream::connect(path).await?.into()),
+    }
+}
+
+/// Before accepting is tried again.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
