@@ -1338,7 +1338,9 @@ class Broker:
         maxsize: int = 65_536,
         overflow: _Overflow = "drop_oldest",
     ) -> Subscription[Message]:
-        """See traffic without a client of your own; as `Client.subscribe` gives it, retained messages left out."""
+        """See traffic without a client of your own; as `Client.subscribe` gives it, retained messages left out.
+        Faults do not strike it.
+        """
 
     def on_auth(self, hook: _F) -> _F:
         """Decorator: have a function decide who may connect. Install it before the broker is started.

@@ -103,7 +103,7 @@ impl Place {
 impl Broker {
     /// What a client of this process connects with, now or when the broker runs.
     pub(crate) fn connector(&self) -> MemoryConnector {
-        MemoryConnector(Arc::clone(&self.place))
+        MemoryConnector { place: Arc::clone(&self.place), is_observer: false }
     }
 
     fn handle(&self, py: Python<'_>) -> PyResult<BrokerHandle> {
@@ -312,7 +312,9 @@ impl Broker {
             Some(faults) if self.has_faults => {
                 Ok(super::faults::Faults::new(faults.try_get(py)?, Some(Arc::clone(&self.place))))
             }
-            _ => Err(errors::invalid(py, "faults are not in the path of this broker: make it with Broker(faults=True)")),
+            _ => {
+                Err(errors::invalid(py, "faults are not in the path of this broker: make it with Broker(faults=True)"))
+            }
         }
     }
 
@@ -429,6 +431,7 @@ impl Broker {
     }
 
     /// See traffic without a client of your own; as `Client.subscribe` gives it, retained messages left out.
+    /// Faults do not strike it.
     #[pyo3(signature = (*filters, maxsize = 65_536, overflow = "drop_oldest"))]
     fn tap(
         &self,
@@ -440,7 +443,8 @@ impl Broker {
         self.handle(py)?;
         let clock = self.clock.clone();
         let options = ClientOptions { reconnect: None, clock, ..ClientOptions::default() };
-        let core = Core::in_memory(self.connector(), options);
+        let connector = MemoryConnector { is_observer: true, ..self.connector() };
+        let core = Core::in_memory(connector, options);
         core.start(py)?;
         let arguments = SubscribeArguments {
             qos: 2,
@@ -510,12 +514,16 @@ impl Drop for Broker {
 
 /// Connects inside the process, to the broker that runs at the time.
 #[derive(Clone)]
-pub(crate) struct MemoryConnector(Arc<Place>);
+pub(crate) struct MemoryConnector {
+    place: Arc<Place>,
+    /// It only looks on: faults are not for it.
+    is_observer: bool,
+}
 
 impl MemoryConnector {
     /// Counts a client among those that the broker waits for to be settled.
     pub(crate) fn register(&self, core: &Arc<Core>) {
-        self.0.clients.add(core);
+        self.place.clients.add(core);
     }
 }
 
@@ -532,11 +540,12 @@ impl Connector for MemoryConnector {
 
     fn connect(&self, _target: usize) -> Connecting<'_> {
         Box::pin(async move {
-            let handle = self.0.handle.get().and_then(|handle| handle.lock().clone());
+            let handle = self.place.handle.get().and_then(|handle| handle.lock().clone());
             let Some(handle) = handle else {
                 return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the broker does not run"));
             };
-            Ok(Box::new(handle.connect_memory()?) as BoxStream)
+            let stream = if self.is_observer { handle.connect_observer()? } else { handle.connect_memory()? };
+            Ok(Box::new(stream) as BoxStream)
         })
     }
 

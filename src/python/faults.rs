@@ -105,7 +105,10 @@ fn packets(value: &Bound<'_, PyAny>) -> PyResult<Vec<PacketType>> {
 fn packet(py: Python<'_>, name: &str) -> PyResult<PacketType> {
     let mut types = (1..=15).filter_map(|bits| PacketType::from_bits(bits, Version::V5));
     types.find(|packet| packet.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
-        errors::invalid(py, &format!("{name:?} is no packet; they are named as in the standard: \"PUBLISH\", \"PUBACK\""))
+        errors::invalid(
+            py,
+            &format!("{name:?} is no packet; they are named as in the standard: \"PUBLISH\", \"PUBACK\""),
+        )
     })
 }
 
@@ -145,16 +148,8 @@ impl Faults {
         count: Option<i64>,
         action: Action,
     ) -> PyResult<FaultRule> {
-        let selectors = Selectors {
-            packet: None,
-            client,
-            topic: None,
-            direction: None,
-            nth: None,
-            count,
-            lasts,
-            probability: 1.0,
-        };
+        let selectors =
+            Selectors { packet: None, client, topic: None, direction: None, nth: None, count, lasts, probability: 1.0 };
         self.add(py, &selectors, action)
     }
 }
