@@ -26,7 +26,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("client", &["codec", "session", "router::trie", "router::FilterTrie", "net", "config", "clock"]),
     ("faults", &["codec", "broker", "clock", "net", "client"]),
     ("observe", &["broker", "config"]),
-    ("server", &["codec", "session", "router", "auth", "store", "broker", "net", "config", "client", "observe", "clock", "faults"]),
+    (
+        "server",
+        &[
+            "codec", "session", "router", "auth", "store", "broker", "net", "config", "client", "observe", "clock",
+            "faults",
+        ],
+    ),
     ("cli", &["codec", "auth", "broker", "net::listener", "config", "client", "server", "observe"]),
     (
         "python",

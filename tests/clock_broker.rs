@@ -14,7 +14,9 @@ use ferromq::{
         PublishRequest, Reconnect, ServerUrl, SubscribeRequest, Subscription,
     },
     clock::Clock,
-    codec::{Connect, Packet, Properties, Property, QoS, ReasonCode, SubscriptionOptions, Text, TopicName, Version, Will},
+    codec::{
+        Connect, Packet, Properties, Property, QoS, ReasonCode, SubscriptionOptions, Text, TopicName, Version, Will,
+    },
     net::listener::ListenerUrl,
     server::{Broker, BrokerHandle},
 };

@@ -194,7 +194,6 @@ impl Advance<'_> {
     fn next_entry(&self) -> Option<Instant> {
         self.adjustable.live_entries().iter().filter_map(|entry| entry.deadline()).min()
     }
-
 }
 
 impl Clock {

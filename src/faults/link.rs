@@ -161,15 +161,8 @@ impl Link {
     fn packet(&mut self, now: Instant, way: Direction, bytes: Bytes, facts: &Facts, rules: &mut RuleBook) {
         let line = self.trace.is_on().then(|| self.describe(&bytes, facts));
         let strokes = rules.strokes(now, way, self.client.as_deref(), facts);
-        let mut fate = Fate {
-            bytes,
-            copies: 0,
-            due: now,
-            overtaken: None,
-            is_dropped: false,
-            cut_at: None,
-            notes: Vec::new(),
-        };
+        let mut fate =
+            Fate { bytes, copies: 0, due: now, overtaken: None, is_dropped: false, cut_at: None, notes: Vec::new() };
         for stroke in strokes {
             self.strike(now, way, &mut fate, &stroke, rules);
             if fate.is_dropped {

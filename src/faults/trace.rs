@@ -75,11 +75,7 @@ impl Trace {
 
     /// What there is to read.
     pub(super) fn record(&self) -> ConnectionTrace {
-        ConnectionTrace {
-            lines: self.ring.iter().cloned().collect(),
-            left_out: self.left_out,
-            ..self.record.clone()
-        }
+        ConnectionTrace { lines: self.ring.iter().cloned().collect(), left_out: self.left_out, ..self.record.clone() }
     }
 }
 

@@ -105,7 +105,10 @@ fn packets(value: &Bound<'_, PyAny>) -> PyResult<Vec<PacketType>> {
 fn packet(py: Python<'_>, name: &str) -> PyResult<PacketType> {
     let mut types = (1..=15).filter_map(|bits| PacketType::from_bits(bits, Version::V5));
     types.find(|packet| packet.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
-        errors::invalid(py, &format!("{name:?} is no packet; they are named as in the standard: \"PUBLISH\", \"PUBACK\""))
+        errors::invalid(
+            py,
+            &format!("{name:?} is no packet; they are named as in the standard: \"PUBLISH\", \"PUBACK\""),
+        )
     })
 }
 
@@ -145,16 +148,8 @@ impl Faults {
         count: Option<i64>,
         action: Action,
     ) -> PyResult<FaultRule> {
-        let selectors = Selectors {
-            packet: None,
-            client,
-            topic: None,
-            direction: None,
-            nth: None,
-            count,
-            lasts,
-            probability: 1.0,
-        };
+        let selectors =
+            Selectors { packet: None, client, topic: None, direction: None, nth: None, count, lasts, probability: 1.0 };
         self.add(py, &selectors, action)
     }
 }
@@ -292,7 +287,7 @@ impl Faults {
         self.add(py, &select, Action::Corrupt { bits: number(py, "bits", bits, 1..=BITS_MAX)? })
     }
 
-    /// Have connections closed in the middle, when `after` bytes of the packets selected have passed on each of them.
+    /// Have connections closed in the middle: when `after` bytes of the packets selected have passed on each.
     #[pyo3(signature = (packet = None, *, after = 0, client = None, topic = None, direction = None, nth = None,
         count = None, for_ = None, probability = 1.0))]
     fn cut(
@@ -512,8 +507,8 @@ impl ConnectionTrace {
 
     /// One line for each packet.
     ///
-    /// Seconds since the connection was made, `>` to the broker or `<` to the client, the packet, and what faults did to
-    /// it.
+    /// Seconds since the connection was made, `>` to the broker or `<` to the client, the packet, and what faults did
+    /// to it.
     #[getter]
     fn lines(&self) -> Vec<&str> {
         self.0.lines.iter().map(String::as_str).collect()

@@ -122,7 +122,7 @@ impl BrokerBuilder {
         let unix_time = self.clock.unix_time();
         let shared = Shared::with_store(self.settings, self.hooks, count, seed, now, unix_time)?;
         let interposer = self.faults.as_ref().map(Faults::interposer);
-        let (shards, polls) = 
+        let (shards, polls) =
             Shards::new(&shared, authenticator, seed, &self.clock, interposer).map_err(StartError::Poll)?;
         if let Some(store) = store {
             follow(&shards, store.as_ref());

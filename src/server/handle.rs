@@ -16,8 +16,8 @@ use std::{
 use tokio::sync::oneshot;
 
 use crate::{
-    clock::Clock,
     broker::{ClientInfo, Message, Peer, Shard, Shared, Stats},
+    clock::Clock,
     codec::ReasonCode,
     net::{
         NetStats,

@@ -363,10 +363,7 @@ impl State {
             Some(_) if self.lingering.is_empty() => draining.deadline,
             Some(linger_deadline) => linger_deadline,
         });
-        [of_shard, closing, self.lingering.next_deadline(), accepting, draining]
-            .into_iter()
-            .flatten()
-            .min()
+        [of_shard, closing, self.lingering.next_deadline(), accepting, draining].into_iter().flatten().min()
     }
 
     fn answer_probes(&mut self, shards: &Shards) {
