@@ -68,8 +68,9 @@ def mqtt_broker(request: pytest.FixtureRequest) -> Iterator[AnyBroker]:
             _skip(
                 f"the marker configures the broker ({', '.join(kit.settings.broker)}), and {run.url} is a foreign one"
             )
-        with run.watch(needs_faults) as kit.broker:
-            yield kit.broker
+        with run.watch(with_faults=needs_faults) as foreign:
+            kit.broker = foreign
+            yield foreign
         return
     from ferromq.testing._kit import TRACE_PACKETS  # noqa: PLC0415 - as all imports below: only when it is used
 
@@ -105,10 +106,11 @@ def mqtt_client_factory(request: pytest.FixtureRequest) -> Iterator[Clients]:
     """Makes connected clients of the test's broker: `mqtt_client_factory(client_id="dev1")`, and `.sync(...)`."""
     from ferromq.testing._kit import Clients  # noqa: PLC0415
 
-    kit, run = _kit_with_broker(request), _run(request.config)
+    kit, run = _kit(request), _run(request.config)
+    broker = _broker(request)
     # On a broker that others use as well, a client identifier may be taken.
-    suffix = f"-{run.token}" if run.url or kit.broker is run.shared else ""
-    clients = Clients(kit.broker, kit.settings, suffix)
+    suffix = f"-{run.token}" if run.url or broker is run.shared else ""
+    clients = Clients(broker, kit.settings, suffix)
     yield clients
     if kit.faults is not None:
         kit.faults.clear()  # behind a partition there is nobody to take leave of
@@ -133,14 +135,15 @@ def mqtt_capture(request: pytest.FixtureRequest) -> Iterator[Capture | SyncCaptu
     """What comes through the test's broker: a `Capture` for coroutines, and a `SyncCapture` for other tests."""
     from ferromq.testing import Capture, SyncCapture  # noqa: PLC0415
 
-    kit = _kit_with_broker(request)
+    kit, broker = _kit(request), _broker(request)
     filters = kit.settings.capture
-    if not filters and kit.broker is _run(request.config).shared:
+    if not filters and broker is _run(request.config).shared:
         filters = (request.getfixturevalue("mqtt_topic")("#"),)
-    is_async = inspect.iscoroutinefunction(inspect.unwrap(getattr(request.node, "obj", None)))
+    test = getattr(request.node, "obj", None)
+    is_async = test is not None and inspect.iscoroutinefunction(inspect.unwrap(test))
     if is_async:
         _refuse_other_loops(request, "mqtt_capture", "ferromq.testing.SyncCapture")
-    kit.capture = (Capture if is_async else SyncCapture)(kit.broker, *filters)
+    kit.capture = (Capture if is_async else SyncCapture)(broker, *filters)
     kit.capture.start()
     yield kit.capture
     kit.capture.stop()
@@ -155,10 +158,10 @@ def capmqtt(mqtt_capture: Capture | SyncCapture) -> Capture | SyncCapture:
 @pytest.fixture
 def mqtt_faults(request: pytest.FixtureRequest) -> ferromq.Faults:
     """Faults between the test's broker and its clients, and the clock of both."""
-    kit = _kit_with_broker(request)
-    if kit.broker is _run(request.config).shared:
+    kit, broker = _kit(request), _broker(request)
+    if broker is _run(request.config).shared:
         pytest.fail("faults would strike all tests that share mqtt_broker_session: use mqtt_broker", pytrace=False)
-    kit.faults = kit.broker.faults
+    kit.faults = broker.faults
     return kit.faults
 
 
@@ -204,10 +207,10 @@ def _run(config: pytest.Config) -> _Run:
 
 def _kit(request: pytest.FixtureRequest) -> Kit:
     """What the test uses; made by its first fixture."""
-    item = request.node
-    kit = item.stash.get(_KIT, None)
+    stash: pytest.Stash = request.node.stash
+    kit = stash.get(_KIT, None)
     if kit is None:
-        kit = item.stash[_KIT] = _new_kit(request)
+        kit = stash[_KIT] = _new_kit(request)
     return kit
 
 
@@ -228,17 +231,18 @@ def _new_kit(request: pytest.FixtureRequest) -> Kit:
     pytest.fail(complaint, pytrace=False)
 
 
-def _kit_with_broker(request: pytest.FixtureRequest) -> Kit:
-    """The same, with the broker that clients use: the test's own, unless it names the shared one alone."""
+def _broker(request: pytest.FixtureRequest) -> AnyBroker:
+    """The broker that clients use: the test's own, unless it names the shared one alone."""
     kit, run = _kit(request), _run(request.config)
-    if kit.broker is None:
+    broker = kit.broker
+    if broker is None:
         names = request.fixturenames
         is_shared = "mqtt_broker_session" in names and "mqtt_broker" not in names
-        kit.broker = request.getfixturevalue("mqtt_broker_session" if is_shared else "mqtt_broker")
-    if kit.broker is run.shared and kit.marked:
+        broker = kit.broker = request.getfixturevalue("mqtt_broker_session" if is_shared else "mqtt_broker")
+    if broker is run.shared and kit.marked:
         told = ", ".join(kit.marked)
         pytest.fail(f"mqtt_broker_session is shared, so a marker cannot configure it ({told})", pytrace=False)
-    return kit
+    return broker
 
 
 def _refuse_other_loops(request: pytest.FixtureRequest, fixture: str, instead: str) -> None:

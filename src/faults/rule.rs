@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
+
 use super::packet::Facts;
 use crate::codec::{PacketType, ReasonCode, TopicFilter};
 
@@ -116,6 +118,8 @@ pub(super) struct RuleState {
     pub(super) hits: AtomicU64,
     /// It was removed, or can strike no more.
     pub(super) is_over: AtomicBool,
+    /// Connections that died of it.
+    pub(super) dead: Mutex<Vec<u64>>,
 }
 
 #[derive(Debug)]
@@ -255,11 +259,9 @@ impl RuleBook {
         Some(reason)
     }
 
-    /// Ends all rules.
-    pub(super) fn clear(&mut self) {
-        for rule in self.rules.drain(..) {
-            rule.state.is_over.store(true, Ordering::Release);
-        }
+    /// Takes all rules out.
+    pub(super) fn take_all(&mut self) -> Vec<Rule> {
+        std::mem::take(&mut self.rules)
     }
 
     /// A random number from 0 to 1, 1 excluded (SplitMix64).

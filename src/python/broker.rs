@@ -66,8 +66,8 @@ use crate::{
 ///     faults: Whether faults can be made to happen, with `faults`. All connections then go through a task that can
 ///         lose, delay and break what they carry; it costs speed, so it is for tests.
 ///     trace: Packets of each connection to remember for `trace()`, at most 4096. The cost is the same.
-///     like: Behave like a weaker broker: `"aws-iot-core"`, `"azure-event-grid"`, `"azure-iot-hub"` or `"minimal"`. All
-///         other arguments win over it.
+///     like: Behave like a weaker broker: `"aws-iot-core"`, `"azure-event-grid"`, `"minimal"` or `"impatient"`. What
+///         each allows is in docs/faults.md; all other arguments, and `config`, win over it.
 ///
 /// Raises:
 ///     InvalidArgument: A setting is not known or cannot be.

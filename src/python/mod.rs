@@ -10,7 +10,7 @@
 //! | `client`, `sync` | their faces |
 //! | `publish`, `subscription`, `request`, `events` | one verb each |
 //! | `broker`, `broker_auth`, `broker_config`, `broker_settled`, `broker_view` | the broker in the process |
-//! | `clock`, `faults` | what tests do to time and packets |
+//! | `clock`, `faults`, `fault_proxy` | what tests do to time and packets |
 //! | `message`, `properties`, `options`, `payload`, `buffer`, `topics` | values |
 //! | `errors` | the one table of exceptions |
 //!
@@ -31,6 +31,7 @@ mod clock;
 mod core;
 mod errors;
 mod events;
+mod fault_proxy;
 mod faults;
 mod message;
 mod operation;
@@ -59,6 +60,7 @@ fn _ferromq(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<client::Client>()?;
     module.add_class::<clock::Clock>()?;
     module.add_class::<faults::ConnectionTrace>()?;
+    module.add_class::<fault_proxy::FaultProxy>()?;
     module.add_class::<faults::FaultRule>()?;
     module.add_class::<faults::Faults>()?;
     module.add_class::<events::Connected>()?;

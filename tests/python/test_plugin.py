@@ -259,6 +259,37 @@ def test_a_failure_shows_packets_and_messages(suite):
         )
 
 
+FAULTS = """
+    import asyncio, ferromq, pytest
+
+    async def test_a_lost_acknowledgement(mqtt_faults, mqtt_client, mqtt_capture, mqtt_topic):
+        with mqtt_faults.drop("PUBACK", nth=1) as rule:
+            publishing = mqtt_client.publish(mqtt_topic("x"), b"7", qos=1)
+            await mqtt_capture.wait_for(mqtt_topic("x"))
+            mqtt_faults.drop_connections()
+            await publishing
+        assert rule.hits == 1
+        assert mqtt_capture.count(mqtt_topic("x")) == 2
+
+    def test_a_partition_does_not_hold_up_the_end(mqtt_faults, mqtt_sync_client, mqtt_capture):
+        mqtt_faults.partition()
+        mqtt_sync_client.publish_nowait("x", qos=1)
+        assert mqtt_capture.messages == []
+
+    async def test_back_off_takes_no_time(mqtt_faults, mqtt_client, mqtt_broker):
+        async with asyncio.timeout(20):
+            events = mqtt_client.events()
+            with mqtt_faults.refuse():
+                mqtt_faults.drop_connections()
+                while not isinstance(await anext(events), ferromq.Disconnected):
+                    pass
+                mqtt_faults.clock.advance("10m")
+            mqtt_faults.clock.advance("1m")
+            while not isinstance(await anext(events), ferromq.Connected):
+                pass
+        assert mqtt_client.connected
+"""
+
 FOREIGN = """
     import pytest
 
@@ -288,6 +319,24 @@ FOREIGN = """
         await mqtt_broker_session.settled(timeout=10)
         assert mqtt_capture.count() == 1
 """
+
+
+def test_faults_strike_clients_and_not_the_capture(suite):
+    suite(FAULTS, asyncio_mode="auto").runpytest().assert_outcomes(passed=3)
+
+
+def test_weaker_brokers_have_names(suite):
+    body = """
+        import ferromq, pytest
+
+        @pytest.mark.mqtt(like="aws-iot-core")
+        def test_it(mqtt_sync_client, mqtt_capture):
+            with pytest.raises(ferromq.InvalidArgument, match="QoS 1"):
+                mqtt_sync_client.publish("x", qos=2)
+            mqtt_sync_client.publish("x", qos=1)
+            mqtt_capture.wait_for("x")
+    """
+    suite(body).runpytest().assert_outcomes(passed=1)
 
 
 def brokers():
@@ -321,6 +370,11 @@ def test_the_same_tests_run_against_a_foreign_broker(suite, foreign_url):
     done.stdout.fnmatch_lines(
         ["*the marker configures the broker (capabilities)*", "*Broker.clients looks inside a broker*"]
     )
+
+
+def test_faults_strike_in_front_of_a_foreign_broker(suite, foreign_url):
+    done = suite(FAULTS, asyncio_mode="auto").runpytest_subprocess("--mqtt-broker", foreign_url, timeout=60)
+    done.assert_outcomes(passed=3)
 
 
 def test_the_foreign_broker_may_be_a_setting(suite, broker):

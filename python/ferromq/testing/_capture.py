@@ -193,7 +193,8 @@ class _Captured:
     ) -> Message:
         """Fail unless at least one message has come that matches, or exactly `count`; the last of them.
 
-        It does not wait: `wait_for` does, and so does `settled()` of the broker. The failure says what came instead: how the payloads differ, or which topics are most alike.
+        It does not wait: `wait_for` does, and so does `settled()` of the broker. The failure says what came instead:
+        how the payloads differ, or which topics are most alike.
         """
         __tracebackhide__ = True
         found = self.matching(filter, payload, json=json, qos=qos, retain=retain, where=where)

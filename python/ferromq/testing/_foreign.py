@@ -128,11 +128,23 @@ class ForeignBroker:
         return self._version
 
     @property
+    def has_faults(self) -> bool:
+        """Whether there are faults in front of it."""
+        return self._proxy is not None
+
+    @property
     def faults(self) -> ferromq.Faults:
         """Faults between it and whoever connects to `url`."""
         if self._proxy is None:
             self._refuse("faults")
         return self._proxy.faults
+
+    @property
+    def clock(self) -> ferromq.Clock:
+        """The clock of the faults, and of clients that are given it; the broker's own time goes on as it does."""
+        if self._proxy is None:
+            self._refuse("clock")
+        return self._proxy.clock
 
     def trace(self, client: str | None = None) -> list[ferromq.ConnectionTrace]:
         """The last packets of each connection that came through the faults."""

@@ -83,21 +83,24 @@ class Clients:
 
     def __init__(self, broker: ferromq.Broker | ForeignBroker, settings: Settings, suffix: str = "") -> None:
         self._server = broker if isinstance(broker, ferromq.Broker) else broker.url
+        # Clients of a broker whose clock is advanced have to follow it, or they would ping too late.
+        self._clock = broker.clock if isinstance(broker, ferromq.Broker) or broker.has_faults else None
         self._settings = settings
         self._suffix = suffix
         self._made: list[ferromq.Client | ferromq.SyncClient] = []
 
     def __call__(self, server: ferromq.Broker | str | None = None, **options: Any) -> ferromq.Client:  # noqa: ANN401
         """A client for coroutines, connected."""
-        client = ferromq.Client(server or self._server, **self._with_defaults(options))
+        server = server or self._server
+        client = ferromq.Client(server, **self._with_defaults(server, options))
         client._connect_blocking()  # noqa: SLF001 - made for this
         self._made.append(client)
         return client
 
     def sync(self, server: ferromq.Broker | str | None = None, **options: Any) -> ferromq.SyncClient:  # noqa: ANN401
         """A client that blocks, connected."""
-        client = ferromq.SyncClient(server or self._server, **self._with_defaults(options))
-        client.connect()
+        server = server or self._server
+        client = ferromq.SyncClient(server, **self._with_defaults(server, options)).connect()
         self._made.append(client)
         return client
 
@@ -113,8 +116,10 @@ class Clients:
             except ferromq.FerroMQError:
                 continue  # what the test left unfinished it did not want to know
 
-    def _with_defaults(self, options: dict[str, Any]) -> dict[str, Any]:
+    def _with_defaults(self, server: ferromq.Broker | str, options: dict[str, Any]) -> dict[str, Any]:
         defaults: dict[str, Any] = {"version": self._settings.version}
+        if isinstance(server, str) and self._clock is not None:
+            defaults["clock"] = self._clock
         if "username" not in options:
             defaults |= self._settings.credentials
         if self._suffix and options.get("client_id"):
