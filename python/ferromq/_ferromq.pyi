@@ -1340,6 +1340,7 @@ class Broker:
         overflow: _Overflow = "drop_oldest",
     ) -> Subscription[Message]:
         """See traffic without a client of your own; as `Client.subscribe` gives it, retained messages left out.
+
         Faults do not strike it.
         """
 

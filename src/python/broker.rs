@@ -431,6 +431,7 @@ impl Broker {
     }
 
     /// See traffic without a client of your own; as `Client.subscribe` gives it, retained messages left out.
+    ///
     /// Faults do not strike it.
     #[pyo3(signature = (*filters, maxsize = 65_536, overflow = "drop_oldest"))]
     fn tap(
