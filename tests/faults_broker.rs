@@ -139,7 +139,7 @@ fn a_proxy_does_the_same_to_any_broker() {
     broker.shutdown();
     let mut nobody = Client::open(&proxied);
     assert!(nobody.try_recv().is_err(), "the broker behind it is gone");
-    drop(proxy);
+    runtime.block_on(proxy.stop());
     assert!(Client::raw_connect_fails(&proxied));
 }
 
