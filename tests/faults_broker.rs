@@ -78,7 +78,7 @@ fn a_puback_is_swallowed_and_settling_waits_for_what_is_held_back() {
     let ids: Vec<_> = (0..2).map(|_| client.recv()).collect();
     let ids: Vec<_> = ids.iter().map(|ack| matches!(ack, Packet::PubAck(ack) if ack.packet_id.get() != 2)).collect();
     assert_eq!((ids, rule.hits(), rule.is_active()), (vec![true, true], 1, false));
-    let delay = Action::Delay { by: Duration::from_secs(3600), jitter: Duration::ZERO };
+    let delay = Action::Delay { by: Duration::from_hours(1), jitter: Duration::ZERO };
     world.faults.add(of(PacketType::PingResp), delay).unwrap();
     client.send(&Packet::PingReq);
     while world.faults.held() == 0 {
@@ -139,7 +139,7 @@ fn a_proxy_does_the_same_to_any_broker() {
     broker.shutdown();
     let mut nobody = Client::open(&proxied);
     assert!(nobody.try_recv().is_err(), "the broker behind it is gone");
-    drop(proxy);
+    runtime.block_on(proxy.stop());
     assert!(Client::raw_connect_fails(&proxied));
 }
 

@@ -162,7 +162,9 @@ impl Pump<'_> {
         let deadline = link.deadline(now, &self.inner.rules.lock());
         if deadline.is_none() && link.is_ending() {
             if self.lingers && self.timer.at().is_some_and(|at| at <= now) {
-                WAYS.into_iter().for_each(|way| link.close(way));
+                for way in WAYS {
+                    link.close(way);
+                }
                 return false;
             }
             if !self.lingers {

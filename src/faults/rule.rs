@@ -149,6 +149,14 @@ pub(super) struct Stroke {
     state: Arc<RuleState>,
 }
 
+/// How a connection is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Reset,
+    /// CONNECT is answered.
+    Answer(ReasonCode),
+}
+
 /// More rules than there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("there are {RULES_MAX} fault rules already; remove those that are done with")]
@@ -245,9 +253,8 @@ impl RuleBook {
         self.active(now).filter(|rule| rule.action == Action::Partition).filter_map(|rule| rule.until).min()
     }
 
-    /// The rule, if any, that refuses a connection of this client, or, with `None`, of whichever client before it has
-    /// said anything; and the reason to give.
-    pub(super) fn refusal(&mut self, now: Instant, client: Option<&str>) -> Option<Option<ReasonCode>> {
+    /// How a connection of this client is refused, if it is; with `None`, of whichever client before it has said anything.
+    pub(super) fn refusal(&mut self, now: Instant, client: Option<&str>) -> Option<Refusal> {
         let refuses = |rule: &&Rule| match (rule.action, client) {
             (Action::Refuse(None), None) => rule.select.client.is_none(),
             (Action::Refuse(_), Some(_)) => rule.is_about(client),
@@ -256,7 +263,7 @@ impl RuleBook {
         let rule = self.active(now).find(refuses)?;
         let Action::Refuse(reason) = rule.action else { return None };
         rule.state.hit(rule.select.count);
-        Some(reason)
+        Some(reason.map_or(Refusal::Reset, Refusal::Answer))
     }
 
     /// Takes all rules out.

@@ -104,9 +104,8 @@ impl FaultProxy {
 
     /// Listen no more, and reset all connections.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
-        let proxy = self.running.try_get(py)?.lock().take();
-        py.detach(|| drop(proxy));
-        Ok(())
+        let Some(proxy) = self.running.try_get(py)?.lock().take() else { return Ok(()) };
+        Process::get(py)?.block_on(py, proxy.stop())
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
