@@ -21,7 +21,7 @@ PYO3_ENV = PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON="$(abspath $(PY))" PYTHON_S
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-core test-rust test-python test-stubs test-interop interop-tools interop-mosquitto \
-	lint docs bench fmt clean
+	lint docs bench bench-python fmt clean
 
 help:
 	@echo "make demo          an in-process broker, this machine's telemetry, a live table"
@@ -32,6 +32,7 @@ help:
 	@echo "make test-stubs    the .pyi file against the extension module"
 	@echo "make test-interop  foreign clients and brokers (INTEROP_ARGS='-k paho', INTEROP_BROKER=ferromq|mosquitto|both)"
 	@echo "make lint docs bench fmt clean"
+	@echo "make bench-python  CPU per message beside other libraries, and the cost of a test (BENCH_ARGS=...)"
 
 # --- what the rest stands on --------------------------------------------------------------------------------------
 
@@ -50,6 +51,10 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-venv pyproject.toml
 	$(PIP) --group dev
 	@touch $@ $(VENV)/.stamp-demo
 
+$(VENV)/.stamp-bench: $(VENV)/.stamp-dev
+	$(PIP) --group bench
+	@touch $@
+
 RUST_SOURCES := $(shell find src -name '*.rs') Cargo.toml Cargo.lock
 
 # Order-only on the demo tools (maturin is among them): new Python tools alone are no reason to build again.
@@ -67,6 +72,13 @@ demo: $(VENV)/.stamp-build
 
 bench:
 	$(CARGO) bench
+
+# With the extension module as wheels have it; what is not installed of the others is left out.
+bench-python: $(VENV)/.stamp-bench
+	$(VENV)/bin/maturin develop --release
+	@touch $(VENV)/.stamp-build
+	$(PY) benches/python/crossing.py $(BENCH_ARGS)
+	$(PY) benches/python/pytest_cost.py
 
 # --- test ---------------------------------------------------------------------------------------------------------
 

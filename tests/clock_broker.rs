@@ -84,7 +84,7 @@ fn foreign(url: &ListenerUrl) -> net_support::Client {
 }
 
 fn hours(hours: u64) -> Duration {
-    Duration::from_secs(hours * 3600)
+    Duration::from_hours(hours)
 }
 
 fn will(topic: &str, delay_seconds: u32) -> Will {
@@ -197,7 +197,7 @@ async fn requests_run_into_their_time_out() {
     let client = connect(&broker, options(&broker, "c")).await;
     let asking = client.clone();
     let answer = tokio::spawn(async move {
-        asking.request(PublishRequest::new("nobody/listens", "?"), Duration::from_secs(600)).await
+        asking.request(PublishRequest::new("nobody/listens", "?"), Duration::from_mins(10)).await
     });
     // SUBSCRIBE for the responses and the request itself.
     while client.stats().published == 0 {

@@ -1,5 +1,5 @@
-# ruff: noqa: S101, ASYNC110 - tests assert, and the application cannot tell when it is ready
-"""Testing your own application: a fresh broker for each test, and no sleep to prove that nothing came.
+# ruff: noqa: S101 - tests assert
+"""Testing your own application: a broker of its own for each test, and no sleep to prove that nothing came.
 
 pytest examples/python/test_alarm.py
 
@@ -12,31 +12,34 @@ from collections.abc import AsyncIterator
 
 import ferromq
 import pytest
+from ferromq.testing import Capture
 
 
-async def alarm_app(url: str) -> None:
+async def alarm_app(url: str, is_ready: asyncio.Event) -> None:
     """The application under test: an alarm for each temperature of 80 °C and more."""
-    async with ferromq.Client(url) as client, client.subscribe("plant/{line}/temp") as messages:
+    async with ferromq.Client(url) as client, client.subscribe("plant/{line}/temp", qos=1, ack="processed") as messages:
+        is_ready.set()
         async for message in messages:
             if float(message.text()) >= 80:  # noqa: PLR2004 - the rule under test
                 await client.publish(f"alarm/{message.params['line']}", "high", qos=1)
 
 
 @pytest.fixture
-async def broker() -> AsyncIterator[ferromq.Broker]:
-    """Broker with the application on it."""
-    async with ferromq.Broker() as broker:
-        app = asyncio.create_task(alarm_app(broker.url))
-        while not any(client.subscriptions for client in broker.clients):
-            await asyncio.sleep(0)
-        yield broker
-        app.cancel()
+async def app(mqtt_broker: ferromq.Broker) -> AsyncIterator[None]:
+    """Start the application and wait until it has subscribed."""
+    is_ready = asyncio.Event()
+    task = asyncio.create_task(alarm_app(mqtt_broker.url, is_ready))
+    await is_ready.wait()
+    yield
+    task.cancel()
 
 
-async def test_only_heat_raises_an_alarm(broker: ferromq.Broker) -> None:
+@pytest.mark.usefixtures("app")
+async def test_only_heat_raises_an_alarm(
+    mqtt_broker: ferromq.Broker, mqtt_client: ferromq.Client, mqtt_capture: Capture
+) -> None:
     """Cool readings pass, hot ones alarm."""
-    async with ferromq.Client(broker) as client, client.subscribe("alarm/#", qos=1) as alarms:
-        await client.publish_many([("plant/1/temp", "79"), ("plant/2/temp", "80")])
-        assert (await anext(alarms)).topic == "alarm/2"
-        await broker.settled()
-        assert alarms.pending == 0
+    await mqtt_client.publish_many([("plant/1/temp", "79"), ("plant/2/temp", "80")], qos=1)
+    assert (await mqtt_capture.wait_for("alarm/+")).topic == "alarm/2"
+    await mqtt_broker.settled()
+    assert mqtt_capture.count("alarm/#") == 1

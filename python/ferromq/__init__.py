@@ -11,52 +11,56 @@
 coroutines, resources are context managers, streams are iterators, and each await means "acknowledged".
 """
 
-from ._ferromq import (
-    Broker,
-    Client,
-    ClientInfo,
-    Clock,
-    Closed,
-    Connected,
-    ConnectError,
-    ConnectInfo,
-    Connecting,
-    ConnectionLost,
-    ConnectionTrace,
-    Disconnected,
-    FaultRule,
-    Faults,
-    FerroMQError,
-    Forked,
-    InvalidArgument,
-    InvalidTopic,
-    Message,
-    NotAuthorized,
-    Operation,
-    Properties,
-    ProtocolError,
-    PublishAck,
-    QueueFull,
-    Reauthenticated,
-    Reconnect,
-    Refused,
-    Request,
-    RetainedMessages,
-    Session,
-    Stream,
-    Subscription,
-    SyncClient,
-    SyncRequest,
-    SyncStream,
-    SyncSubscription,
-    Timeout,
-    Will,
-    __version__,
-    parse_pattern,
-    topic_matches,
-    validate_filter,
-    validate_topic,
-)
+TYPE_CHECKING = False  # as in `typing`, which takes longer to import than this package
+if TYPE_CHECKING:
+    from ._ferromq import (
+        Broker,
+        Client,
+        ClientInfo,
+        Clock,
+        Closed,
+        Connected,
+        ConnectError,
+        ConnectInfo,
+        Connecting,
+        ConnectionLost,
+        ConnectionTrace,
+        Disconnected,
+        FaultProxy,
+        FaultRule,
+        Faults,
+        FerroMQError,
+        Forked,
+        InvalidArgument,
+        InvalidTopic,
+        Message,
+        NotAuthorized,
+        Operation,
+        Properties,
+        ProtocolError,
+        PublishAck,
+        QueueFull,
+        Reauthenticated,
+        Reconnect,
+        Refused,
+        Request,
+        RetainedMessages,
+        Session,
+        Stream,
+        Subscription,
+        SyncClient,
+        SyncRequest,
+        SyncStream,
+        SyncSubscription,
+        Timeout,
+        Will,
+        __version__,
+        parse_pattern,
+        topic_matches,
+        validate_filter,
+        validate_topic,
+    )
+    from .router import Router
 
 __all__ = [
     "Broker",
@@ -71,6 +75,7 @@ __all__ = [
     "ConnectionLost",
     "ConnectionTrace",
     "Disconnected",
+    "FaultProxy",
     "FaultRule",
     "Faults",
     "FerroMQError",
@@ -89,6 +94,7 @@ __all__ = [
     "Refused",
     "Request",
     "RetainedMessages",
+    "Router",
     "Session",
     "Stream",
     "Subscription",
@@ -104,3 +110,22 @@ __all__ = [
     "validate_filter",
     "validate_topic",
 ]
+
+# What is written in Python, by the module it is in.
+_MODULES = {"Router": "router"}
+
+
+def __getattr__(name: str) -> object:
+    """Load what is asked for: a pytest run that uses no fixture of FerroMQ does not load the extension module."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415
+
+    module = import_module(f"{__name__}.{_MODULES.get(name, '_ferromq')}")
+    found = {public: getattr(module, public) for public in __all__ if hasattr(module, public)}
+    globals().update(found)
+    return found[name]
+
+
+def __dir__() -> list[str]:
+    return [*{*globals(), *__all__}]

@@ -29,6 +29,7 @@ __all__ = [
     "ConnectionLost",
     "ConnectionTrace",
     "Disconnected",
+    "FaultProxy",
     "FaultRule",
     "Faults",
     "FerroMQError",
@@ -673,6 +674,8 @@ class Client:
             Closed: It is connected already. As with wrong arguments of all verbs, the call raises and not the await.
         """
 
+    def _connect_blocking(self) -> None: ...
+    def _disconnect_blocking(self, is_hasty: bool) -> None: ...
     def disconnect(self, *, with_will: bool = False) -> Operation[None]:
         """Finish what is under way and disconnect.
 
@@ -904,6 +907,9 @@ class Subscription(Generic[_T]):
     def batches(self, max: int = 1000, within: float = 0.1) -> Stream[list[_T]]:
         """Lists of up to `max` messages, given out when full, or `within` so many seconds of the first."""
 
+    def _open_blocking(self) -> None: ...
+    def _close_blocking(self) -> None: ...
+    def _take_blocking(self, max: int, timeout: float) -> list[_T]: ...
     def unsubscribe(self) -> Operation[None]:
         """End it; what waits is dropped."""
 
@@ -1181,11 +1187,11 @@ class Broker:
         slow_consumer: Table `[slow_consumer]`.
         shared: Table `[shared]`.
         sys: Table `[sys]`.
-        faults: Whether faults can be made to happen, with `faults`. All connections then go through a task that can lose,
-            delay and break what they carry; it costs speed, so it is for tests.
+        faults: Whether faults can be made to happen, with `faults`. All connections then go through a task that can
+            lose, delay and break what they carry; it costs speed, so it is for tests.
         trace: Packets of each connection to remember for `trace()`, at most 4096. The cost is the same.
-        like: Behave like a weaker broker: `"aws-iot-core"`, `"azure-event-grid"`, `"azure-iot-hub"` or `"minimal"`. All
-            other arguments win over it.
+        like: Behave like a weaker broker: `"aws-iot-core"`, `"azure-event-grid"`, `"minimal"` or `"impatient"`. What
+            each allows is in docs/faults.md; all other arguments, and `config`, win over it.
 
     Raises:
         InvalidArgument: A setting is not known or cannot be.
@@ -1211,7 +1217,7 @@ class Broker:
         sys: dict[str, Any] | None = None,
         faults: bool = False,
         trace: int = 0,
-        like: Literal["aws-iot-core", "azure-event-grid", "azure-iot-hub", "minimal"] | None = None,
+        like: Literal["aws-iot-core", "azure-event-grid", "minimal", "impatient"] | None = None,
     ) -> Self: ...
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -1337,7 +1343,10 @@ class Broker:
         maxsize: int = 65_536,
         overflow: _Overflow = "drop_oldest",
     ) -> Subscription[Message]:
-        """See traffic without a client of your own; as `Client.subscribe` gives it, retained messages left out."""
+        """See traffic without a client of your own; as `Client.subscribe` gives it, retained messages left out.
+
+        Faults do not strike it.
+        """
 
     def on_auth(self, hook: _F) -> _F:
         """Decorator: have a function decide who may connect. Install it before the broker is started.
@@ -1428,9 +1437,9 @@ class Clock:
         broker.clock.advance("8h")
 
     Every `Broker` has one, `Client(broker)` shares it, and a client with a URL can: `Client(broker.url,
-    clock=broker.clock)`. Keep-alive, will delay, session and message expiry, time-outs, back-off and the delays of faults
-    go by it. Clients of other processes and libraries go by their own: when hours pass in a moment, the broker does not
-    hear from them for hours.
+    clock=broker.clock)`. Keep-alive, will delay, session and message expiry, time-outs, back-off and the delays of
+    faults go by it. Clients of other processes and libraries go by their own: when hours pass in a moment, the broker
+    does not hear from them for hours.
     """
 
     def __new__(cls) -> Self: ...
@@ -1439,8 +1448,8 @@ class Clock:
 
         It goes from one instant at which something is due to the next, and waits at each until the broker and the
         clients that live by this clock are at rest. It blocks, but never for the time that passes, and works inside a
-        coroutine, too: nothing that happens meanwhile needs the event loop. What your own code does when it hears of it,
-        it does afterwards.
+        coroutine, too: nothing that happens meanwhile needs the event loop. What your own code does when it hears of
+        it, it does afterwards.
 
         Args:
             duration: Seconds, a text as `"8h"`, `"90 min"`, `"30s"` or `"250ms"`, or a `timedelta`.
@@ -1465,8 +1474,8 @@ class Faults:
             ...
         assert rule.hits == 1
 
-    Each verb makes a rule; several rules strike one packet in the order in which they were made. A rule goes on until it
-    is removed, its `with` block is left, or its `nth`, `count` or `for_` is over.
+    Each verb makes a rule; several rules strike one packet in the order in which they were made. A rule goes on until
+    it is removed, its `with` block is left, or its `nth`, `count` or `for_` is over.
 
     Selectors, the same for all verbs, each optional:
 
@@ -1523,11 +1532,9 @@ class Faults:
         for_: _Span | None = None,
         probability: float = 1.0,
     ) -> FaultRule:
-        """Have packets come later. The order is kept: what is behind them comes later, too.
+        """Have packets come later: `by` so much, and at random up to `jitter` more.
 
-        Args:
-            by: How much later.
-            jitter: And at random up to so much.
+        The order is kept: what is behind them comes later, too.
         """
 
     def duplicate(
@@ -1543,11 +1550,7 @@ class Faults:
         for_: _Span | None = None,
         probability: float = 1.0,
     ) -> FaultRule:
-        """Have packets come more than once. Copies of a PUBLISH above QoS 0 are marked as sent again.
-
-        Args:
-            copies: How often besides.
-        """
+        """Have packets come again, `copies` times. Copies of a PUBLISH above QoS 0 are marked as sent again."""
 
     def reorder(
         self,
@@ -1563,12 +1566,7 @@ class Faults:
         for_: _Span | None = None,
         probability: float = 1.0,
     ) -> FaultRule:
-        """Have packets be overtaken by others of their direction.
-
-        Args:
-            by: How many others.
-            within: They come after this time if there are not as many.
-        """
+        """Have packets be overtaken `by` so many others of their direction; `within` this time, whoever comes."""
 
     def corrupt(
         self,
@@ -1583,11 +1581,7 @@ class Faults:
         for_: _Span | None = None,
         probability: float = 1.0,
     ) -> FaultRule:
-        """Have bits of packets turned, behind their fixed header.
-
-        Args:
-            bits: How many.
-        """
+        """Have so many `bits` of packets turned, behind their fixed header."""
 
     def cut(
         self,
@@ -1602,11 +1596,7 @@ class Faults:
         for_: _Span | None = None,
         probability: float = 1.0,
     ) -> FaultRule:
-        """Have connections closed in the middle of what is sent.
-
-        Args:
-            after: Bytes of the packets selected that pass on each connection before.
-        """
+        """Have connections closed in the middle: when `after` bytes of the packets selected have passed on each."""
 
     def fake_reason(
         self,
@@ -1623,12 +1613,8 @@ class Faults:
     ) -> FaultRule:
         """Have packets say another reason code than they do. The sender knows nothing of it.
 
-        Before MQTT 5 only CONNACK and SUBACK have one; other packets are not struck.
-
-        Args:
-            packet: `"CONNACK"`, `"PUBACK"`, `"PUBREC"`, `"PUBREL"`, `"PUBCOMP"`, `"SUBACK"`, `"UNSUBACK"`, `"DISCONNECT"`
-                or `"AUTH"`.
-            reason: The code, one that this packet can have.
+        It must be one that this packet can have. Before MQTT 5 only CONNACK and SUBACK have one; other packets are not
+        struck.
         """
 
     def throttle(
@@ -1650,7 +1636,10 @@ class Faults:
         """
 
     def partition(self, client: str | None = None, *, for_: _Span | None = None) -> FaultRule:
-        """Have nothing pass, either way, on old connections and new ones. When the rule ends, what was on its way passes."""
+        """Have nothing pass, either way, on old connections and new ones.
+
+        When the rule ends, what was on its way passes.
+        """
 
     def refuse(
         self,
@@ -1725,9 +1714,80 @@ class ConnectionTrace:
 
     @property
     def lines(self) -> list[str]:
-        """One line for each packet: seconds since the connection was made, `>` to the broker or `<` to the client, the
-        packet, and what faults did to it.
+        """One line for each packet.
+
+        Seconds since the connection was made, `>` to the broker or `<` to the client, the packet, and what faults did
+        to it.
         """
+
+@disjoint_base
+class FaultProxy:
+    """A proxy in front of any broker, with faults.
+
+        with ferromq.FaultProxy("mqtt://localhost:1883") as proxy:
+            proxy.faults.drop("PUBACK", nth=1)
+            ...  # clients connect to proxy.url
+
+    Args:
+        upstream: The broker: `mqtt://host:port` or `unix:///path`. `ws://host:port/path` works, too, with faults that
+            do not look into packets.
+        listen: Where clients connect: `tcp://host:port`; port 0 is any that is free.
+        trace: Packets of each connection to remember, at most 4096.
+        seed: Decides what is random.
+        clock: What delays go by; by default one of its own.
+
+    Raises:
+        InvalidArgument: A URL is not one.
+        ConnectError: When started: it cannot listen there.
+    """
+
+    def __new__(
+        cls,
+        upstream: str,
+        *,
+        listen: str = "tcp://127.0.0.1:0",
+        trace: int = 32,
+        seed: int | None = None,
+        clock: Clock | None = None,
+    ) -> Self: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None: ...
+    def __aenter__(self) -> Operation[Self]: ...
+    def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> Operation[None]: ...
+    def start(self) -> Self:
+        """Start to listen; `with` and `async with` do it, too."""
+
+    def stop(self) -> None:
+        """Listen no more, and reset all connections."""
+
+    @property
+    def url(self) -> str:
+        """Where clients connect.
+
+        Raises:
+            Closed: It does not run.
+        """
+
+    @property
+    def clock(self) -> Clock:
+        """What delays go by."""
+
+    @property
+    def faults(self) -> Faults:
+        """What can be made to go wrong."""
+
+    def trace(self, client: str | None = None) -> list[ConnectionTrace]:
+        """The last packets of each connection, of those that have ended, too; the newest connection last."""
 
 # --- end of clock and faults ---
 

@@ -159,11 +159,14 @@ impl Driver {
 
     fn disconnected(&self, reason: Option<Error>, retry_in: Option<Duration>) {
         debug!(server = %self.server, reason = ?reason, ?retry_in, "disconnected");
-        self.inner.state.lock().connection = match retry_in {
+        let mut state = self.inner.state.lock();
+        state.connection = match retry_in {
             Some(_) if matches!(*self.inner.progress.borrow(), Progress::Ready) => ConnectionState::Reconnecting,
             Some(_) => ConnectionState::Connecting,
             None => ConnectionState::Disconnected,
         };
+        state.resting.clear();
+        drop(state);
         self.inner.events.send(ClientEvent::Disconnected { reason, retry_in });
     }
 
@@ -469,7 +472,13 @@ impl<'a> Connection<'a> {
             state.driver = Some(cx.waker().clone());
         }
         state.is_flushing = is_flushing;
+        let is_resting = !is_flushing && self.deliveries.is_empty();
+        let resting = if is_resting { std::mem::take(&mut state.resting) } else { Vec::new() };
         drop(state);
+        for waits in resting {
+            // Who asked may have lost interest.
+            let _ = waits.send(());
+        }
         self.set_timer(deadline, cx)
     }
 

@@ -389,6 +389,13 @@ impl Client {
         }
     }
 
+    /// Waits until everything handed to the client is written, and everything that had come is in its mailboxes; not at
+    /// all while there is no connection. A full mailbox that must not lose anything makes it wait for its consumer.
+    pub async fn at_rest(&self) {
+        // Dropped unanswered, the connection has ended.
+        let _ = self.inner().rest().await;
+    }
+
     /// Where responses to this client's requests go: below the server's response information if it gives any.
     fn response_topic(&self) -> Result<Text, Error> {
         let state = self.inner().state.lock();

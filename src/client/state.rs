@@ -80,6 +80,8 @@ pub(super) struct State {
     next_reply: Token,
     /// Publishers that wait for room.
     room: Vec<Waker>,
+    /// Who waits for the client's task to have nothing left to do.
+    pub(super) resting: Vec<oneshot::Sender<()>>,
     sink_wants_room: bool,
 }
 
@@ -157,6 +159,7 @@ impl Inner {
             replies: HashMap::new(),
             next_reply: 1,
             room: Vec::new(),
+            resting: Vec::new(),
             sink_wants_room: false,
         };
         Arc::new(Self {
@@ -201,6 +204,23 @@ impl Inner {
         state.session.unfinished() + state.session.unanswered() + self.requests_open.load(Ordering::Relaxed) > 0
     }
 
+    /// Has the client's task look around once more. It answers when it has written all there is, and handed out all that
+    /// had come; dropped, there is no connection.
+    pub(super) fn rest(&self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.state.lock();
+        if state.connection != ConnectionState::Connected {
+            return receiver;
+        }
+        state.resting.push(sender);
+        let driver = state.driver.take();
+        drop(state);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        receiver
+    }
+
     /// Asks the client to end.
     pub(super) fn close(&self, deadline: Instant, reason: ReasonCode, session_expiry: Option<u32>) {
         let driver = {
@@ -229,6 +249,7 @@ impl Inner {
         let mailboxes = state.dispatch.mailboxes().into_iter();
         effects.closed.extend(mailboxes.map(|mailbox| (mailbox, failure.clone())));
         state.replies.clear();
+        state.resting.clear();
         effects.wakers.append(&mut state.room);
         drop(state);
         for Delivery { mailbox, messages } in undelivered {

@@ -149,8 +149,8 @@ mod tests {
         };
         let (near, far) = (sleep(60), sleep(7200));
         tokio::task::yield_now().await;
-        clock.advance_async(Duration::from_secs(3600)).await;
-        assert!(near.await.unwrap() < Duration::from_secs(60), "it was woken when it was due, not at the end");
+        clock.advance_async(Duration::from_hours(1)).await;
+        assert!(near.await.unwrap() < Duration::from_mins(1), "it was woken when it was due, not at the end");
         assert!(!far.is_finished());
         far.abort();
     }
@@ -158,9 +158,9 @@ mod tests {
     #[tokio::test]
     async fn without_an_advance_a_timer_follows_the_system() {
         let clock = Clock::adjustable();
-        clock.advance_async(Duration::from_secs(3600)).await;
+        clock.advance_async(Duration::from_hours(1)).await;
         clock.sleep_until(clock.now() + Duration::from_millis(2)).await;
         assert_eq!(timeout(&clock, Duration::from_millis(2), std::future::pending::<()>()).await, None);
-        assert_eq!(timeout(&clock, Duration::from_secs(3600), async { 7 }).await, Some(7));
+        assert_eq!(timeout(&clock, Duration::from_hours(1), async { 7 }).await, Some(7));
     }
 }

@@ -15,6 +15,8 @@ mod error;
 #[cfg(feature = "config")]
 mod listeners;
 #[cfg(feature = "config")]
+mod presets;
+#[cfg(feature = "config")]
 mod print;
 #[cfg(feature = "config")]
 mod reader;
@@ -33,6 +35,8 @@ pub use acl::Acl;
 pub use broker::BrokerConfig;
 #[cfg(feature = "config")]
 pub use error::{ConfigError, ConfigFault, Hint};
+#[cfg(feature = "config")]
+pub use presets::{preset, preset_names};
 #[cfg(feature = "config")]
 pub use sections::{
     Auth, Capabilities, DropPolicy, Limits, Log, LogFormat, LogLevel, MaximumQos, Queue, Secret, Shared, SlowConsumer,

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::{
     line::Line,
     packet::{self, Facts, Memory},
-    rule::{Action, Direction, RuleBook, Stroke},
+    rule::{Action, Direction, Refusal, RuleBook, Stroke},
     trace::Trace,
 };
 use crate::codec::{
@@ -146,9 +146,9 @@ impl Link {
         match facts.packet {
             Some(PacketType::Connect) if way == Direction::ToBroker => {
                 self.learn_connect(frame);
-                if let Some(reason) = rules.refusal(now, Some(self.client.as_deref().unwrap_or_default())) {
+                if let Some(refusal) = rules.refusal(now, Some(self.client.as_deref().unwrap_or_default())) {
                     let line = packet::describe(frame, self.version);
-                    return self.refuse(now, reason, line);
+                    return self.refuse(now, refusal, line);
                 }
             }
             Some(PacketType::ConnAck) if way == Direction::ToClient => self.learn_assigned(frame),
@@ -287,11 +287,11 @@ impl Link {
     }
 
     /// Answers a CONNECT in the broker's place, or not at all.
-    fn refuse(&mut self, now: Instant, reason: Option<ReasonCode>, line: String) {
+    fn refuse(&mut self, now: Instant, refusal: Refusal, line: String) {
         self.trace.packet(now, Direction::ToBroker, line, &["refused".into()]);
-        match reason {
-            None => self.is_reset = true,
-            Some(reason) => {
+        match refusal {
+            Refusal::Reset => self.is_reset = true,
+            Refusal::Answer(reason) => {
                 let properties = Properties::new();
                 self.say(now, &Packet::ConnAck(Box::new(ConnAck { session_present: false, reason, properties })));
             }

@@ -17,6 +17,9 @@ mod pump;
 mod rule;
 mod trace;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
@@ -59,8 +62,6 @@ pub struct FaultRule {
     faults: Weak<Inner>,
     /// The rule is over at its end even though nobody removes it.
     id: u64,
-    /// Connections that died of it.
-    dead: Arc<[u64]>,
 }
 
 pub(crate) struct Inner {
@@ -108,8 +109,8 @@ impl Faults {
         let now = self.0.clock.now();
         let client = select.client.clone();
         let (id, state) = self.0.rules.lock().add(now, select, action)?;
-        let mut dead = Vec::new();
         if action == Action::HalfOpen {
+            let mut dead = state.dead.lock();
             for (number, link) in self.0.links_of(client.as_deref()) {
                 let mut link = link.lock();
                 if !link.is_dead {
@@ -120,7 +121,7 @@ impl Faults {
             state.hits.store(dead.len() as u64, Ordering::Release);
         }
         self.0.wake_all();
-        Ok(FaultRule { action, state, faults: Arc::downgrade(&self.0), id, dead: dead.into() })
+        Ok(FaultRule { action, state, faults: Arc::downgrade(&self.0), id })
     }
 
     /// The rules that can still strike.
@@ -132,25 +133,25 @@ impl Faults {
             state: Arc::clone(&rule.state),
             faults: Weak::clone(&faults),
             id: rule.id,
-            dead: Arc::default(),
         };
         rules.active(self.0.clock.now()).map(rule).collect()
     }
 
     /// Removes all rules.
     pub fn clear(&self) {
-        self.0.rules.lock().clear();
+        let rules = self.0.rules.lock().take_all();
+        for rule in rules {
+            self.0.end_rule(&rule.state);
+        }
         self.0.wake_all();
     }
 
     /// Resets the connection of one client, or all of them; how many.
     pub fn drop_connections(&self, client: Option<&str>) -> usize {
         let links = self.0.links_of(client);
-        for (_, link) in &links {
-            link.lock().is_reset = true;
-        }
+        let count = links.iter().filter(|(_, link)| !std::mem::replace(&mut link.lock().is_reset, true)).count();
         self.0.wake_all();
-        links.len()
+        count
     }
 
     /// Says DISCONNECT in the broker's place and closes the connection; whether there was one.
@@ -202,14 +203,13 @@ impl FaultRule {
 
     /// Removes it. What it holds back is let go of; connections that are dead by it are reset.
     pub fn remove(&self) {
-        self.state.is_over.store(true, Ordering::Release);
-        let Some(faults) = self.faults.upgrade() else { return };
-        for number in self.dead.iter() {
-            if let Some(link) = faults.links.lock().open.get(number).cloned() {
-                link.lock().is_reset = true;
+        match self.faults.upgrade() {
+            Some(faults) => {
+                faults.end_rule(&self.state);
+                faults.wake_all();
             }
+            None => self.state.is_over.store(true, Ordering::Release),
         }
-        faults.wake_all();
     }
 }
 
@@ -218,6 +218,16 @@ impl Inner {
         let links = self.links.lock();
         let is_of = |link: &Mutex<Link>| client.is_none() || link.lock().client() == client;
         links.open.iter().filter(|(_, link)| is_of(link)).map(|(number, link)| (*number, Arc::clone(link))).collect()
+    }
+
+    /// A rule strikes no more; who died of it is reset.
+    fn end_rule(&self, state: &RuleState) {
+        state.is_over.store(true, Ordering::Release);
+        let dead = std::mem::take(&mut *state.dead.lock());
+        let links = self.links.lock();
+        for link in dead.iter().filter_map(|number| links.open.get(number)) {
+            link.lock().is_reset = true;
+        }
     }
 
     fn held(&self) -> usize {

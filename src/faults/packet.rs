@@ -248,7 +248,9 @@ mod tests {
     fn publish(topic: &str, id: u16, alias: Option<u16>) -> Vec<u8> {
         let topic = if topic.is_empty() { TopicName::empty() } else { TopicName::new(topic).unwrap() };
         let mut properties = Properties::new();
-        alias.into_iter().for_each(|alias| properties.push(Property::TopicAlias(alias)));
+        if let Some(alias) = alias {
+            properties.push(Property::TopicAlias(alias));
+        }
         let packet_id = std::num::NonZeroU16::new(id);
         let qos = if id == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
         let payload = "21.5 °C".into();

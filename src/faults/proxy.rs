@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use tokio::{
     net::{TcpListener, TcpStream, UnixStream, lookup_host},
-    task::AbortHandle,
+    task::JoinHandle,
 };
 
 use super::{Faults, Inner, UPSTREAM_TIMEOUT, pump::End};
@@ -15,7 +15,7 @@ use crate::client::ServerUrl;
 pub struct Proxy {
     faults: Faults,
     address: SocketAddr,
-    accepting: AbortHandle,
+    accepting: JoinHandle<()>,
 }
 
 impl Proxy {
@@ -27,13 +27,20 @@ impl Proxy {
         let inner = Arc::clone(&faults.0);
         let task = accept(Arc::clone(&inner), listener, upstream);
         let runtime = inner.runtime.clone();
-        let accepting = runtime.spawn(inner.clock.watch(Some(runtime.clone()), task)).abort_handle();
+        let accepting = runtime.spawn(inner.clock.watch(Some(runtime.clone()), task));
         Ok(Self { faults, address, accepting })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Ends it: when this is done, nobody listens any more and all connections are to be reset.
+    pub async fn stop(mut self) {
+        self.accepting.abort();
+        // It was aborted, or has panicked; both are its end.
+        let _ = (&mut self.accepting).await;
     }
 
     /// Its faults.

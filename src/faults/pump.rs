@@ -61,12 +61,13 @@ pub(super) async fn run(inner: Arc<Inner>, number: u64, link: Arc<Mutex<Link>>, 
     let mut pump = Pump { inner: &inner, link: &link, ends: [client, broker], timer, buffer, lingers: false };
     poll_fn(|cx| pump.poll(cx)).await;
     let Pump { ends: [client, broker], .. } = pump;
+    // Forgotten first: who sees its end must not find it any more.
+    inner.ended(number, &link);
     let is_reset = link.lock().is_reset;
     if is_reset {
         client.reset();
         broker.reset();
     }
-    inner.ended(number, &link);
 }
 
 struct Pump<'a> {
@@ -161,7 +162,9 @@ impl Pump<'_> {
         let deadline = link.deadline(now, &self.inner.rules.lock());
         if deadline.is_none() && link.is_ending() {
             if self.lingers && self.timer.at().is_some_and(|at| at <= now) {
-                WAYS.into_iter().for_each(|way| link.close(way));
+                for way in WAYS {
+                    link.close(way);
+                }
                 return false;
             }
             if !self.lingers {

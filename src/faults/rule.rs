@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
+
 use super::packet::Facts;
 use crate::codec::{PacketType, ReasonCode, TopicFilter};
 
@@ -116,6 +118,8 @@ pub(super) struct RuleState {
     pub(super) hits: AtomicU64,
     /// It was removed, or can strike no more.
     pub(super) is_over: AtomicBool,
+    /// Connections that died of it.
+    pub(super) dead: Mutex<Vec<u64>>,
 }
 
 #[derive(Debug)]
@@ -143,6 +147,14 @@ pub(super) struct Stroke {
     pub(super) action: Action,
     count_max: Option<u64>,
     state: Arc<RuleState>,
+}
+
+/// How a connection is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Reset,
+    /// CONNECT is answered.
+    Answer(ReasonCode),
 }
 
 /// More rules than there may be.
@@ -241,9 +253,8 @@ impl RuleBook {
         self.active(now).filter(|rule| rule.action == Action::Partition).filter_map(|rule| rule.until).min()
     }
 
-    /// The rule, if any, that refuses a connection of this client, or, with `None`, of whichever client before it has
-    /// said anything; and the reason to give.
-    pub(super) fn refusal(&mut self, now: Instant, client: Option<&str>) -> Option<Option<ReasonCode>> {
+    /// How a connection of this client is refused, if it is; with `None`, of whichever client before it has said anything.
+    pub(super) fn refusal(&mut self, now: Instant, client: Option<&str>) -> Option<Refusal> {
         let refuses = |rule: &&Rule| match (rule.action, client) {
             (Action::Refuse(None), None) => rule.select.client.is_none(),
             (Action::Refuse(_), Some(_)) => rule.is_about(client),
@@ -252,14 +263,12 @@ impl RuleBook {
         let rule = self.active(now).find(refuses)?;
         let Action::Refuse(reason) = rule.action else { return None };
         rule.state.hit(rule.select.count);
-        Some(reason)
+        Some(reason.map_or(Refusal::Reset, Refusal::Answer))
     }
 
-    /// Ends all rules.
-    pub(super) fn clear(&mut self) {
-        for rule in self.rules.drain(..) {
-            rule.state.is_over.store(true, Ordering::Release);
-        }
+    /// Takes all rules out.
+    pub(super) fn take_all(&mut self) -> Vec<Rule> {
+        std::mem::take(&mut self.rules)
     }
 
     /// A random number from 0 to 1, 1 excluded (SplitMix64).

@@ -18,6 +18,7 @@ use super::{
     broker_auth::Gate,
     broker_config::{BrokerArguments, BrokerSettings, seed_argument},
     broker_hooks::{Hook, HookSet, Judge, Teller},
+    broker_settled::{self, Guests},
     broker_view::{ClientInfo, Retained, stats_dict},
     core::Core,
     errors::{self, Kind},
@@ -69,8 +70,8 @@ use crate::{
 ///     faults: Whether faults can be made to happen, with `faults`. All connections then go through a task that can
 ///         lose, delay and break what they carry; it costs speed, so it is for tests.
 ///     trace: Packets of each connection to remember for `trace()`, at most 4096. The cost is the same.
-///     like: Behave like a weaker broker: `"aws-iot-core"`, `"azure-event-grid"`, `"azure-iot-hub"` or `"minimal"`. All
-///         other arguments win over it.
+///     like: Behave like a weaker broker: `"aws-iot-core"`, `"azure-event-grid"`, `"minimal"` or `"impatient"`. What
+///         each allows is in docs/faults.md; all other arguments, and `config`, win over it.
 ///
 /// Raises:
 ///     InvalidArgument: A setting is not known or cannot be.
@@ -103,9 +104,11 @@ impl Running {
     }
 }
 
-/// Where clients of this process find the broker; empty while it does not run.
+/// Where clients of this process find the broker.
 pub(crate) struct Place {
+    /// Empty while it does not run.
     handle: Local<Mutex<Option<BrokerHandle>>>,
+    clients: Guests,
 }
 
 impl Place {
@@ -119,7 +122,7 @@ impl Place {
 impl Broker {
     /// What a client of this process connects with, now or when the broker runs.
     pub(crate) fn connector(&self) -> MemoryConnector {
-        MemoryConnector(Arc::clone(&self.place))
+        MemoryConnector { place: Arc::clone(&self.place), is_observer: false }
     }
 
     fn handle(&self, py: Python<'_>) -> PyResult<BrokerHandle> {
@@ -234,7 +237,7 @@ impl Broker {
             has_faults: faults,
             hooks: Arc::default(),
             running: Local::new(Mutex::new(None)),
-            place: Arc::new(Place { handle: Local::new(Mutex::new(None)) }),
+            place: Arc::new(Place { handle: Local::new(Mutex::new(None)), clients: Guests::default() }),
         })
     }
 
@@ -461,6 +464,8 @@ impl Broker {
     }
 
     /// See traffic without a client of your own; as `Client.subscribe` gives it, retained messages left out.
+    ///
+    /// Faults do not strike it.
     #[pyo3(signature = (*filters, maxsize = 65_536, overflow = "drop_oldest"))]
     fn tap(
         &self,
@@ -472,7 +477,8 @@ impl Broker {
         self.handle(py)?;
         let clock = self.clock.clone();
         let options = ClientOptions { reconnect: None, clock, ..ClientOptions::default() };
-        let core = Core::in_memory(self.connector(), options);
+        let connector = MemoryConnector { is_observer: true, ..self.connector() };
+        let core = Core::in_memory(connector, options);
         core.start(py)?;
         let arguments = SubscribeArguments {
             qos: 2,
@@ -603,13 +609,8 @@ impl Broker {
     ) -> PyResult<impl Future<Output = Result<(), crate::client::Error>> + Send + use<>> {
         let handle = self.handle(py)?;
         let timeout: Option<Duration> = timeout.map(|timeout| duration(py, "timeout", timeout)).transpose()?;
-        Ok(async move {
-            let settled = async {
-                handle.settled().await;
-                Ok(())
-            };
-            super::publish::within(timeout, "settling", settled).await
-        })
+        let place = Arc::clone(&self.place);
+        Ok(broker_settled::settled(handle, move || place.clients.connected(), timeout))
     }
 }
 
@@ -626,7 +627,18 @@ impl Drop for Broker {
 
 /// Connects inside the process, to the broker that runs at the time.
 #[derive(Clone)]
-pub(crate) struct MemoryConnector(Arc<Place>);
+pub(crate) struct MemoryConnector {
+    place: Arc<Place>,
+    /// It only looks on: faults are not for it.
+    is_observer: bool,
+}
+
+impl MemoryConnector {
+    /// Counts a client among those that the broker waits for to be settled.
+    pub(crate) fn register(&self, core: &Arc<Core>) {
+        self.place.clients.add(core);
+    }
+}
 
 impl std::fmt::Debug for MemoryConnector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -641,11 +653,12 @@ impl Connector for MemoryConnector {
 
     fn connect(&self, _target: usize) -> Connecting<'_> {
         Box::pin(async move {
-            let handle = self.0.handle.get().and_then(|handle| handle.lock().clone());
+            let handle = self.place.handle.get().and_then(|handle| handle.lock().clone());
             let Some(handle) = handle else {
                 return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the broker does not run"));
             };
-            Ok(Box::new(handle.connect_memory()?) as BoxStream)
+            let stream = if self.is_observer { handle.connect_observer()? } else { handle.connect_memory()? };
+            Ok(Box::new(stream) as BoxStream)
         })
     }
 

@@ -14,7 +14,7 @@ use toml::{Table, Value};
 use super::{errors, options::number, payload::Data};
 use crate::{
     auth::Acl,
-    config::{BrokerConfig, ConfigError, SHARDS_MAX},
+    config::{BrokerConfig, ConfigError, SHARDS_MAX, preset, preset_names},
     server::{self, BrokerBuilder},
 };
 
@@ -44,7 +44,9 @@ pub(crate) struct BrokerSettings {
 
 impl BrokerArguments<'_> {
     pub(crate) fn to_settings(&self, py: Python<'_>) -> PyResult<BrokerSettings> {
-        let (mut table, name) = self.base(py)?;
+        let (given, name) = self.base(py)?;
+        let mut table = self.like(py)?;
+        lay_over(&mut table, given);
         for (key, given) in &self.tables {
             let Some(given) = given else { continue };
             let section = table.entry(*key).or_insert_with(|| Value::Table(Table::new()));
@@ -77,6 +79,16 @@ impl BrokerArguments<'_> {
         let allow_anonymous = self.allow_anonymous.unwrap_or(users.is_empty() && config.auth.allow_anonymous);
         let (seed, drain_timeout) = (self.seed, self.drain_timeout);
         Ok(BrokerSettings { config, shards, seed, drain_timeout, users, allow_anonymous })
+    }
+
+    /// The table of a weaker broker, if one was named.
+    fn like(&self, py: Python<'_>) -> PyResult<Table> {
+        let Some(name) = self.like else { return Ok(Table::new()) };
+        let tables = preset(name).ok_or_else(|| {
+            let names = preset_names().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+            errors::invalid(py, &format!("like is one of {names}, not {name:?}"))
+        })?;
+        tables.parse().map_err(|error: toml::de::Error| errors::invalid(py, &error.to_string()))
     }
 
     /// The table before keywords, and what to call it.
@@ -124,6 +136,16 @@ impl BrokerSettings {
         match self.seed {
             Some(seed) => builder.seed(seed),
             None => builder,
+        }
+    }
+}
+
+/// Has the keys of `upper` win over those of `lower`, table by table.
+fn lay_over(lower: &mut Table, upper: Table) {
+    for (key, value) in upper {
+        match (lower.get_mut(&key), value) {
+            (Some(Value::Table(below)), Value::Table(above)) => below.extend(above),
+            (_, value) => drop(lower.insert(key, value)),
         }
     }
 }

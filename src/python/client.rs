@@ -147,6 +147,19 @@ impl Client {
         Self::__aenter__(slf)
     }
 
+    /// Connects on this thread, without an event loop: fixtures are made before there is one. The client belongs to no
+    /// loop until something of it is awaited.
+    fn _connect_blocking(&self, py: Python<'_>) -> PyResult<()> {
+        let client = self.core.block_on(py, self.core.connect(py)?)?;
+        self.core.connected(client);
+        Ok(())
+    }
+
+    /// Disconnects on this thread; `is_hasty` after a failure, when nobody waits long for what is unfinished.
+    fn _disconnect_blocking(&self, py: Python<'_>, is_hasty: bool) -> PyResult<()> {
+        self.core.block_on(py, self.core.disconnect(py, ReasonCode::Success, is_hasty)?)
+    }
+
     /// Finish what is under way and disconnect.
     ///
     /// Args:

@@ -64,22 +64,25 @@ impl Core {
                 Target::Servers
             }
         };
-        let timeout = options.connect_timeout;
-        Ok(Arc::new(Self::with_target(options, target, timeout)))
+        Ok(Self::with_target(options, target))
     }
 
     /// A client of a broker in this process.
     pub(crate) fn in_memory(connector: MemoryConnector, options: ClientOptions) -> Arc<Self> {
-        let timeout = options.connect_timeout;
-        Arc::new(Self::with_target(options, Target::Memory(connector), timeout))
+        Self::with_target(options, Target::Memory(connector))
     }
 
-    fn with_target(mut options: ClientOptions, target: Target, timeout: Duration) -> Self {
+    fn with_target(mut options: ClientOptions, target: Target) -> Arc<Self> {
+        let timeout = options.connect_timeout;
         let sink = Arc::new(Sink::default());
         options.completions = Some(Arc::clone(&sink) as _);
         let events = EventSource::new(EVENTS_MAX);
         options.events = Some(events.clone());
-        Self { options, target, sink, events, client: Local::new(Mutex::new(None)), timeout }
+        let core = Arc::new(Self { options, target, sink, events, client: Local::new(Mutex::new(None)), timeout });
+        if let Target::Memory(connector) = &core.target {
+            connector.register(&core);
+        }
+        core
     }
 
     /// The connection.
@@ -108,6 +111,15 @@ impl Core {
     pub(crate) fn process(&self, py: Python<'_>) -> PyResult<&'static Process> {
         self.client.try_get(py)?;
         Process::get(py)
+    }
+
+    /// Waits on this thread, without holding the GIL.
+    pub(crate) fn block_on<T: Send>(
+        &self,
+        py: Python<'_>,
+        future: impl Future<Output = Result<T, Error>> + Send,
+    ) -> PyResult<T> {
+        self.process(py)?.block_on(py, future)?.map_err(|error| errors::from_client(py, &error))
     }
 
     /// Connects; the result is to be given to [`Self::connected`].

@@ -287,7 +287,7 @@ impl Faults {
         self.add(py, &select, Action::Corrupt { bits: number(py, "bits", bits, 1..=BITS_MAX)? })
     }
 
-    /// Have connections closed in the middle, when `after` bytes of the packets selected have passed on each of them.
+    /// Have connections closed in the middle: when `after` bytes of the packets selected have passed on each.
     #[pyo3(signature = (packet = None, *, after = 0, client = None, topic = None, direction = None, nth = None,
         count = None, for_ = None, probability = 1.0))]
     fn cut(
@@ -507,8 +507,8 @@ impl ConnectionTrace {
 
     /// One line for each packet.
     ///
-    /// Seconds since the connection was made, `>` to the broker or `<` to the client, the packet, and what faults did to
-    /// it.
+    /// Seconds since the connection was made, `>` to the broker or `<` to the client, the packet, and what faults did
+    /// to it.
     #[getter]
     fn lines(&self) -> Vec<&str> {
         self.0.lines.iter().map(String::as_str).collect()

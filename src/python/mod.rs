@@ -9,8 +9,8 @@
 //! | `core` | what both clients share |
 //! | `client`, `sync` | their faces |
 //! | `publish`, `subscription`, `request`, `events` | one verb each |
-//! | `broker`, `broker_auth`, `broker_config`, `broker_hooks`, `broker_view` | the broker in the process |
-//! | `clock`, `faults` | what tests do to time and packets |
+//! | `broker`, `broker_auth`, `broker_config`, `broker_hooks`, `broker_settled`, `broker_view` | the broker in the process |
+//! | `clock`, `faults`, `fault_proxy` | what tests do to time and packets |
 //! | `message`, `properties`, `options`, `payload`, `buffer`, `topics` | values |
 //! | `errors` | the one table of exceptions |
 //!
@@ -22,6 +22,7 @@ mod broker;
 mod broker_auth;
 mod broker_config;
 mod broker_hooks;
+mod broker_settled;
 mod broker_view;
 mod buffer;
 #[cfg(feature = "cli")]
@@ -31,6 +32,7 @@ mod clock;
 mod core;
 mod errors;
 mod events;
+mod fault_proxy;
 mod faults;
 mod message;
 mod operation;
@@ -59,6 +61,7 @@ fn _ferromq(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<client::Client>()?;
     module.add_class::<clock::Clock>()?;
     module.add_class::<faults::ConnectionTrace>()?;
+    module.add_class::<fault_proxy::FaultProxy>()?;
     module.add_class::<faults::FaultRule>()?;
     module.add_class::<faults::Faults>()?;
     module.add_class::<events::Connected>()?;

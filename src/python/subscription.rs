@@ -3,9 +3,12 @@
 //! SUBSCRIBE is sent by `__aenter__`, by awaiting, or by beginning to iterate. From the mailbox messages are taken in
 //! small bites, so that the overflow policy has its say over all that Python has not seen.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use parking_lot::Mutex;
@@ -407,6 +410,10 @@ impl Subscription {
         let stream = subscribed.reader.items(py)?;
         Ok(Self { subscribed, stream })
     }
+
+    fn core(&self) -> &Core {
+        &self.subscribed.core
+    }
 }
 
 #[pymethods]
@@ -433,6 +440,25 @@ impl Subscription {
 
     fn __await__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         Self::__aenter__(slf)
+    }
+
+    /// Subscribes on this thread, without an event loop, and waits for SUBACK.
+    fn _open_blocking(&self, py: Python<'_>) -> PyResult<()> {
+        self.subscribed.start(py)?;
+        self.core().block_on(py, self.subscribed.opened())
+    }
+
+    /// Ends it on this thread.
+    fn _close_blocking(&self, py: Python<'_>) -> PyResult<()> {
+        self.core().block_on(py, self.subscribed.close(py, false)?)
+    }
+
+    /// Up to `max` messages, at least one if it comes within `timeout` seconds; on this thread. `anext()` gives the
+    /// ones after.
+    fn _take_blocking<'py>(&self, py: Python<'py>, max: usize, timeout: f64) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let deadline = Instant::now() + duration(py, "timeout", timeout)?;
+        let taken = self.subscribed.reader().take_blocking(py, max, Some(deadline))?;
+        taken.ok_or_else(|| errors::closed(py, "the subscription has ended"))
     }
 
     /// End it; what waits is dropped.

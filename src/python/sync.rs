@@ -43,7 +43,7 @@ pub(crate) struct SyncClient {
 
 impl SyncClient {
     fn block_on<T: Send>(&self, py: Python<'_>, future: impl Future<Output = Result<T, Error>> + Send) -> PyResult<T> {
-        block_on(py, &self.core, future)
+        self.core.block_on(py, future)
     }
 }
 
@@ -347,7 +347,7 @@ impl SyncSubscription {
     fn open(py: Python<'_>, core: &Arc<Core>, arguments: &SubscribeArguments<'_, '_>, items: Items) -> PyResult<Self> {
         let subscribed = Subscribed::new(py, core, arguments, items)?;
         subscribed.start(py)?;
-        block_on(py, core, subscribed.opened())?;
+        core.block_on(py, subscribed.opened())?;
         Ok(Self { core: Arc::clone(core), subscribed })
     }
 }
@@ -367,7 +367,7 @@ impl SyncSubscription {
         traceback: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let _ = (exc_value, traceback);
-        block_on(py, &self.core, self.subscribed.close(py, exc_type.is_some())?)
+        self.core.block_on(py, self.subscribed.close(py, exc_type.is_some())?)
     }
 
     /// End it; what waits is dropped.
@@ -547,12 +547,4 @@ fn next<'py>(py: Python<'py>, reader: &Reader, deadline: Option<Instant>) -> PyR
         return Ok(Some(item));
     }
     Ok(reader.take_blocking(py, 1, deadline)?.and_then(|mut items| items.pop()))
-}
-
-fn block_on<T: Send>(
-    py: Python<'_>,
-    core: &Core,
-    future: impl Future<Output = Result<T, Error>> + Send,
-) -> PyResult<T> {
-    core.process(py)?.block_on(py, future)?.map_err(|error| errors::from_client(py, &error))
 }

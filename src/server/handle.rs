@@ -21,7 +21,7 @@ use crate::{
     codec::ReasonCode,
     net::{
         NetStats,
-        duplex::{self, DUPLEX_BYTES_MAX, Duplex},
+        duplex::{self, DUPLEX_BYTES_MAX, Duplex, DuplexEnd},
         interpose::Near,
         shard::{Probe, Shards},
     },
@@ -186,18 +186,29 @@ impl BrokerHandle {
 
     /// A connection from inside the process, without sockets: the peer's end of it, on which to speak MQTT.
     pub fn connect_memory(&self) -> io::Result<Duplex> {
-        if self.shards.is_stopped() {
-            return Err(io::ErrorKind::ConnectionRefused.into());
-        }
         let peer = Peer { address: Arc::from("memory"), listener: Arc::from("memory") };
         let (client, end) = match self.shards.interposer() {
             None => duplex::pair(DUPLEX_BYTES_MAX),
+            Some(_) if self.shards.is_stopped() => return Err(io::ErrorKind::ConnectionRefused.into()),
             Some(interposer) => {
                 let (client, near) = duplex::relayed(DUPLEX_BYTES_MAX);
                 let end = Arc::clone(interposer).interpose(Near::Memory(near), &peer, true);
                 (client, end.ok_or(io::ErrorKind::ConnectionRefused)?)
             }
         };
+        self.accept(client, end, peer)
+    }
+
+    /// The same for one who only looks on: faults and traces do not concern it.
+    pub fn connect_observer(&self) -> io::Result<Duplex> {
+        let (client, end) = duplex::pair(DUPLEX_BYTES_MAX);
+        self.accept(client, end, Peer { address: Arc::from("tap"), listener: Arc::from("memory") })
+    }
+
+    fn accept(&self, client: Duplex, end: DuplexEnd, peer: Peer) -> io::Result<Duplex> {
+        if self.shards.is_stopped() {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
         let to = self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len();
         self.shards.accept_duplex(to, end, peer);
         Ok(client)

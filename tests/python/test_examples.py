@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+README = pathlib.Path(__file__).parents[2] / "README.md"
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples" / "python"
 
 
@@ -37,8 +38,17 @@ def test_a_small_example_runs_and_is_small(example, says, monkeypatch):
     assert len((EXAMPLES / example).read_text(encoding="utf-8").splitlines()) < 40
 
 
-def test_the_example_of_a_test_passes():
-    assert "1 passed" in run("-m", "pytest", EXAMPLES / "test_alarm.py", "-q")
+def test_the_examples_of_tests_pass_and_are_small():
+    examples = sorted(EXAMPLES.glob("test_*.py"))
+    assert "4 passed" in run("-m", "pytest", *examples, "-q")
+    assert all(len(example.read_text(encoding="utf-8").splitlines()) < 50 for example in examples)
+
+
+def test_the_readme_tests_without_docker(tmp_path):
+    section = README.read_text(encoding="utf-8").partition("## Tests without Docker")[2]
+    path = tmp_path / "test_readme.py"
+    path.write_text(section.partition("```python\n")[2].partition("```")[0], encoding="utf-8")
+    assert "2 passed" in run("-m", "pytest", path, "-q", "-o", "asyncio_mode=auto", "-W", "ignore")
 
 
 @pytest.fixture

@@ -30,11 +30,6 @@ def client_of(request, broker):
     return client_of
 
 
-def texts(messages):
-    """All that has come."""
-    return [message.text() for message in messages]
-
-
 async def drain(subscription, broker):
     await broker.settled()
     return [(await anext(subscription)).text() for _ in range(subscription.pending)]
@@ -228,7 +223,7 @@ async def test_a_partition_is_noticed_by_both_sides_when_it_lasts(broker, faults
         assert client.connected
 
 
-async def test_dropped_connections_are_reset_and_made_again(broker, faults, client_of, within):
+async def test_dropped_connections_are_reset_and_made_again(faults, client_of, within):
     async with client_of("a") as one, client_of("b") as other:
         assert faults.drop_connections("a") == 1
         await within(one.publish("t", b"1", qos=1))
@@ -381,3 +376,77 @@ async def test_websocket_connections_have_faults_of_bytes(within):
 def test_what_makes_no_sense_is_refused(faults, verb, arguments):
     with pytest.raises(ferromq.InvalidArgument):
         getattr(faults, verb)(**arguments)
+
+
+@pytest.fixture
+def proxy():
+    with ferromq.Broker() as upstream, ferromq.FaultProxy(upstream.url, seed=3) as proxy:
+        yield proxy
+
+
+async def test_a_proxy_has_the_same_faults_for_any_broker(proxy, within):
+    async with (
+        ferromq.Client(proxy.url, client_id="c", clock=proxy.clock) as client,
+        client.subscribe("t", qos=1) as messages,
+    ):
+        with proxy.faults.drop("PUBLISH", direction="to_client", count=1) as rule:
+            await within(client.publish("t", b"lost"))
+            await within(client.publish("t", b"kept"))
+            assert (await within(anext(messages))).text() == "kept"
+            assert rule.hits == 1
+        proxy.faults.delay("PUBACK", by="1h", count=1)
+        slow = client.publish("t", b"slow", qos=1)
+        assert (await within(anext(messages))).text() == "slow"
+        proxy.clock.advance("61 min")
+        await within(slow)
+        events = client.events()
+        assert proxy.faults.kick("c", 0x8B)
+        async with asyncio.timeout(20):
+            async for event in events:
+                if isinstance(event, ferromq.Disconnected):
+                    assert event.reason.reason_code == 0x8B
+                    break
+    assert any("DISCONNECT" in line for trace in proxy.trace("c") for line in trace.lines)
+
+
+async def test_a_proxy_looks_into_the_packets_of_another_library(proxy):
+    paho = pytest.importorskip("paho.mqtt.client")
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="paho", protocol=paho.MQTTv311)
+    client.connect("127.0.0.1", int(proxy.url.rsplit(":", 1)[1]))
+    client.loop_start()
+    try:
+        with proxy.faults.drop("PUBACK", client="paho", count=1) as rule:
+            lost = client.publish("t", b"1", qos=1)
+            kept = client.publish("t", b"2", qos=1)
+            kept.wait_for_publish(20)
+            assert rule.hits == 1
+            assert not lost.is_published()
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def test_a_proxy_without_its_broker_resets():
+    with ferromq.Broker() as upstream, ferromq.FaultProxy(upstream.url) as proxy:
+        upstream.stop()
+        with pytest.raises(ferromq.ConnectError, match="reset"):
+            ferromq.SyncClient(proxy.url, reconnect=False).connect()
+
+
+def test_a_proxy_that_does_not_run_says_so():
+    proxy = ferromq.FaultProxy("mqtt://127.0.0.1:1")
+    with pytest.raises(ferromq.Closed, match="enter it"):
+        _ = proxy.url
+    assert "stopped" in repr(proxy)
+    with proxy:
+        assert proxy.url.startswith("mqtt://127.0.0.1:")
+        address = proxy.url.removeprefix("mqtt://").split(":")
+        with pytest.raises(RuntimeError):
+            proxy.start()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+    for wrong in ("http://localhost", "localhost:70000"):
+        with pytest.raises(ferromq.InvalidArgument):
+            ferromq.FaultProxy(wrong)
+    with pytest.raises(ferromq.InvalidArgument, match="listens"):
+        ferromq.FaultProxy("mqtt://localhost", listen="ws://127.0.0.1:0/mqtt")

@@ -1,0 +1,33 @@
+# ruff: noqa: S101, PLR2004 - tests assert numbers
+"""Devices from a cassette: an hour of readings, recorded once, in every test and in no time.
+
+`Cassette.record("line7.jsonl", "mqtt://factory", "plant/7/#")` makes one of live devices; here it is written by hand.
+"""
+
+import asyncio
+
+import ferromq
+from ferromq.testing import Cassette, CassetteMessage
+
+readings = [CassetteMessage(minute * 60.0, "plant/7/temp", str(20 + minute).encode()) for minute in range(60)]
+
+
+async def test_the_mean_of_an_hour(mqtt_broker: ferromq.Broker, mqtt_client: ferromq.Client) -> None:
+    """Sixty readings, a minute apart on the broker's clock."""
+    router, temperatures = ferromq.Router(), []
+
+    @router.on("plant/{line}/temp")
+    def take(line: int, payload: float) -> None:
+        assert line == 7
+        temperatures.append(payload)
+
+    async with ferromq.Client(mqtt_broker) as client:
+        task = asyncio.create_task(router.run(client))
+        while not any(info.subscriptions for info in mqtt_broker.clients):  # noqa: ASYNC110 - it cannot tell
+            await asyncio.sleep(0)
+        before = mqtt_broker.clock.now
+        await Cassette(readings).play(mqtt_client, clock=mqtt_broker.clock)
+        await mqtt_broker.settled()
+        task.cancel()
+    assert sum(temperatures) / len(temperatures) == 49.5
+    assert mqtt_broker.clock.now - before >= 59 * 60
