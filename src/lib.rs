@@ -13,6 +13,7 @@
 //! | [`net`] | sockets, shards on threads | `broker` |
 //! | [`server`] | the assembled broker | everything below |
 //! | [`client`] | the asynchronous client | `session`, `net` transports |
+//! | `telemetry` | messages as Arrow columns and Parquet files | `client` |
 //!
 //! `ARCHITECTURE.md` tells why; `tests/architecture.rs` enforces the table.
 
@@ -31,6 +32,9 @@ pub mod config;
 pub mod net;
 #[cfg(feature = "net")]
 pub mod server;
+
+#[cfg(feature = "telemetry")]
+pub mod telemetry;
 
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -13,6 +13,7 @@ coroutines, resources are context managers, streams are iterators, and each awai
 
 from ._ferromq import (
     Broker,
+    Capture,
     Client,
     ClientInfo,
     Closed,
@@ -21,6 +22,7 @@ from ._ferromq import (
     ConnectInfo,
     Connecting,
     ConnectionLost,
+    DecodeError,
     Disconnected,
     FerroMQError,
     Forked,
@@ -35,7 +37,9 @@ from ._ferromq import (
     QueueFull,
     Reauthenticated,
     Reconnect,
+    RecordBatch,
     Refused,
+    Replay,
     Request,
     RetainedMessages,
     Session,
@@ -45,10 +49,12 @@ from ._ferromq import (
     SyncRequest,
     SyncStream,
     SyncSubscription,
+    Table,
     Timeout,
     Will,
     __version__,
     parse_pattern,
+    read_parquet,
     topic_matches,
     validate_filter,
     validate_topic,
@@ -56,6 +62,7 @@ from ._ferromq import (
 
 __all__ = [
     "Broker",
+    "Capture",
     "Client",
     "ClientInfo",
     "Closed",
@@ -64,6 +71,7 @@ __all__ = [
     "Connected",
     "Connecting",
     "ConnectionLost",
+    "DecodeError",
     "Disconnected",
     "FerroMQError",
     "Forked",
@@ -78,7 +86,9 @@ __all__ = [
     "QueueFull",
     "Reauthenticated",
     "Reconnect",
+    "RecordBatch",
     "Refused",
+    "Replay",
     "Request",
     "RetainedMessages",
     "Session",
@@ -88,11 +98,39 @@ __all__ = [
     "SyncRequest",
     "SyncStream",
     "SyncSubscription",
+    "Table",
     "Timeout",
     "Will",
     "__version__",
+    "collect",
+    "live",
     "parse_pattern",
+    "read",
+    "read_parquet",
+    "record",
+    "replay",
     "topic_matches",
     "validate_filter",
     "validate_topic",
 ]
+
+# What takes time to import is imported when it is used.
+_LAZY = dict.fromkeys(("collect", "live", "read", "record", "replay"), "telemetry")
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .telemetry import collect, live, read, record, replay
+
+
+def __getattr__(name: str) -> object:
+    if name in _LAZY:
+        from importlib import import_module  # noqa: PLC0415 - an import that is not used should cost nothing
+
+        found = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+        globals()[name] = found
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -55,6 +55,13 @@ pub(crate) struct Client {
     core: Arc<Core>,
 }
 
+impl Client {
+    /// What it shares with `SyncClient`.
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+}
+
 #[pymethods]
 #[allow(clippy::too_many_arguments)] // keyword arguments
 impl Client {

@@ -11,6 +11,7 @@
 //! | `publish`, `subscription`, `request`, `events` | one verb each |
 //! | `broker`, `broker_auth`, `broker_config`, `broker_view` | the broker in the process |
 //! | `message`, `properties`, `options`, `payload`, `buffer`, `topics` | values |
+//! | `telemetry` | tables, captures and files |
 //! | `errors` | the one table of exceptions |
 //!
 //! User documentation is in `python/ferromq/_ferromq.pyi`.
@@ -39,6 +40,7 @@ mod runtime;
 mod stream;
 mod subscription;
 mod sync;
+mod telemetry;
 mod topics;
 
 use pyo3::prelude::*;
@@ -69,6 +71,7 @@ fn _ferromq(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<sync::SyncClient>()?;
     module.add_class::<sync::SyncStream>()?;
     module.add_class::<sync::SyncSubscription>()?;
+    telemetry::add_to(module)?;
     module.add("Operation", awaitable::type_object::<operation::Operation>(py)?)?;
     module.add("Stream", awaitable::type_object::<stream::Stream>(py)?)?;
     #[cfg(feature = "cli")]

@@ -41,6 +41,12 @@ pub(crate) struct SyncClient {
 }
 
 impl SyncClient {
+    /// What it shares with `Client`.
+    #[cfg(feature = "telemetry")]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
     fn block_on<T: Send>(&self, py: Python<'_>, future: impl Future<Output = Result<T, Error>> + Send) -> PyResult<T> {
         block_on(py, &self.core, future)
     }
