@@ -23,9 +23,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["codec", "router", "broker"]),
     ("net", &["codec", "router", "auth", "broker", "config"]),
     ("client", &["codec", "session", "router::trie", "router::FilterTrie", "net", "config"]),
+    ("telemetry", &["codec", "client"]),
     ("observe", &["broker", "config"]),
     ("server", &["codec", "session", "router", "auth", "store", "broker", "net", "config", "client", "observe"]),
-    ("cli", &["codec", "auth", "broker", "net::listener", "config", "client", "server", "observe"]),
+    ("cli", &["codec", "auth", "broker", "net::listener", "config", "client", "server", "observe", "telemetry"]),
     (
         "python",
         &[
@@ -38,6 +39,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "config",
             "client",
             "server",
+            "telemetry",
             "cli",
         ],
     ),

@@ -134,13 +134,23 @@ fn what_cannot_be_decoded_is_null_and_counted_or_kept_or_raised() {
 
 #[test]
 fn given_types_are_kept_and_other_fields_left_out() {
-    let schema = [("ts", "timestamp[ms]"), ("n", "int8"), ("f", "float32"), ("tag", "category"), ("any", "json"), ("u", "uint64")];
+    let schema = [
+        ("ts", "timestamp[ms]"),
+        ("n", "int8"),
+        ("f", "float32"),
+        ("tag", "category"),
+        ("any", "json"),
+        ("u", "uint64"),
+    ];
     let schema = schema.map(|(name, kind)| (name.to_owned(), Kind::parse(kind).unwrap()));
     let mut rows = with_options("json", |options| options.schema = Some(schema.to_vec()));
     let payload = br#"{"ts": "2026-01-02T03:04:05.678Z", "n": -128, "f": 0.1, "tag": "x", "any": [1, {"a": null}], "more": 1, "u": 18446744073709551615}"#;
     rows.push(0, "a", payload).unwrap();
     rows.push(0, "a", br#"{"ts": 1700000000123, "n": 128, "f": [1], "tag": 5}"#).unwrap();
-    assert_eq!((rows.counts().errors, rows.counts().first_error.as_deref()), (1, Some("message 1 on \"a\": 128 is no int8")));
+    assert_eq!(
+        (rows.counts().errors, rows.counts().first_error.as_deref()),
+        (1, Some("message 1 on \"a\": 128 is no int8"))
+    );
     let table = table(&mut rows);
     assert_eq!(types(&table)[0], "ts: Timestamp(ms, \"UTC\")");
     assert_eq!(
@@ -156,7 +166,8 @@ fn what_a_frozen_batch_has_no_column_for_goes_to_rest() {
     rows.push(0, "a", br#"{"a": 1, "s": {"x": 1}, "l": [{"y": 1}]}"#).unwrap();
     rows.freeze();
     let first = rows.finish();
-    rows.push(0, "a", br#"{"a": 1.5, "new": [1, "two"], "s": {"x": "t", "z": {}}, "l": [{"y": 2}, {"y": true}]}"#).unwrap();
+    rows.push(0, "a", br#"{"a": 1.5, "new": [1, "two"], "s": {"x": "t", "z": {}}, "l": [{"y": 2}, {"y": true}]}"#)
+        .unwrap();
     rows.push(0, "a", br#"{"a": 3}"#).unwrap();
     let second = rows.finish();
     assert_eq!(first.schema(), second.schema());
@@ -175,7 +186,10 @@ fn fields_that_are_called_like_other_columns_get_another_name() {
     assert_eq!(row["topic"], "L/x");
     assert_eq!(row["line"], "L");
     assert_eq!(row["payload_line"], 2);
-    assert_eq!((&row["payload_payload_topic"], &row["payload_topic"], &row["payload_rest"]), (&json!(1), &json!(3), &json!(4)));
+    assert_eq!(
+        (&row["payload_payload_topic"], &row["payload_topic"], &row["payload_rest"]),
+        (&json!(1), &json!(3), &json!(4))
+    );
 }
 
 #[test]

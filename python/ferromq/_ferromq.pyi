@@ -202,6 +202,12 @@ class Forked(FerroMQError, RuntimeError):
 
 # --- messages --------------------------------------------------------------------------------------------------------
 
+class _ArrowStream(Protocol):
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+_Decode: TypeAlias = str | tuple[str, Sequence[str]]
+_Schema: TypeAlias = Mapping[str, Any]
+
 @final
 class Message(Buffer):
     """A message that came in.
@@ -739,6 +745,7 @@ class Client:
         messages: Iterable[tuple[str, _Payload | object]],
         *,
         topic: None = None,
+        payload: None = None,
         qos: _QoS = 0,
         retain: bool = False,
         encode: _Encode | None = None,
@@ -750,12 +757,29 @@ class Client:
         messages: Iterable[_Payload | object],
         *,
         topic: str,
+        payload: None = None,
         qos: _QoS = 0,
         retain: bool = False,
         encode: _Encode | None = None,
         timeout: float | None = None,
+    ) -> Operation[int]: ...
+    @overload
+    def publish_many(
+        self,
+        messages: _ArrowStream,
+        *,
+        topic: str | None = None,
+        payload: str | None = None,
+        qos: _QoS = 0,
+        retain: bool = False,
+        encode: Literal["json"] | None = None,
+        timeout: float | None = None,
     ) -> Operation[int]:
         """Publish `(topic, payload)` pairs, or payloads for one topic, with one await for all; how many there were.
+
+        Or the rows of a table: any object with `__arrow_c_stream__`, such as a frame of polars or pandas. `topic` and
+        `payload` name columns then, by default `topic` and `payload`; a `topic` that is no column is that of all rows.
+        With `encode="json"` a row is an object of all columns but the topic.
 
         Raises:
             Refused: The server refused one of them. The others were sent nevertheless.
@@ -861,6 +885,7 @@ class Client:
     def state(self) -> _State:
         """Whether there is a connection, or one is sought."""
 
+    def _repr_html_(self) -> str: ...
     def stats(self) -> dict[str, int]:
         """Counters: messages, connections, bytes."""
 
@@ -887,6 +912,21 @@ class Subscription(Generic[_T]):
     def __anext__(self) -> Operation[_T]: ...
     def batches(self, max: int = 1000, within: float = 0.1) -> Stream[list[_T]]:
         """Lists of up to `max` messages, given out when full, or `within` so many seconds of the first."""
+
+    def arrow(
+        self,
+        max: int = 65_536,
+        within: float = 0.5,
+        *,
+        decode: _Decode | None = None,
+        schema: _Schema | None = None,
+        on_error: Literal["null", "raise", "raw"] = "null",
+    ) -> Stream[RecordBatch]:
+        """Batches of up to `max` messages as columns, given out when full, or `within` so many seconds of the first.
+
+        Columns and arguments are those of `ferromq.collect`. Types that were learnt stay: a batch has at least the
+        columns of the one before. `max` is to be no more than `maxsize` of the subscription.
+        """
 
     def unsubscribe(self) -> Operation[None]:
         """End it; what waits is dropped."""
@@ -991,6 +1031,7 @@ class SyncClient:
         messages: Iterable[tuple[str, _Payload | object]],
         *,
         topic: None = None,
+        payload: None = None,
         qos: _QoS = 0,
         retain: bool = False,
         encode: _Encode | None = None,
@@ -1002,9 +1043,22 @@ class SyncClient:
         messages: Iterable[_Payload | object],
         *,
         topic: str,
+        payload: None = None,
         qos: _QoS = 0,
         retain: bool = False,
         encode: _Encode | None = None,
+        timeout: float | None = None,
+    ) -> int: ...
+    @overload
+    def publish_many(
+        self,
+        messages: _ArrowStream,
+        *,
+        topic: str | None = None,
+        payload: str | None = None,
+        qos: _QoS = 0,
+        retain: bool = False,
+        encode: Literal["json"] | None = None,
         timeout: float | None = None,
     ) -> int:
         """Publish many, and wait for all; how many there were. As `Client.publish_many`."""
@@ -1066,6 +1120,7 @@ class SyncClient:
     def state(self) -> _State:
         """Whether there is a connection, or one is sought."""
 
+    def _repr_html_(self) -> str: ...
     def stats(self) -> dict[str, int]:
         """Counters: messages, connections, bytes."""
 
@@ -1267,6 +1322,7 @@ class Broker:
     def retained(self) -> RetainedMessages:
         """The retained messages."""
 
+    def _repr_html_(self) -> str: ...
     def stats(self) -> dict[str, Any]:
         """Counters; `dropped` and `ended` count messages and connections by reason."""
 
@@ -1387,21 +1443,15 @@ class RetainedMessages:
 
 # --- topics and the rest ---------------------------------------------------------------------------------------------
 
-class _ArrowStream(Protocol):
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
-
-_Decode: TypeAlias = str | tuple[str, Sequence[str]]
-_Schema: TypeAlias = Mapping[str, Any]
-
 @final
 class Table:
     """Messages as columns. pandas, polars, pyarrow and DuckDB take it as it is, without a copy.
 
-        table = ferromq.collect("mqtt://localhost", "plant/{line}/temp", seconds=10, decode="json")
-        polars.DataFrame(table)
-        pyarrow.table(table)
-        duckdb.sql("from table")
-        table.to_pandas()
+        temps = ferromq.collect("mqtt://localhost", "plant/{line}/temp", seconds=10, decode="json")
+        polars.DataFrame(temps)
+        pyarrow.table(temps)
+        duckdb.sql("from temps")
+        temps.to_pandas()
 
     Columns are `received_at`, `topic`, one for each named level, and the decoded fields or `payload`. Any object with
     `__arrow_c_stream__` can be made one: `Table(frame)`.
@@ -1433,6 +1483,12 @@ class Table:
 
     def batches(self) -> list[RecordBatch]:
         """The rows in batches, as they came."""
+
+    def series(self, points: int = 500) -> tuple[list[dict[str, Any]], str]:
+        """The last values of the topics with most rows, for a chart, and a line that sums up the table.
+
+        Each topic is a dictionary of `topic` and `points`: milliseconds and value, of which there are `points` at most.
+        """
 
     def to_arrow(self) -> Any:
         """A `pyarrow.Table` of the same memory."""

@@ -167,10 +167,10 @@ class Live:
             self._connection.close()
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> Any:  # noqa: ANN401 - Jupyter's
-        from . import _chart  # noqa: PLC0415 - anywidget is optional and takes its time
+        from ._chart import chart  # noqa: PLC0415 - anywidget is optional and takes its time
 
         if self._chart is None:
-            self._chart = _chart.chart(self)
+            self._chart = chart(self)
         if self._chart is None:
             return {"text/plain": repr(self), "text/html": self.table()._repr_html_()}
         return self._chart._repr_mimebundle_(include=include, exclude=exclude)

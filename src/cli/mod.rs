@@ -1,4 +1,4 @@
-//! The `ferromq` command: `broker`, `pub`, `sub` and `rr`. One implementation, reached as the cargo binary and as the
+//! The `ferromq` command: `broker`, `pub`, `sub`, `rr`, `record` and `replay`. One implementation, reached as the cargo binary and as the
 //! console script that pip installs.
 
 mod broker;
@@ -8,6 +8,10 @@ mod log;
 mod packets;
 mod payload;
 mod publish;
+#[cfg(feature = "telemetry")]
+mod record;
+#[cfg(feature = "telemetry")]
+mod replay;
 mod request;
 mod subscribe;
 
@@ -42,6 +46,12 @@ enum Command {
     Sub(Box<subscribe::Arguments>),
     /// Sends a request and prints the responses (MQTT 5 request/response).
     Rr(Box<request::Arguments>),
+    /// Records messages into Parquet files.
+    #[cfg(feature = "telemetry")]
+    Record(Box<record::Arguments>),
+    /// Publishes recorded messages again, in their order and time.
+    #[cfg(feature = "telemetry")]
+    Replay(Box<replay::Arguments>),
 }
 
 impl Command {
@@ -52,6 +62,10 @@ impl Command {
             Self::Pub(arguments) => arguments.connection.quiet,
             Self::Sub(arguments) => arguments.connection.quiet,
             Self::Rr(arguments) => arguments.connection.quiet,
+            #[cfg(feature = "telemetry")]
+            Self::Record(arguments) => arguments.connection.quiet,
+            #[cfg(feature = "telemetry")]
+            Self::Replay(arguments) => arguments.connection.quiet,
         }
     }
 }
@@ -79,6 +93,10 @@ where
         Command::Pub(arguments) => in_runtime(unless_interrupted(publish::run(*arguments), |signal| 128 + signal)),
         Command::Sub(arguments) => in_runtime(subscribe::run(*arguments)),
         Command::Rr(arguments) => in_runtime(unless_interrupted(request::run(*arguments), |_| EXIT_OK)),
+        #[cfg(feature = "telemetry")]
+        Command::Record(arguments) => in_runtime(record::run(*arguments)),
+        #[cfg(feature = "telemetry")]
+        Command::Replay(arguments) => in_runtime(unless_interrupted(replay::run(*arguments), |signal| 128 + signal)),
     };
     result.unwrap_or_else(|failure| {
         if let Some(message) = failure.message.filter(|_| !is_quiet) {

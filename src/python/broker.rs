@@ -19,6 +19,7 @@ use super::{
     broker_view::{ClientInfo, Retained, stats_dict},
     core::Core,
     errors::{self, Kind},
+    html,
     operation::Operation,
     options::{duration, int, optional_int, qos},
     payload::Data,
@@ -393,6 +394,11 @@ impl Broker {
     fn __repr__(&self, py: Python<'_>) -> String {
         let urls = self.urls(py).map_or_else(|_| "stopped".to_owned(), |urls| urls.join(", "));
         format!("Broker({urls})")
+    }
+
+    fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
+        let stats = self.stats(py).unwrap_or_else(|_| PyDict::new(py));
+        html::counters(&self.__repr__(py), &stats)
     }
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {

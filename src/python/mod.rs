@@ -12,6 +12,7 @@
 //! | `broker`, `broker_auth`, `broker_config`, `broker_view` | the broker in the process |
 //! | `message`, `properties`, `options`, `payload`, `buffer`, `topics` | values |
 //! | `telemetry` | tables, captures and files |
+//! | `html` | what notebooks show of brokers and clients |
 //! | `errors` | the one table of exceptions |
 //!
 //! User documentation is in `python/ferromq/_ferromq.pyi`.
@@ -29,6 +30,7 @@ mod client;
 mod core;
 mod errors;
 mod events;
+mod html;
 mod message;
 mod operation;
 mod options;

@@ -218,6 +218,8 @@ impl State {
                 return Ok(true);
             }
             self.rows.push(message.received_at_us(), message.topic(), message.payload())?;
+            let pending = self.rows.pending_bytes();
+            self.progress.is_full |= self.kept.as_ref().is_some_and(|kept| kept.is_full(pending));
             if self.rows.is_full() {
                 self.finish_batch()?;
             }
@@ -263,7 +265,6 @@ impl State {
         match (&mut self.kept, &mut self.recorder) {
             (Some(kept), _) => {
                 kept.push(self.rows.finish());
-                self.progress.is_full |= kept.is_full();
             }
             (None, Some(recorder)) => {
                 if !recorder.is_open() {

@@ -3,7 +3,8 @@
 //! A comparison with null is neither true nor false, and such a row is left out. Times compare with RFC 3339 text.
 
 use arrow_array::{
-    Array, ArrayRef, RecordBatch, cast::AsArray,
+    Array, ArrayRef, RecordBatch,
+    cast::AsArray,
     types::{Float64Type, Int64Type},
 };
 use arrow_schema::DataType;
@@ -142,7 +143,11 @@ fn value(batch: &RecordBatch, name: &str, row: usize) -> Option<Literal> {
             let mut text = Vec::new();
             render(field, column, row, &mut text);
             let text = String::from_utf8_lossy(&text).into_owned();
-            if data_type.is_numeric() { Literal::Number(text.parse().ok()?) } else { Literal::Text(text.trim_matches('"').to_owned()) }
+            if data_type.is_numeric() {
+                Literal::Number(text.parse().ok()?)
+            } else {
+                Literal::Text(text.trim_matches('"').to_owned())
+            }
         }
     })
 }
@@ -424,7 +429,14 @@ mod tests {
             ("n = -1e0", ""),
         ] {
             let rows = Filter::parse(text).unwrap().apply(&batch).unwrap();
-            let found: Vec<String> = rows.column_by_name("n").unwrap().as_primitive::<Int64Type>().iter().flatten().map(|n| n.to_string()).collect();
+            let found: Vec<String> = rows
+                .column_by_name("n")
+                .unwrap()
+                .as_primitive::<Int64Type>()
+                .iter()
+                .flatten()
+                .map(|n| n.to_string())
+                .collect();
             assert_eq!(found.join(" "), expected, "{text}");
         }
     }

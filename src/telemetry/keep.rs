@@ -65,9 +65,9 @@ impl Kept {
         self.batches.iter().cloned().collect()
     }
 
-    /// Whether there is no room and nothing may be dropped.
-    pub(super) fn is_full(&self) -> bool {
-        !self.keep.drops_oldest && self.bytes >= self.keep.bytes_max
+    /// Whether there is no room for so much more, and nothing may be dropped.
+    pub(super) fn is_full(&self, more_bytes: usize) -> bool {
+        !self.keep.drops_oldest && self.bytes + more_bytes >= self.keep.bytes_max
     }
 
     /// Lets go what is too old or too much; rows.

@@ -7,7 +7,7 @@ use arrow_schema::{DataType, Field, TimeUnit};
 
 use super::{
     TelemetryError,
-    column::{is_present, key_at, render, render_object},
+    column::{is_json, is_level, is_present, key_at, render, render_object},
     rows::{PAYLOAD, RAW, RECEIVED_AT, REST, TOPIC},
 };
 
@@ -19,6 +19,7 @@ pub struct Messages<'a> {
     payload: Option<(&'a Field, &'a ArrayRef)>,
     times: Option<&'a ArrayRef>,
     raw: Option<&'a ArrayRef>,
+    rest: Option<&'a ArrayRef>,
     /// The columns of which a payload is made if there is none.
     fields: Vec<(&'a Field, &'a ArrayRef)>,
 }
@@ -48,10 +49,11 @@ impl<'a> Messages<'a> {
             let message = format!("column {:?} holds {}, and topics are text", field.name(), field.data_type());
             return Err(TelemetryError::Settings(message));
         }
-        let times = batch.column_by_name(RECEIVED_AT).filter(|times| {
-            matches!(times.data_type(), DataType::Timestamp(TimeUnit::Microsecond, _))
-        });
-        let is_field = |field: &Field| Some(field.name().as_str()) != topic && ![RECEIVED_AT, RAW, REST].contains(&field.name().as_str());
+        let times = batch
+            .column_by_name(RECEIVED_AT)
+            .filter(|times| matches!(times.data_type(), DataType::Timestamp(TimeUnit::Microsecond, _)));
+        let is_own = |name: &str| Some(name) == topic || [RECEIVED_AT, RAW, REST].contains(&name);
+        let is_field = |field: &Field| !is_own(field.name()) && !is_level(field);
         let fields = batch.schema_ref().fields().iter().map(|field| &**field).zip(batch.columns());
         Ok(Self {
             batch,
@@ -59,6 +61,7 @@ impl<'a> Messages<'a> {
             payload: payload.map(column).transpose()?,
             times,
             raw: batch.column_by_name(RAW).filter(|raw| raw.data_type() == &DataType::Binary),
+            rest: batch.schema_ref().column_with_name(REST).filter(|(_, rest)| is_json(rest)).map(|(at, _)| batch.column(at)),
             fields: fields.filter(|(field, _)| is_field(field)).collect(),
         })
     }
@@ -85,7 +88,7 @@ impl<'a> Messages<'a> {
     }
 
     /// The payload: bytes and text as they are, other values as JSON text, nothing for null. Where there is no column
-    /// of payloads, what could not be decoded as it came, and else an object of the columns.
+    /// of payloads, what could not be decoded as it came, and else an object of the columns and of `rest`.
     pub fn payload(&self, row: usize) -> Cow<'a, [u8]> {
         if let Some((field, array)) = self.payload {
             return bytes_at(field, array, row);
@@ -95,6 +98,12 @@ impl<'a> Messages<'a> {
         }
         let mut text = Vec::new();
         render_object(self.fields.iter().copied(), row, &mut text);
+        if let Some(rest) = self.rest.and_then(|rest| text_at(rest, row)) {
+            // Both are objects: `{...}` and `{...}`.
+            text.pop();
+            text.extend_from_slice(if text.len() > 1 { b"," } else { b"" });
+            text.extend_from_slice(rest.trim_start_matches('{').as_bytes());
+        }
         text.into()
     }
 }

@@ -45,5 +45,5 @@ pub use read::{FileBatches, read, read_decoded};
 pub use record::{RecordOptions, Recorder};
 pub use replay::{Replay, ReplayOptions};
 pub use rows::{Counts, Limits, OnError, Rows, RowsOptions};
-pub use summary::Summary;
+pub use summary::{Series, Summary};
 pub use table::{Table, type_name};

@@ -83,7 +83,8 @@ impl Recorder {
             let message = format!("{} exists: choose another name, or overwrite", options.path.display());
             return Err(TelemetryError::Settings(message));
         }
-        let properties = WriterProperties::builder().set_compression(compression).set_max_row_group_row_count(Some(GROUP_ROWS_MAX));
+        let properties =
+            WriterProperties::builder().set_compression(compression).set_max_row_group_row_count(Some(GROUP_ROWS_MAX));
         let properties = properties.set_created_by(concat!("ferromq ", env!("CARGO_PKG_VERSION")).to_owned());
         let properties = properties.build();
         Ok(Self { options, properties, open: None, files: Vec::new(), number: 0, bytes_done: 0 })

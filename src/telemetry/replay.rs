@@ -121,7 +121,12 @@ impl Replay {
     }
 
     /// Waits for the next message, until `end` at most, and publishes those that are due; how many.
-    async fn publish_due(&mut self, loaded: &mut Loaded, client: &Client, end: Instant) -> Result<usize, TelemetryError> {
+    async fn publish_due(
+        &mut self,
+        loaded: &mut Loaded,
+        client: &Client,
+        end: Instant,
+    ) -> Result<usize, TelemetryError> {
         let messages = Messages::of(&loaded.batch)?;
         let first = loaded.next;
         let (begun, epoch) = *self.begun.get_or_insert_with(|| (Instant::now(), messages.received_at_us(first)));

@@ -11,7 +11,7 @@ use arrow_schema::{DataType, Field, Schema, TimeUnit};
 
 use super::{
     DecodeError, Decoder, Kind, Pattern, TelemetryError,
-    column::{Categories, Column, Context, Record, Scalar, finish_categories, write_json_text},
+    column::{Categories, Column, Context, Record, Scalar, finish_categories, level_field, write_json_text},
     kind::{UTC, category_type},
 };
 
@@ -178,6 +178,11 @@ impl Rows {
         self.len() >= limits.batch_rows_max
             || self.bytes >= limits.batch_bytes_max
             || self.values >= limits.batch_values_max
+    }
+
+    /// Payload bytes in the batch.
+    pub fn pending_bytes(&self) -> usize {
+        self.bytes
     }
 
     /// What was counted.
@@ -387,7 +392,7 @@ impl Topics {
         columns.push(finish_categories(&mut self.topics, None));
         for (name, level) in self.names.iter().zip(&mut self.levels) {
             let valid = std::mem::take(&mut level.valid);
-            fields.push(Field::new(name, category_type(), true));
+            fields.push(level_field(name));
             columns.push(finish_categories(&mut level.texts, Some(valid.into())));
         }
         if self.topics.known_len() == 0 {

@@ -47,7 +47,9 @@ impl Summary {
         let mut topics: HashMap<String, Topic> = HashMap::new();
         let (mut first, mut last) = (i64::MAX, i64::MIN);
         for batch in table.batches() {
-            let times = batch.column_by_name(RECEIVED_AT).and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
+            let times = batch
+                .column_by_name(RECEIVED_AT)
+                .and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
             if let Some(times) = times {
                 for time in times.values() {
                     (first, last) = (first.min(*time), last.max(*time));
@@ -60,7 +62,9 @@ impl Summary {
                 let name = messages.topic(row);
                 let topic = match topics.get_mut(name) {
                     Some(topic) => topic,
-                    None => topics.entry(name.to_owned()).or_insert_with(|| Topic { name: name.to_owned(), ..Topic::default() }),
+                    None => topics
+                        .entry(name.to_owned())
+                        .or_insert_with(|| Topic { name: name.to_owned(), ..Topic::default() }),
                 };
                 topic.rows += 1;
                 if let Some((field, array)) = value.filter(|(_, array)| is_present(array, row)) {
@@ -112,7 +116,8 @@ impl Summary {
         }
         html.push_str("</tbody></table>");
         if self.topics_in_all > self.topics.len() {
-            write!(html, "<p>and {} more topics</p>", self.topics_in_all - self.topics.len()).expect("a string takes all");
+            write!(html, "<p>and {} more topics</p>", self.topics_in_all - self.topics.len())
+                .expect("a string takes all");
         }
         let columns: Vec<String> =
             self.columns.iter().take(COLUMNS_SHOWN).map(|(name, data_type)| format!("{name}: {data_type}")).collect();
@@ -120,8 +125,13 @@ impl Summary {
         html
     }
 
-    fn headline(&self) -> String {
-        let rate = if self.seconds > 0.0 { format!(", {} per second", rounded(self.rows as f64 / self.seconds)) } else { String::new() };
+    /// Rows, topics, rate and memory, in a line.
+    pub fn headline(&self) -> String {
+        let rate = if self.seconds > 0.0 {
+            format!(", {} per second", rounded(self.rows as f64 / self.seconds))
+        } else {
+            String::new()
+        };
         let topics = if self.topics_in_all == 1 { "topic" } else { "topics" };
         format!(
             "{} rows, {} {topics}{rate}, {:.1} MB",
@@ -142,9 +152,61 @@ impl Topic {
     }
 }
 
+/// The last values of one topic.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// The topic.
+    pub topic: String,
+    /// When and what, Unix time in milliseconds.
+    pub points: Vec<(f64, f64)>,
+}
+
+impl Series {
+    /// The values of the topics with most rows, of the column that a [`Summary`] shows. A topic with more than
+    /// `points_max` is thinned out: of each stretch the least and the greatest stay, so that no peak is lost.
+    pub fn of(table: &Table, points_max: usize) -> Vec<Self> {
+        let Some(shown) = shown_column(table) else { return Vec::new() };
+        let mut topics: HashMap<&str, Vec<(f64, f64)>> = HashMap::new();
+        for batch in table.batches() {
+            let Ok(messages) = Messages::with(batch, Some(TOPIC), None) else { continue };
+            let Some(values) = batch.column_by_name(&shown) else { continue };
+            for row in (0..batch.num_rows()).filter(|row| is_present(values, *row)) {
+                if let Some(value) = number(values, row).filter(|value| value.is_finite()) {
+                    let time = messages.received_at_us(row) as f64 / 1e3;
+                    topics.entry(messages.topic(row)).or_default().push((time, value));
+                }
+            }
+        }
+        let mut series: Vec<(&str, Vec<(f64, f64)>)> = topics.into_iter().collect();
+        series.sort_by(|(left, some), (right, more)| more.len().cmp(&some.len()).then_with(|| left.cmp(right)));
+        series.truncate(LINES_SHOWN);
+        let thin =
+            |(topic, points): (&str, Vec<_>)| Self { topic: topic.to_owned(), points: thinned(points, points_max) };
+        series.into_iter().map(thin).collect()
+    }
+}
+
+fn thinned(points: Vec<(f64, f64)>, points_max: usize) -> Vec<(f64, f64)> {
+    if points.len() <= points_max {
+        return points;
+    }
+    let stretch = points.len().div_ceil(points_max.max(2) / 2);
+    let mut thin = Vec::with_capacity(points_max);
+    for part in points.chunks(stretch) {
+        let by_value = |(_, left): &&(f64, f64), (_, right): &&(f64, f64)| left.total_cmp(right);
+        let (least, most) = (part.iter().min_by(by_value), part.iter().max_by(by_value));
+        if let (Some(least), Some(most)) = (least, most) {
+            thin.extend(if least.0 <= most.0 { [*least, *most] } else { [*most, *least] });
+        }
+    }
+    thin
+}
+
 /// The first column of numbers after those that all tables have, else the first of anything.
 fn shown_column(table: &Table) -> Option<String> {
-    let is_own = |data_type: &DataType| !matches!(data_type, DataType::Dictionary(..) | DataType::Timestamp(..) | DataType::Null);
+    let is_own = |data_type: &DataType| {
+        !matches!(data_type, DataType::Dictionary(..) | DataType::Timestamp(..) | DataType::Null)
+    };
     let fields: Vec<_> = table.schema().fields().iter().filter(|field| is_own(field.data_type())).collect();
     let by_name = |name: &str| fields.iter().find(|field| field.name() == name && field.data_type().is_numeric());
     let float = || fields.iter().find(|field| field.data_type().is_floating());
@@ -175,7 +237,8 @@ fn shown_value(field: &arrow_schema::Field, array: &ArrayRef, row: usize) -> Str
 fn sparkline(values: &[f64]) -> String {
     let values = &values[values.len().saturating_sub(POINTS_SHOWN)..];
     let finite = || values.iter().copied().filter(|value| value.is_finite());
-    let (low, high) = finite().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+    let (low, high) =
+        finite().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
     if finite().count() < 2 {
         return String::new();
     }
@@ -229,6 +292,9 @@ fn escape(text: &str) -> String {
 /// Topics in the table, those of most rows.
 const TOPICS_SHOWN: usize = 20;
 
+/// Topics in a chart.
+const LINES_SHOWN: usize = 9;
+
 /// Columns whose types are named.
 const COLUMNS_SHOWN: usize = 40;
 
@@ -259,7 +325,19 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_is_thinned_out_keeps_its_peaks() {
+        let points: Vec<(f64, f64)> =
+            (0..1000).map(|at| (f64::from(at), if at == 777 { 99.0 } else { f64::from(at % 7) })).collect();
+        let thin = thinned(points, 100);
+        assert!(thin.len() <= 100 && thin.contains(&(777.0, 99.0)));
+        assert!(thin.is_sorted_by(|left, right| left.0 <= right.0));
+    }
+
+    #[test]
     fn numbers_are_short() {
-        assert_eq!([0.0, 1.234, 123.45, 1_234_567.0, 0.012_34, -4_321.0].map(rounded), ["0", "1.23", "123.5", "1,234,567", "0.0123", "-4,321"]);
+        assert_eq!(
+            [0.0, 1.234, 123.45, 1_234_567.0, 0.012_34, -4_321.0].map(rounded),
+            ["0", "1.23", "123.5", "1,234,567", "0.0123", "-4,321"]
+        );
     }
 }

@@ -84,10 +84,7 @@ impl Table {
     }
 
     /// Only the rows for which `keep` says so.
-    pub(crate) fn filter(
-        batch: &RecordBatch,
-        keep: impl Fn(usize) -> bool,
-    ) -> Result<RecordBatch, ArrowError> {
+    pub(crate) fn filter(batch: &RecordBatch, keep: impl Fn(usize) -> bool) -> Result<RecordBatch, ArrowError> {
         let mask: BooleanArray = (0..batch.num_rows()).map(|row| Some(keep(row))).collect();
         filter_record_batch(batch, &mask)
     }
@@ -179,14 +176,17 @@ fn widen(from: &Field, array: &ArrayRef, to: &Field) -> ArrayRef {
                 })
             });
             // A column of nothing but nulls says that it has none.
-            if from.data_type() == &DataType::Null { new_null_array(to.data_type(), array.len()) } else { Arc::new(texts.collect::<StringArray>()) }
+            if from.data_type() == &DataType::Null {
+                new_null_array(to.data_type(), array.len())
+            } else {
+                Arc::new(texts.collect::<StringArray>())
+            }
         }
         (from, to) if from == to => Arc::clone(array),
         (DataType::Null, to) => new_null_array(to, array.len()),
-        (DataType::Int64, DataType::Float64) => {
-            Arc::new(array.as_primitive::<Int64Type>().unary::<_, arrow_array::types::Float64Type>(|value| value as f64))
-                as Arc<Float64Array>
-        }
+        (DataType::Int64, DataType::Float64) => Arc::new(
+            array.as_primitive::<Int64Type>().unary::<_, arrow_array::types::Float64Type>(|value| value as f64),
+        ) as Arc<Float64Array>,
         (DataType::List(from), DataType::List(to)) => {
             let list = array.as_list::<i32>();
             let items = widen(from, list.values(), to);

@@ -41,11 +41,11 @@ pub(crate) fn patterns(py: Python<'_>, filters: &Bound<'_, PyTuple>) -> PyResult
     let mut patterns = Vec::with_capacity(filters.len());
     for filter in filters {
         if let Ok(text) = filter.cast::<PyString>() {
-            patterns.push(Pattern::parse(text.to_str()?).map_err(|fault| error(py, fault))?);
+            patterns.push(super::pattern(py, text.to_str()?)?);
             continue;
         }
         for text in filter.try_iter()? {
-            patterns.push(Pattern::parse(text?.cast::<PyString>()?.to_str()?).map_err(|fault| error(py, fault))?);
+            patterns.push(super::pattern(py, text?.cast::<PyString>()?.to_str()?)?);
         }
     }
     if patterns.is_empty() {
@@ -95,7 +95,8 @@ fn kind(class: &Bound<'_, PyAny>) -> PyResult<Kind> {
             _ => return Err(errors::invalid(class.py(), "a list in a schema has the one type of its items")),
         }
     } else {
-        let message = format!("a type in a schema is a name, a class, a list or a dictionary, not {}", class.get_type());
+        let message =
+            format!("a type in a schema is a name, a class, a list or a dictionary, not {}", class.get_type());
         return Err(PyTypeError::new_err(message));
     };
     parsed.map_err(|fault| error(class.py(), fault))

@@ -51,9 +51,9 @@ pub(crate) fn is_stream(object: &Bound<'_, PyAny>) -> PyResult<bool> {
 pub(crate) fn import(object: &Bound<'_, PyAny>) -> PyResult<Table> {
     let py = object.py();
     let capsule = object.call_method0(pyo3::intern!(py, "__arrow_c_stream__"))?;
-    let capsule = capsule.cast::<PyCapsule>().map_err(|_| {
-        PyTypeError::new_err(format!("__arrow_c_stream__ of {} gave no capsule", object.get_type()))
-    })?;
+    let capsule = capsule
+        .cast::<PyCapsule>()
+        .map_err(|_| PyTypeError::new_err(format!("__arrow_c_stream__ of {} gave no capsule", object.get_type())))?;
     let stream: NonNull<FFI_ArrowArrayStream> = capsule.pointer_checked(Some(STREAM))?.cast();
     // SAFETY: a capsule of this name holds a stream of the C data interface, and `from_raw` moves it out and marks the
     // original as released, as the specification asks of a consumer.

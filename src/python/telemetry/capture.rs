@@ -89,7 +89,8 @@ impl Capture {
         let core = core_of(&client)?;
         let patterns = patterns(py, &filters)?;
         let retain_handling = if retained { RetainHandling::Send } else { RetainHandling::DoNotSend };
-        let options = SubscriptionOptions { qos: self::qos(py, qos)?, retain_handling, ..SubscriptionOptions::default() };
+        let options =
+            SubscriptionOptions { qos: self::qos(py, qos)?, retain_handling, ..SubscriptionOptions::default() };
         let subscription = |pattern: &telemetry::Pattern| Subscription { filter: pattern.filter().clone(), options };
         let subscriptions = patterns.iter().map(subscription).collect();
         let request = SubscribeRequest { subscriptions, ..SubscribeRequest::default() };
@@ -114,7 +115,8 @@ impl Capture {
         let rows_max = optional_number(py, "rows", rows)?;
         let rows = Rows::new(rows_options(py, patterns, decode.as_ref(), schema.as_ref(), on_error)?);
         let (process, connection) = (core.process(py)?, core.client(py)?);
-        let mailbox = MailboxOptions { messages_max: MAILBOX_MESSAGES, bytes_max: MAILBOX_BYTES, ..MailboxOptions::default() };
+        let mailbox =
+            MailboxOptions { messages_max: MAILBOX_MESSAGES, bytes_max: MAILBOX_BYTES, ..MailboxOptions::default() };
         let subscribed = process.block_on(py, async move { connection.subscribe(request, mailbox).await })?;
         let subscribed = subscribed.map_err(|error| errors::from_client(py, &error))?;
         let runtime = process.runtime().handle().clone();

@@ -19,7 +19,7 @@ pub(crate) mod table;
 use pyo3::prelude::*;
 
 use super::errors::{self, Kind};
-use crate::telemetry::TelemetryError;
+use crate::telemetry::{Pattern, TelemetryError};
 
 /// Adds the classes to the module.
 pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -29,6 +29,11 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<replay::Replay>()?;
     module.add_function(wrap_pyfunction!(files::read_parquet, module)?)?;
     Ok(())
+}
+
+/// A filter with names of levels.
+pub(crate) fn pattern(py: Python<'_>, text: &str) -> PyResult<Pattern> {
+    Pattern::parse(text).map_err(|fault| error(py, fault))
 }
 
 /// The failure as an exception.

@@ -7,15 +7,18 @@ use pyo3::{
 };
 
 use super::{arrow, error};
-use crate::telemetry::{self, Counts, Summary};
+use crate::{
+    python::options::{int, number},
+    telemetry::{self, Counts, Series, Summary},
+};
 
 /// Messages as columns. pandas, polars, pyarrow and DuckDB take it as it is, without a copy.
 ///
-///     table = ferromq.collect("mqtt://localhost", "plant/{line}/temp", seconds=10, decode="json")
-///     polars.DataFrame(table)
-///     pyarrow.table(table)
-///     duckdb.sql("from table")
-///     table.to_pandas()
+///     temps = ferromq.collect("mqtt://localhost", "plant/{line}/temp", seconds=10, decode="json")
+///     polars.DataFrame(temps)
+///     pyarrow.table(temps)
+///     duckdb.sql("from temps")
+///     temps.to_pandas()
 ///
 /// Columns are `received_at`, `topic`, one for each named level, and the decoded fields or `payload`. Any object with
 /// `__arrow_c_stream__` can be made one: `Table(frame)`.
@@ -105,6 +108,26 @@ impl Table {
     /// The rows in batches, as they came.
     fn batches(&self) -> Vec<RecordBatch> {
         self.table.batches().iter().map(|batch| RecordBatch(batch.clone())).collect()
+    }
+
+    /// The last values of the topics with most rows, for a chart, and a line that sums up the table.
+    ///
+    /// Each topic is a dictionary of `topic` and `points`: milliseconds and value, of which there are `points` at most.
+    #[pyo3(signature = (points = 500))]
+    fn series<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = int)] points: i64,
+    ) -> PyResult<(Vec<Bound<'py, PyDict>>, String)> {
+        let points = number(py, "points", points, 2..=i64::from(u32::MAX))?;
+        let (series, headline) = py.detach(|| (Series::of(&self.table, points), self.summary().headline()));
+        let line = |series: Series| {
+            let line = PyDict::new(py);
+            line.set_item("topic", series.topic)?;
+            line.set_item("points", series.points)?;
+            Ok(line)
+        };
+        Ok((series.into_iter().map(line).collect::<PyResult<_>>()?, headline))
     }
 
     /// A `pyarrow.Table` of the same memory.
@@ -221,6 +244,10 @@ fn describe<'py>(py: Python<'py>, schema: &Schema) -> PyResult<Bound<'py, PyDict
 }
 
 /// The failure of a table as an exception.
-pub(crate) fn made(py: Python<'_>, table: Result<telemetry::Table, telemetry::TelemetryError>, counts: Counts) -> PyResult<Table> {
+pub(crate) fn made(
+    py: Python<'_>,
+    table: Result<telemetry::Table, telemetry::TelemetryError>,
+    counts: Counts,
+) -> PyResult<Table> {
     table.map(|table| Table::of(table, counts)).map_err(|fault| error(py, fault))
 }

@@ -19,9 +19,11 @@ use super::kind::Kind;
 
 pub(crate) use finish::categories as finish_categories;
 pub(crate) use list::List;
-pub(crate) use record::Record;
 use record::Key;
-pub(crate) use render::{is_json, is_present, json_field, key_at, render, render_object, write_json_text};
+pub(crate) use record::Record;
+pub(crate) use render::{
+    is_json, is_level, is_present, json_field, key_at, level_field, render, render_object, write_json_text,
+};
 pub(crate) use seed::{RootSeed, VALUE};
 pub(crate) use strings::Categories;
 use strings::Strings;

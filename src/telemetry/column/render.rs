@@ -16,11 +16,23 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chrono::{DateTime, SecondsFormat};
 
 use super::Scalar;
+use crate::telemetry::kind::category_type;
 
 /// A field of JSON text. The type is that of text, so the name of the content is in the metadata.
 pub(crate) fn json_field(name: &str) -> Field {
     let metadata = HashMap::from([(CONTENT.to_owned(), JSON.to_owned())]);
     Field::new(name, DataType::Utf8, true).with_metadata(metadata)
+}
+
+/// A field of what stands in the topic at a named level.
+pub(crate) fn level_field(name: &str) -> Field {
+    let metadata = HashMap::from([(CONTENT.to_owned(), LEVEL.to_owned())]);
+    Field::new(name, category_type(), true).with_metadata(metadata)
+}
+
+/// Whether a field is one of those.
+pub(crate) fn is_level(field: &Field) -> bool {
+    field.metadata().get(CONTENT).is_some_and(|content| content == LEVEL)
 }
 
 /// Whether a field holds JSON text.
@@ -155,6 +167,7 @@ fn render_moment(array: &ArrayRef, unit: TimeUnit, row: usize, out: &mut Vec<u8>
     }
 }
 
-/// Metadata that says what text is.
+/// Metadata that says what a column of text is.
 const CONTENT: &str = "ferromq:content";
 const JSON: &str = "json";
+const LEVEL: &str = "level";

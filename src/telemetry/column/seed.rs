@@ -4,11 +4,7 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{
-    Column, Context, Key, List, Record, Scalar, Values,
-    record::TOO_MANY_VALUES,
-    render::write_json_text,
-};
+use super::{Column, Context, Key, List, Record, Scalar, Values, record::TOO_MANY_VALUES, render::write_json_text};
 use crate::telemetry::kind::Kind;
 
 /// Appends the value that comes to a column.
@@ -380,10 +376,7 @@ impl<'de> Visitor<'de> for NameSeed {
 }
 
 /// Works one level deeper.
-fn nest<T, E: de::Error>(
-    context: &mut Context,
-    body: impl FnOnce(&mut Context) -> Result<T, E>,
-) -> Result<T, E> {
+fn nest<T, E: de::Error>(context: &mut Context, body: impl FnOnce(&mut Context) -> Result<T, E>) -> Result<T, E> {
     if !context.enter() {
         return Err(E::custom("it is nested deeper than allowed"));
     }

@@ -126,7 +126,11 @@ impl Items<'_, '_> {
         }
     }
 
-    fn read<'de, S: DeserializeSeed<'de>>(reader: &mut Decoder<'de>, depth_left: usize, seed: S) -> Result<S::Value, Error> {
+    fn read<'de, S: DeserializeSeed<'de>>(
+        reader: &mut Decoder<'de>,
+        depth_left: usize,
+        seed: S,
+    ) -> Result<S::Value, Error> {
         seed.deserialize(Item { reader, depth_left })
     }
 }

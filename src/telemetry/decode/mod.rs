@@ -86,17 +86,16 @@ impl Decoder {
 }
 
 /// One value as a row.
-fn single(
-    value: Scalar<'_>,
-    record: &mut Record,
-    row: usize,
-    context: &mut Context,
-) -> Result<usize, DecodeError> {
+fn single(value: Scalar<'_>, record: &mut Record, row: usize, context: &mut Context) -> Result<usize, DecodeError> {
     record.push(VALUE, row, Some(value), context);
     end_row(record, row, context)
 }
 
 /// Completes a row.
 fn end_row(record: &mut Record, row: usize, context: &mut Context) -> Result<usize, DecodeError> {
-    if record.end_row(row, context) { Ok(1) } else { Err(DecodeError::new("it holds more values than one message may")) }
+    if record.end_row(row, context) {
+        Ok(1)
+    } else {
+        Err(DecodeError::new("it holds more values than one message may"))
+    }
 }

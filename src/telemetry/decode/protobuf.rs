@@ -63,8 +63,10 @@ impl<'a> Fields<'a> {
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
-        let (taken, rest) =
-            self.rest.split_at_checked(len).ok_or_else(|| DecodeError::new("the protocol buffer ends within a field"))?;
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or_else(|| DecodeError::new("the protocol buffer ends within a field"))?;
         self.rest = rest;
         Ok(taken)
     }
