@@ -1,5 +1,7 @@
 //! Payloads to columns: what goes in comes out, whatever the order of types; what is malformed does no harm.
 
+#![allow(clippy::unwrap_used)]
+
 use ferromq::telemetry::{Decoder, Kind, Limits, OnError, Packed, Pattern, Rows, RowsOptions, Table};
 use proptest::prelude::*;
 use serde::{Serialize, Serializer};

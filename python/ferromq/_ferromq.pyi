@@ -1458,8 +1458,8 @@ class Table:
     """
 
     def __new__(cls, data: _ArrowStream, /) -> Self: ...
-    @staticmethod
-    def concat(parts: Sequence[_ArrowStream]) -> Table:
+    @classmethod
+    def concat(cls, parts: Sequence[_ArrowStream]) -> Table:
         """One table of several objects with `__arrow_c_stream__`: absent columns are null, and types are widened."""
     @property
     def schema(self) -> dict[str, str]:

@@ -322,13 +322,10 @@ fn rows(
         let messages = Messages::with(batch, column, payload).map_err(|fault| telemetry::error(py, fault))?;
         for row in 0..messages.len() {
             let name = if column.is_some() { messages.topic(row) } else { topic };
-            let name = match topics.get(name) {
-                Some(known) => known.clone_ref(py),
-                None => {
-                    let made: PyBackedStr = PyString::new(py, name).try_into()?;
-                    topics.entry(name).or_insert(made).clone_ref(py)
-                }
-            };
+            if !topics.contains_key(name) {
+                topics.insert(name, PyString::new(py, name).try_into()?);
+            }
+            let name = topics[name].clone_ref(py);
             items.push((name, Data::Owned(messages.payload(row).into_owned())));
         }
     }

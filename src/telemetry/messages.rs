@@ -61,7 +61,11 @@ impl<'a> Messages<'a> {
             payload: payload.map(column).transpose()?,
             times,
             raw: batch.column_by_name(RAW).filter(|raw| raw.data_type() == &DataType::Binary),
-            rest: batch.schema_ref().column_with_name(REST).filter(|(_, rest)| is_json(rest)).map(|(at, _)| batch.column(at)),
+            rest: batch
+                .schema_ref()
+                .column_with_name(REST)
+                .filter(|(_, rest)| is_json(rest))
+                .map(|(at, _)| batch.column(at)),
             fields: fields.filter(|(field, _)| is_field(field)).collect(),
         })
     }
@@ -131,13 +135,13 @@ fn bytes_at<'a>(field: &Field, array: &'a ArrayRef, row: usize) -> Cow<'a, [u8]>
         DataType::Binary => array.as_binary::<i32>().value(row).into(),
         DataType::LargeBinary => array.as_binary::<i64>().value(row).into(),
         DataType::BinaryView => array.as_binary_view().value(row).into(),
-        _ => match text_at(array, row) {
-            Some(text) => text.as_bytes().into(),
-            None => {
-                let mut text = Vec::new();
-                render(field, array, row, &mut text);
-                text.into()
+        _ => {
+            if let Some(text) = text_at(array, row) {
+                return text.as_bytes().into();
             }
-        },
+            let mut text = Vec::new();
+            render(field, array, row, &mut text);
+            text.into()
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use arrow_array::RecordBatch;
+use arrow_array::{RecordBatch, RecordBatchReader as _};
 use arrow_schema::ArrowError;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
@@ -48,7 +48,10 @@ impl Iterator for FileBatches {
 pub fn read(paths: &[impl AsRef<Path>], filter: Option<&Filter>) -> Result<Table, TelemetryError> {
     let mut batches = Vec::new();
     for path in paths {
-        for batch in FileBatches::open(path.as_ref())? {
+        let file = FileBatches::open(path.as_ref())?;
+        // A file without rows has columns nevertheless.
+        batches.push(RecordBatch::new_empty(file.reader.schema()));
+        for batch in file {
             let batch = batch?;
             batches.push(match filter {
                 Some(filter) => filter.apply(&batch)?,

@@ -336,7 +336,7 @@ impl Context {
 /// The topic column, and a column for each named level.
 #[derive(Debug)]
 struct Topics {
-    topics: Categories,
+    known: Categories,
     names: Vec<String>,
     levels: Vec<Level>,
 }
@@ -359,19 +359,20 @@ impl Topics {
             }
         }
         let levels = names.iter().map(|_| Level::default()).collect();
-        Self { topics: Categories::default(), names, levels }
+        Self { known: Categories::default(), names, levels }
     }
 
     #[inline]
     fn push(&mut self, topic: &str, rows: usize, patterns: &[Pattern]) {
-        let number = self.topics.number(topic);
-        if !self.names.is_empty() && self.levels[0].of_topic.len() <= number as usize {
+        let number = self.known.number(topic);
+        let place = number.cast_unsigned() as usize;
+        if !self.names.is_empty() && self.levels[0].of_topic.len() <= place {
             self.learn(topic, patterns);
         }
         for _ in 0..rows {
-            self.topics.push_number(number);
+            self.known.push_number(number);
             for level in &mut self.levels {
-                let text = level.of_topic[number as usize];
+                let text = level.of_topic[place];
                 level.texts.push_number(text.max(0));
                 level.valid.push(text >= 0);
             }
@@ -389,13 +390,13 @@ impl Topics {
 
     fn finish(&mut self, fields: &mut Vec<Field>, columns: &mut Vec<ArrayRef>) {
         fields.push(Field::new(TOPIC, category_type(), false));
-        columns.push(finish_categories(&mut self.topics, None));
+        columns.push(finish_categories(&mut self.known, None));
         for (name, level) in self.names.iter().zip(&mut self.levels) {
             let valid = std::mem::take(&mut level.valid);
             fields.push(level_field(name));
             columns.push(finish_categories(&mut level.texts, Some(valid.into())));
         }
-        if self.topics.known_len() == 0 {
+        if self.known.known_len() == 0 {
             // Numbers of topics begin anew, so those of levels have to.
             for level in &mut self.levels {
                 level.of_topic.clear();

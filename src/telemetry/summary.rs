@@ -263,7 +263,9 @@ fn rounded(value: f64) -> String {
     match value.abs() {
         _ if !value.is_finite() => value.to_string(),
         size if size >= 1e15 => format!("{value:.3e}"),
-        size if size >= 1000.0 => format!("{}{}", if value < 0.0 { "-" } else { "" }, grouped(size.round() as u64)),
+        size if size >= 1000.0 => {
+            format!("{}{}", if value < 0.0 { "-" } else { "" }, grouped((size.round() as i64).unsigned_abs()))
+        }
         size if size >= 100.0 => format!("{value:.1}"),
         size if size >= 1.0 => format!("{value:.2}"),
         0.0 => "0".to_owned(),

@@ -34,7 +34,7 @@ use crate::{
 #[pyclass(frozen, module = "ferromq")]
 pub(crate) struct Replay {
     core: Arc<Core>,
-    replay: Arc<Mutex<telemetry::Replay>>,
+    inner: Arc<Mutex<telemetry::Replay>>,
     map: Option<Py<PyAny>>,
     rows: u64,
 }
@@ -72,7 +72,7 @@ impl Replay {
         let options = ReplayOptions { files: paths, filter, speed, qos: self::qos(py, qos)?, retain };
         let replay = py.detach(|| telemetry::Replay::open(options)).map_err(|fault| error(py, fault))?;
         let rows = replay.rows();
-        Ok(Self { core, replay: Arc::new(Mutex::new(replay)), map, rows })
+        Ok(Self { core, inner: Arc::new(Mutex::new(replay)), map, rows })
     }
 
     /// Rows of all files, before `where`.
@@ -112,7 +112,7 @@ impl Replay {
 impl Replay {
     /// Reads the next messages; whether there are any.
     fn load(&self, py: Python<'_>) -> PyResult<bool> {
-        let mut replay = self.replay.try_lock().map_err(|_| errors::closed(py, "the step before has not ended"))?;
+        let mut replay = self.inner.try_lock().map_err(|_| errors::closed(py, "the step before has not ended"))?;
         let mut map = |topic: &str| match &self.map {
             None => Ok(Some(topic.to_owned())),
             Some(map) => map.bind(py).call1((topic,)).and_then(|topic| topic.extract()).map_err(Stop::Python),
@@ -129,7 +129,7 @@ impl Replay {
         py: Python<'_>,
         at_most: Duration,
     ) -> PyResult<impl Future<Output = Result<PyResult<usize>, Error>> + Send + use<>> {
-        let (client, replay) = (self.core.client(py)?, Arc::clone(&self.replay));
+        let (client, replay) = (self.core.client(py)?, Arc::clone(&self.inner));
         Ok(async move {
             match replay.lock().await.step(&client, at_most).await {
                 Ok(done) => Ok(Ok(done)),

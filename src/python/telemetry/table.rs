@@ -3,7 +3,7 @@
 use arrow_schema::Schema;
 use pyo3::{
     prelude::*,
-    types::{PyCapsule, PyDict, PyTuple},
+    types::{PyCapsule, PyDict, PyTuple, PyType},
 };
 
 use super::{arrow, error};
@@ -47,8 +47,9 @@ impl Table {
     }
 
     /// One table of several objects with `__arrow_c_stream__`: absent columns are null, and types are widened.
-    #[staticmethod]
-    fn concat(py: Python<'_>, parts: Vec<Bound<'_, PyAny>>) -> PyResult<Self> {
+    #[classmethod]
+    fn concat(cls: &Bound<'_, PyType>, parts: Vec<Bound<'_, PyAny>>) -> PyResult<Self> {
+        let py = cls.py();
         let mut batches = Vec::new();
         for part in &parts {
             batches.extend_from_slice(arrow::import(part)?.batches());

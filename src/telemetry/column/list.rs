@@ -34,6 +34,6 @@ impl List {
 
     pub(super) fn truncate(&mut self, len: usize) {
         self.ends.truncate(len);
-        self.items.truncate(self.ends.last().map_or(0, |end| *end as usize));
+        self.items.truncate(self.ends.last().map_or(0, |end| end.cast_unsigned() as usize));
     }
 }

@@ -170,9 +170,8 @@ impl Column {
             self.valid.truncate(len);
         }
         match &mut self.values {
-            Values::Null => {}
             Values::Bool(values) if values.len() > len => values.truncate(len),
-            Values::Bool(_) => {}
+            Values::Null | Values::Bool(_) => {}
             Values::Int(values) => values.truncate(len),
             Values::UInt(values) => values.truncate(len),
             Values::Float(values) => values.truncate(len),
@@ -236,7 +235,7 @@ impl Column {
             | (Values::Binary(_), Scalar::Binary(_))
             | (Values::Bool(_), Scalar::Bool(_)) => true,
             (Values::Float(_), Scalar::Int(value)) => self.kind.is_some() || value.unsigned_abs() <= EXACT_MAX,
-            (Values::Float(_), Scalar::UInt(_)) => self.kind.is_some(),
+            (Values::Float(_), Scalar::UInt(_)) | (Values::Binary(_), Scalar::Text(_)) => self.kind.is_some(),
             (Values::Int(_), Scalar::Int(value)) => match self.kind {
                 Some(Kind::Int(bits @ 1..64)) => (value >> (bits - 1)) == 0 || (value >> (bits - 1)) == -1,
                 _ => true,
@@ -253,7 +252,6 @@ impl Column {
             (Values::UInt(_), Scalar::UInt(value)) => self.holds(value),
             (Values::Text(_), _) => self.kind.is_some() && !matches!(value, Scalar::Binary(_)),
             (Values::Category(_), _) => !matches!(value, Scalar::Binary(_)),
-            (Values::Binary(_), Scalar::Text(_)) => self.kind.is_some(),
             _ => false,
         }
     }

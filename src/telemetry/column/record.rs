@@ -81,18 +81,17 @@ impl Record {
                         context.name_misfits(misfits, &self.names[at]);
                     }
                 }
-                Key::New(name) => match self.make(&name, None, row, context) {
-                    Some(column) => {
+                Key::New(name) => {
+                    if let Some(column) = self.make(&name, None, row, context) {
                         let misfits = context.misfits.len();
                         map.next_value_seed(Cell { column, context })?;
                         context.name_misfits(misfits, &name);
                         expected = self.columns.len();
-                    }
-                    None => {
+                    } else {
                         let text = map.next_value_seed(Transcode { context })?;
                         context.misfits.push((name.into(), text));
                     }
-                },
+                }
                 Key::Ignored => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -128,13 +127,13 @@ impl Record {
         let column = match self.look_up(name, usize::MAX) {
             Key::Known(at) => &mut self.columns[at],
             Key::Ignored => return,
-            Key::New(_) => match self.make(name, kind, row, context) {
-                Some(column) => column,
-                None => {
+            Key::New(_) => {
+                let Some(column) = self.make(name, kind, row, context) else {
                     let text = value.map_or_else(|| "null".to_owned(), Scalar::to_json);
                     return context.misfits.push((name.to_owned(), text));
-                }
-            },
+                };
+                column
+            }
         };
         column.truncate(row);
         match value {

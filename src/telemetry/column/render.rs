@@ -105,7 +105,7 @@ pub(crate) fn render(field: &Field, array: &ArrayRef, row: usize, out: &mut Vec<
 /// The number of the value in `row` of a dictionary.
 pub(crate) fn key_at(dictionary: &dyn AnyDictionaryArray, row: usize) -> usize {
     match dictionary.keys().as_primitive_opt::<Int32Type>() {
-        Some(keys) => keys.value(row) as usize,
+        Some(keys) => keys.value(row).cast_unsigned() as usize,
         // Ours have no others, but files of other programs may.
         None => dictionary.normalized_keys().get(row).copied().unwrap_or_default(),
     }

@@ -107,6 +107,7 @@ impl<'de> DeserializeSeed<'de> for Cell<'_> {
 
 impl Cell<'_> {
     #[inline]
+    #[allow(clippy::unnecessary_wraps)] // the shape that the macro asks for
     fn scalar<E>(self, value: Scalar<'_>) -> Result<(), E> {
         self.column.push(value, self.context);
         Ok(())
@@ -129,11 +130,10 @@ impl Cell<'_> {
         matches!(self.column.kind, Some(ref kind) if !matches!(kind, Kind::Json | Kind::List(_) | Kind::Struct(_)))
     }
 
-    fn refuse<E>(self, found: &str) -> Result<(), E> {
+    fn refuse(self, found: &str) {
         let kind = self.column.kind.as_ref().map(ToString::to_string).unwrap_or_default();
         self.context.fault.get_or_insert_with(|| format!("{found} is no {kind}"));
         self.column.push_null();
-        Ok(())
     }
 }
 
@@ -160,7 +160,8 @@ impl<'de> Visitor<'de> for Cell<'_> {
         let Values::List(list) = &mut self.column.values else {
             if self.refuses() || matches!(self.column.values, Values::Struct(_)) && self.column.kind.is_some() {
                 while seq.next_element::<IgnoredAny>()?.is_some() {}
-                return self.refuse("a list");
+                self.refuse("a list");
+                return Ok(());
             }
             let text = Transcode { context: &mut *self.context }.visit_seq(seq)?;
             self.push_text(text);
@@ -197,7 +198,8 @@ impl<'de> Visitor<'de> for Cell<'_> {
         let Values::Struct(record) = &mut self.column.values else {
             if self.refuses() || matches!(self.column.values, Values::List(_)) && self.column.kind.is_some() {
                 while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                return self.refuse("an object");
+                self.refuse("an object");
+                return Ok(());
             }
             let text = Transcode { context: &mut *self.context }.visit_map(map)?;
             self.push_text(text);
@@ -240,12 +242,11 @@ impl<'de> Visitor<'de> for RootSeed<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
-        match self.record.column(VALUE, self.row, self.context) {
-            Some(column) => Cell { column, context: self.context }.visit_seq(seq)?,
-            None => {
-                let text = Transcode { context: self.context }.visit_seq(seq)?;
-                self.context.misfits.push((VALUE.to_owned(), text));
-            }
+        if let Some(column) = self.record.column(VALUE, self.row, self.context) {
+            Cell { column, context: self.context }.visit_seq(seq)?;
+        } else {
+            let text = Transcode { context: self.context }.visit_seq(seq)?;
+            self.context.misfits.push((VALUE.to_owned(), text));
         }
         self.end_row()
     }
@@ -268,6 +269,7 @@ impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
 impl KeySeed<'_> {
     /// CBOR and MessagePack have names that are no text.
     #[inline]
+    #[allow(clippy::unnecessary_wraps)] // the shape that the macro asks for
     fn scalar<E>(self, value: Scalar<'_>) -> Result<Key, E> {
         Ok(match value {
             Scalar::Text(name) => self.record.look_up(name, self.expected),
@@ -295,6 +297,7 @@ impl<'de> DeserializeSeed<'de> for Transcode<'_> {
 }
 
 impl Transcode<'_> {
+    #[allow(clippy::unnecessary_wraps, clippy::unused_self)] // the shape that the macro asks for
     fn scalar<E>(self, value: Scalar<'_>) -> Result<String, E> {
         Ok(value.to_json())
     }
@@ -356,7 +359,7 @@ impl<'de> DeserializeSeed<'de> for NameSeed {
 }
 
 impl NameSeed {
-    #[allow(clippy::unused_self)] // the shape that the macro asks for
+    #[allow(clippy::unnecessary_wraps, clippy::unused_self)] // the shape that the macro asks for
     fn scalar<E>(self, value: Scalar<'_>) -> Result<String, E> {
         Ok(match value {
             Scalar::Text(name) => name.to_owned(),

@@ -33,7 +33,7 @@ impl Strings {
 
     pub(super) fn truncate(&mut self, len: usize) {
         self.ends.truncate(len);
-        self.bytes.truncate(self.ends.last().map_or(0, |end| *end as usize));
+        self.bytes.truncate(self.ends.last().map_or(0, |end| end.cast_unsigned() as usize));
     }
 }
 

@@ -76,9 +76,9 @@ impl Births {
     }
 
     fn learn(&mut self, node: &str, metrics: &[Metric<'_>]) -> Result<(), DecodeError> {
-        let aliases = self.nodes.entry(node.into()).or_default();
         for metric in metrics {
             let (Some(name), Some(alias)) = (metric.name, metric.alias) else { continue };
+            let aliases = self.nodes.entry(node.into()).or_default();
             let is_new = aliases.insert(alias, (name.into(), metric.datatype.unwrap_or_default())).is_none();
             self.count += usize::from(is_new);
             if self.count > ALIASES_MAX {
