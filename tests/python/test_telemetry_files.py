@@ -96,6 +96,16 @@ def test_what_cannot_be_written_or_read_says_which_file(broker, tmp_path):
         ferromq.record(broker, "#", tmp_path / "a.parquet", decode=lambda batch: batch)
 
 
+@pytest.mark.parametrize("compression", ["snappy", "zstd", None])
+def test_files_of_other_programs_are_read(tmp_path, compression):
+    table = pa.table({"n": [1, 2, 3], "text": pa.array(["a", None, "c"]).dictionary_encode()})
+    pq.write_table(table, tmp_path / "other.parquet", compression=compression)
+    assert pa.table(ferromq.read(tmp_path / "other.parquet", where="n <> 2")).to_pylist() == [
+        {"n": 1, "text": "a"},
+        {"n": 3, "text": "c"},
+    ]
+
+
 async def test_a_replay_keeps_order_topics_and_payloads(broker, tmp_path, within):
     path = tmp_path / "run.parquet"
     sent = [(f"plant/L{at % 3}", b"%d" % at) for at in range(500)]
