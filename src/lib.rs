@@ -16,6 +16,7 @@
 //! | [`server`] | the assembled broker | everything below |
 //! | [`client`] | the asynchronous client | `session`, `net` transports |
 //! | [`bench`] | load for a broker | `session` |
+//! | `telemetry` | messages as Arrow columns and Parquet files | `client` |
 //!
 //! `ARCHITECTURE.md` tells why; `tests/architecture.rs` enforces the table.
 
@@ -38,6 +39,9 @@ pub mod faults;
 pub mod net;
 #[cfg(feature = "net")]
 pub mod server;
+
+#[cfg(feature = "telemetry")]
+pub mod telemetry;
 
 #[cfg(feature = "cli")]
 pub mod bench;

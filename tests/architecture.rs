@@ -25,6 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("net", &["codec", "router", "auth", "broker", "config", "clock"]),
     ("client", &["codec", "session", "router::trie", "router::FilterTrie", "net", "config", "clock"]),
     ("faults", &["codec", "broker", "clock", "net", "client"]),
+    ("telemetry", &["codec", "client"]),
     ("observe", &["broker", "config"]),
     (
         "server",
@@ -34,7 +35,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("bench", &["codec", "session::client", "session::QueueLimits"]),
-    ("cli", &["codec", "auth", "broker", "net::listener", "config", "client", "server", "observe", "bench"]),
+    (
+        "cli",
+        &["codec", "auth", "broker", "net::listener", "config", "client", "server", "observe", "bench", "telemetry"],
+    ),
     (
         "python",
         &[
@@ -49,6 +53,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "clock",
             "faults",
             "server",
+            "telemetry",
             "cli",
         ],
     ),

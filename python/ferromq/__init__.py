@@ -15,16 +15,18 @@ TYPE_CHECKING = False  # as in `typing`, which takes longer to import than this 
 if TYPE_CHECKING:
     from ._ferromq import (
         Broker,
+        Capture,
         Client,
         ClientInfo,
         Clock,
         Closed,
-        Connected,
         ConnectError,
         ConnectInfo,
+        Connected,
         Connecting,
         ConnectionLost,
         ConnectionTrace,
+        DecodeError,
         Disconnected,
         FaultProxy,
         FaultRule,
@@ -42,7 +44,9 @@ if TYPE_CHECKING:
         QueueFull,
         Reauthenticated,
         Reconnect,
+        RecordBatch,
         Refused,
+        Replay,
         Request,
         RetainedMessages,
         Session,
@@ -52,18 +56,22 @@ if TYPE_CHECKING:
         SyncRequest,
         SyncStream,
         SyncSubscription,
+        Table,
         Timeout,
         Will,
         __version__,
         parse_pattern,
+        read_parquet,
         topic_matches,
         validate_filter,
         validate_topic,
     )
     from .router import Router
+    from .telemetry import collect, live, read, record, replay
 
 __all__ = [
     "Broker",
+    "Capture",
     "Client",
     "ClientInfo",
     "Clock",
@@ -74,6 +82,7 @@ __all__ = [
     "Connecting",
     "ConnectionLost",
     "ConnectionTrace",
+    "DecodeError",
     "Disconnected",
     "FaultProxy",
     "FaultRule",
@@ -91,7 +100,9 @@ __all__ = [
     "QueueFull",
     "Reauthenticated",
     "Reconnect",
+    "RecordBatch",
     "Refused",
+    "Replay",
     "Request",
     "RetainedMessages",
     "Router",
@@ -102,17 +113,24 @@ __all__ = [
     "SyncRequest",
     "SyncStream",
     "SyncSubscription",
+    "Table",
     "Timeout",
     "Will",
     "__version__",
+    "collect",
+    "live",
     "parse_pattern",
+    "read",
+    "read_parquet",
+    "record",
+    "replay",
     "topic_matches",
     "validate_filter",
     "validate_topic",
 ]
 
 # What is written in Python, by the module it is in.
-_MODULES = {"Router": "router"}
+_MODULES = {"Router": "router"} | dict.fromkeys(("collect", "live", "read", "record", "replay"), "telemetry")
 
 
 def __getattr__(name: str) -> object:

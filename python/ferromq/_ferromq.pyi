@@ -11,13 +11,15 @@ import sys
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from os import PathLike
+from pathlib import Path
 from types import GenericAlias, TracebackType
-from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, final, overload
+from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar, final, overload
 
 from typing_extensions import Buffer, disjoint_base
 
 __all__ = [
     "Broker",
+    "Capture",
     "Client",
     "ClientInfo",
     "Clock",
@@ -28,6 +30,7 @@ __all__ = [
     "Connecting",
     "ConnectionLost",
     "ConnectionTrace",
+    "DecodeError",
     "Disconnected",
     "FaultProxy",
     "FaultRule",
@@ -45,7 +48,9 @@ __all__ = [
     "QueueFull",
     "Reauthenticated",
     "Reconnect",
+    "RecordBatch",
     "Refused",
+    "Replay",
     "Request",
     "RetainedMessages",
     "Session",
@@ -55,11 +60,13 @@ __all__ = [
     "SyncRequest",
     "SyncStream",
     "SyncSubscription",
+    "Table",
     "Timeout",
     "Will",
     "__version__",
     "cli_main",
     "parse_pattern",
+    "read_parquet",
     "topic_matches",
     "validate_filter",
     "validate_topic",
@@ -212,10 +219,19 @@ class InvalidArgument(FerroMQError, ValueError):
 class InvalidTopic(InvalidArgument):
     """Not a valid topic name or topic filter."""
 
+class DecodeError(FerroMQError, ValueError):
+    """A payload is not what its decoder expects."""
+
 class Forked(FerroMQError, RuntimeError):
     """Used in a forked child: the threads behind it stayed with the parent."""
 
 # --- messages --------------------------------------------------------------------------------------------------------
+
+class _ArrowStream(Protocol):
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+_Decode: TypeAlias = str | tuple[str, Sequence[str]]
+_Schema: TypeAlias = Mapping[str, Any]
 
 @final
 class Message(Buffer):
@@ -758,6 +774,7 @@ class Client:
         messages: Iterable[tuple[str, _Payload | object]],
         *,
         topic: None = None,
+        payload: None = None,
         qos: _QoS = 0,
         retain: bool = False,
         encode: _Encode | None = None,
@@ -769,12 +786,29 @@ class Client:
         messages: Iterable[_Payload | object],
         *,
         topic: str,
+        payload: None = None,
         qos: _QoS = 0,
         retain: bool = False,
         encode: _Encode | None = None,
         timeout: float | None = None,
+    ) -> Operation[int]: ...
+    @overload
+    def publish_many(
+        self,
+        messages: _ArrowStream,
+        *,
+        topic: str | None = None,
+        payload: str | None = None,
+        qos: _QoS = 0,
+        retain: bool = False,
+        encode: Literal["json"] | None = None,
+        timeout: float | None = None,
     ) -> Operation[int]:
         """Publish `(topic, payload)` pairs, or payloads for one topic, with one await for all; how many there were.
+
+        Or the rows of a table: any object with `__arrow_c_stream__`, such as a frame of polars or pandas. `topic` and
+        `payload` name columns then, by default `topic` and `payload`; a `topic` that is no column is that of all rows.
+        With `encode="json"` a row is an object of all columns but the topic.
 
         Raises:
             Refused: The server refused one of them. The others were sent nevertheless.
@@ -880,6 +914,7 @@ class Client:
     def state(self) -> _State:
         """Whether there is a connection, or one is sought."""
 
+    def _repr_html_(self) -> str: ...
     def stats(self) -> dict[str, int]:
         """Counters: messages, connections, bytes."""
 
@@ -910,6 +945,21 @@ class Subscription(Generic[_T]):
     def _open_blocking(self) -> None: ...
     def _close_blocking(self) -> None: ...
     def _take_blocking(self, max: int, timeout: float) -> list[_T]: ...
+    def arrow(
+        self,
+        max: int = 65_536,
+        within: float = 0.5,
+        *,
+        decode: _Decode | None = None,
+        schema: _Schema | None = None,
+        on_error: Literal["null", "raise", "raw"] = "null",
+    ) -> Stream[RecordBatch]:
+        """Batches of up to `max` messages as columns, given out when full, or `within` so many seconds of the first.
+
+        Columns and arguments are those of `ferromq.collect`. Types that were learnt stay: a batch has at least the
+        columns of the one before. `max` is to be no more than `maxsize` of the subscription.
+        """
+
     def unsubscribe(self) -> Operation[None]:
         """End it; what waits is dropped."""
 
@@ -1014,6 +1064,7 @@ class SyncClient:
         messages: Iterable[tuple[str, _Payload | object]],
         *,
         topic: None = None,
+        payload: None = None,
         qos: _QoS = 0,
         retain: bool = False,
         encode: _Encode | None = None,
@@ -1025,9 +1076,22 @@ class SyncClient:
         messages: Iterable[_Payload | object],
         *,
         topic: str,
+        payload: None = None,
         qos: _QoS = 0,
         retain: bool = False,
         encode: _Encode | None = None,
+        timeout: float | None = None,
+    ) -> int: ...
+    @overload
+    def publish_many(
+        self,
+        messages: _ArrowStream,
+        *,
+        topic: str | None = None,
+        payload: str | None = None,
+        qos: _QoS = 0,
+        retain: bool = False,
+        encode: Literal["json"] | None = None,
         timeout: float | None = None,
     ) -> int:
         """Publish many, and wait for all; how many there were. As `Client.publish_many`."""
@@ -1089,6 +1153,7 @@ class SyncClient:
     def state(self) -> _State:
         """Whether there is a connection, or one is sought."""
 
+    def _repr_html_(self) -> str: ...
     def stats(self) -> dict[str, int]:
         """Counters: messages, connections, bytes."""
 
@@ -1324,6 +1389,7 @@ class Broker:
     def retained(self) -> RetainedMessages:
         """The retained messages."""
 
+    def _repr_html_(self) -> str: ...
     def stats(self) -> dict[str, Any]:
         """Counters; `dropped` and `ended` count messages and connections by reason."""
 
@@ -1877,6 +1943,241 @@ class RetainedMessages:
     def __iter__(self) -> Iterator[str]: ...
 
 # --- topics and the rest ---------------------------------------------------------------------------------------------
+
+@final
+class Table:
+    """Messages as columns. pandas, polars, pyarrow and DuckDB take it as it is, without a copy.
+
+        temps = ferromq.collect("mqtt://localhost", "plant/{line}/temp", seconds=10, decode="json")
+        polars.DataFrame(temps)
+        pyarrow.table(temps)
+        duckdb.sql("from temps")
+        temps.to_pandas()
+
+    Columns are `received_at`, `topic`, one for each named level, and the decoded fields or `payload`. Any object with
+    `__arrow_c_stream__` can be made one: `Table(frame)`.
+    """
+
+    def __new__(cls, data: _ArrowStream, /) -> Self: ...
+    @classmethod
+    def concat(cls, parts: Sequence[_ArrowStream]) -> Table:
+        """One table of several objects with `__arrow_c_stream__`: absent columns are null, and types are widened."""
+    @property
+    def schema(self) -> dict[str, str]:
+        """Names of the columns, and their types in words."""
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of the columns."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the columns, bytes."""
+
+    @property
+    def errors(self) -> int:
+        """Messages that could not be decoded, or had a value that is not of the given type."""
+
+    @property
+    def first_error(self) -> str | None:
+        """What was wrong with the first of them."""
+
+    def batches(self) -> list[RecordBatch]:
+        """The rows in batches, as they came."""
+
+    def series(self, points: int = 500) -> tuple[list[dict[str, Any]], str]:
+        """The last values of the topics with most rows, for a chart, and a line that sums up the table.
+
+        Each topic is a dictionary of `topic` and `points`: milliseconds and value, of which there are `points` at most.
+        """
+
+    def to_arrow(self) -> Any:
+        """A `pyarrow.Table` of the same memory."""
+
+    def to_polars(self) -> Any:
+        """A `polars.DataFrame`."""
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame`."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+    def __arrow_c_schema__(self) -> object: ...
+    def __len__(self) -> int: ...
+    def _repr_html_(self) -> str: ...
+
+@final
+class RecordBatch:
+    """Some rows of a table."""
+
+    @property
+    def schema(self) -> dict[str, str]:
+        """Names of the columns, and their types in words."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the columns, bytes."""
+
+    def to_arrow(self) -> Any:
+        """A `pyarrow.RecordBatch` of the same memory."""
+
+    def to_polars(self) -> Any:
+        """A `polars.DataFrame`."""
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame`."""
+
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]: ...
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+    def __arrow_c_schema__(self) -> object: ...
+    def __len__(self) -> int: ...
+
+@final
+class Capture:
+    """A subscription that is decoded in the background into a table in memory, or into Parquet files.
+
+    `collect`, `live` and `record` are made of it. Nothing of it needs Python while it runs.
+
+    Args:
+        client: A connected `Client` or `SyncClient`.
+        filters: Topic filters; each `{name}` is a column.
+        decode: `"json"`, `"cbor"`, `"msgpack"`, `"number"`, `"text"`, `"sparkplug"`, the format of a packed struct such
+            as `"<ffI"`, or that and names: `("<ffI", ["x", "y", "n"])`. `None`: the column `payload`.
+        schema: Names and types of the fields; others are left out. `None`: types are learnt, and widen as need be.
+        on_error: What becomes of a payload that cannot be decoded: `"null"`, `"raise"`, or `"raw"`: it is kept in the
+            column `raw`.
+        rows: End after so many.
+        max_bytes: Memory at most; at this the capture ends, or, with `keep` or `keep_rows`, the oldest rows go.
+        keep: Seconds after which rows go.
+        keep_rows: Rows at most; of more the oldest go.
+        path: A Parquet file to write instead of keeping rows.
+        rotate: Seconds after which another file is begun.
+        rotate_bytes: Size at which another file is begun.
+        compression: Level of zstd; 0 is none.
+        overwrite: Replace a file that is there.
+        qos: Quality of service to subscribe with.
+        retained: Also take what is retained.
+
+    Raises:
+        InvalidArgument: An argument cannot be, or the file is there already.
+        Refused: The server refused the subscription.
+    """
+
+    def __new__(
+        cls,
+        client: Client | SyncClient,
+        *filters: str | Iterable[str],
+        decode: _Decode | None = None,
+        schema: _Schema | None = None,
+        on_error: Literal["null", "raise", "raw"] = "null",
+        rows: int | None = None,
+        max_bytes: int = ...,
+        keep: float | None = None,
+        keep_rows: int | None = None,
+        path: str | PathLike[str] | None = None,
+        rotate: float | None = None,
+        rotate_bytes: int | None = None,
+        compression: int = 3,
+        overwrite: bool = False,
+        qos: Literal[0, 1, 2] = 0,
+        retained: bool = True,
+    ) -> Self: ...
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it has ended, or so many seconds; whether it has.
+
+        Raises:
+            DecodeError: A payload could not be decoded, and `on_error` is `"raise"`.
+            FerroMQError: The subscription ended, or a file could not be written.
+        """
+
+    def stop(self) -> None:
+        """End it. What came before is in the table, or in files that are complete.
+
+        Raises:
+            DecodeError: A payload could not be decoded, and `on_error` is `"raise"`.
+            FerroMQError: The subscription had ended, or a file could not be written.
+        """
+
+    def table(self) -> Table:
+        """The rows that are kept now. Columns are shared with what goes on, not copied."""
+
+    @property
+    def files(self) -> list[Path]:
+        """Files that are complete."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file it was told to write."""
+
+    def progress(self) -> dict[str, Any]:
+        """How far it is, in numbers.
+
+        `messages`, `rows`, `bytes` of payload, `errors`, `first_error`, `rest` (values that found no column),
+        `file_bytes`, `pending` and `dropped` messages, `forgotten` rows, `lag` (age of the last message when it was
+        decoded, seconds), `done`, and `full`.
+        """
+
+@final
+class Replay:
+    """Recorded messages, published again in their order; `ferromq.replay` is made of it.
+
+    Args:
+        client: A connected `Client` or `SyncClient`.
+        paths: Parquet files as `record` writes them, in any order.
+        speed: How many times as fast as it was. `None`: as fast as the server takes it.
+        where: Which rows, as SQL says it: `"line = 'L1' and value > 20"`.
+        map: Gives the topic to publish to for each topic; `None` leaves its messages out. It is asked once for each.
+        qos: Quality of service of the publications.
+        retain: Publish them as retained messages.
+
+    Raises:
+        OSError: A file cannot be read.
+        InvalidArgument: It is no recording, or an argument cannot be.
+    """
+
+    def __new__(
+        cls,
+        client: Client | SyncClient,
+        paths: Sequence[str | PathLike[str]],
+        *,
+        speed: float | None = 1.0,
+        where: str | None = None,
+        map: Callable[[str], str | None] | None = None,
+        qos: Literal[0, 1, 2] = 0,
+        retain: bool = False,
+    ) -> Self: ...
+    @property
+    def rows(self) -> int:
+        """Rows of all files, before `where`."""
+
+    def step(self, seconds: float = 0.1) -> Operation[int | None]:
+        """Publish what is due within so many seconds; how many rows were dealt with, `None` at the end."""
+
+    def step_blocking(self, seconds: float = 0.1) -> int | None:
+        """The same, on this thread."""
+
+def read_parquet(
+    paths: Sequence[str | PathLike[str]],
+    *,
+    where: str | None = None,
+    decode: _Decode | None = None,
+    names: Sequence[str] | None = None,
+    schema: _Schema | None = None,
+    on_error: Literal["null", "raise", "raw"] = "null",
+) -> Table:
+    """Parquet files as one table: columns that a file does not have are null, and types are widened.
+
+    Args:
+        paths: The files.
+        where: Which rows, as SQL says it: `"line = 'L1' and value > 20"`.
+        decode: Decode the column `payload` of what was recorded without; as in `Capture`.
+        names: The filters with names of levels, for columns of them.
+        schema: As in `Capture`.
+        on_error: As in `Capture`.
+
+    Raises:
+        OSError: A file cannot be read.
+        InvalidArgument: It is no Parquet file, or `where` names a column that is not there.
+    """
 
 def topic_matches(filter: str, topic: str) -> bool:
     """Whether a topic matches a filter, which may be a shared one and may have named levels.

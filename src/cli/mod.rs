@@ -1,5 +1,5 @@
-//! The `ferromq` command: `broker`, `pub`, `sub`, `rr` and `bench`. One implementation, reached as the cargo binary and as the
-//! console script that pip installs.
+//! The `ferromq` command: `broker`, `pub`, `sub`, `rr`, `bench`, `record` and `replay`. One implementation, reached as
+//! the cargo binary and as the console script that pip installs.
 
 mod bench;
 mod broker;
@@ -10,6 +10,10 @@ mod packets;
 mod payload;
 mod plot;
 mod publish;
+#[cfg(feature = "telemetry")]
+mod record;
+#[cfg(feature = "telemetry")]
+mod replay;
 mod request;
 mod subscribe;
 
@@ -46,6 +50,12 @@ enum Command {
     Rr(Box<request::Arguments>),
     /// Loads a broker and reports rates, latencies, losses and duplicates.
     Bench(Box<bench::Arguments>),
+    /// Records messages into Parquet files.
+    #[cfg(feature = "telemetry")]
+    Record(Box<record::Arguments>),
+    /// Publishes recorded messages again, in their order and time.
+    #[cfg(feature = "telemetry")]
+    Replay(Box<replay::Arguments>),
 }
 
 impl Command {
@@ -56,6 +66,10 @@ impl Command {
             Self::Pub(arguments) => arguments.connection.quiet,
             Self::Sub(arguments) => arguments.connection.quiet,
             Self::Rr(arguments) => arguments.connection.quiet,
+            #[cfg(feature = "telemetry")]
+            Self::Record(arguments) => arguments.connection.quiet,
+            #[cfg(feature = "telemetry")]
+            Self::Replay(arguments) => arguments.connection.quiet,
         }
     }
 }
@@ -84,6 +98,10 @@ where
         Command::Sub(arguments) => in_runtime(subscribe::run(*arguments)),
         Command::Bench(arguments) => in_runtime(bench::run(*arguments)),
         Command::Rr(arguments) => in_runtime(unless_interrupted(request::run(*arguments), |_| EXIT_OK)),
+        #[cfg(feature = "telemetry")]
+        Command::Record(arguments) => in_runtime(record::run(*arguments)),
+        #[cfg(feature = "telemetry")]
+        Command::Replay(arguments) => in_runtime(unless_interrupted(replay::run(*arguments), |signal| 128 + signal)),
     };
     result.unwrap_or_else(|failure| {
         if let Some(message) = failure.message.filter(|_| !is_quiet) {

@@ -23,6 +23,7 @@ use super::{
     core::Core,
     errors::{self, Kind},
     faults::{ConnectionTrace, disconnect_reason},
+    html,
     operation::Operation,
     options::{duration, int, number, optional_int, qos},
     payload::Data,
@@ -582,6 +583,11 @@ impl Broker {
     fn __repr__(&self, py: Python<'_>) -> String {
         let urls = self.urls(py).map_or_else(|_| "stopped".to_owned(), |urls| urls.join(", "));
         format!("Broker({urls})")
+    }
+
+    fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
+        let stats = self.stats(py).unwrap_or_else(|_| PyDict::new(py));
+        html::counters(&self.__repr__(py), &stats)
     }
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use pyo3::{prelude::*, types::PyTuple};
+use pyo3::{
+    prelude::*,
+    types::{PyDict, PyTuple},
+};
 
 use super::{
     clock::Clock,
     core::Core,
-    events,
+    events, html,
     message::Message,
     operation::Operation,
     options::{ClientArguments, ReconnectArgument, Session, VersionArgument, Will, duration, int, optional_int, qos},
@@ -55,6 +58,13 @@ use crate::{
 #[pyclass(frozen, module = "ferromq", subclass)]
 pub(crate) struct Client {
     core: Arc<Core>,
+}
+
+impl Client {
+    /// What it shares with `SyncClient`.
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
 }
 
 #[pymethods]
@@ -272,21 +282,26 @@ impl Client {
 
     /// Publish `(topic, payload)` pairs, or payloads for one topic, with one await for all; how many there were.
     ///
+    /// Or the rows of a table: any object with `__arrow_c_stream__`, such as a frame of polars or pandas. `topic` and
+    /// `payload` name columns then, by default `topic` and `payload`; a `topic` that is no column is that of all rows.
+    /// With `encode="json"` a row is an object of all columns but the topic.
+    ///
     /// Raises:
     ///     Refused: The server refused one of them. The others were sent nevertheless.
-    #[pyo3(signature = (messages, *, topic = None, qos = 0, retain = false, encode = None, timeout = None))]
+    #[pyo3(signature = (messages, *, topic = None, payload = None, qos = 0, retain = false, encode = None, timeout = None))]
     fn publish_many<'py>(
         &self,
         py: Python<'py>,
         messages: Bound<'py, PyAny>,
         topic: Option<&str>,
+        payload: Option<&str>,
         #[pyo3(from_py_with = int)] qos: i64,
         retain: bool,
         encode: Option<&str>,
         timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let timeout = timeout.map(|timeout| duration(py, "timeout", timeout)).transpose()?;
-        let publications = Publications::extract(&messages, topic, encode, self::qos(py, qos)?, retain)?;
+        let publications = Publications::extract(&messages, topic, payload, encode, self::qos(py, qos)?, retain)?;
         publications.publish(py, &self.core, timeout)
     }
 
@@ -450,5 +465,10 @@ impl Client {
 
     fn __repr__(&self) -> String {
         format!("Client({}, {})", self.core.server(), self.core.state())
+    }
+
+    fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
+        let stats = self.core.stats(py).unwrap_or_else(|_| PyDict::new(py));
+        html::counters(&self.__repr__(), &stats)
     }
 }

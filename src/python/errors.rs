@@ -31,6 +31,7 @@ pub(crate) enum Kind {
     Closed,
     InvalidArgument,
     InvalidTopic,
+    DecodeError,
     Forked,
 }
 
@@ -94,6 +95,13 @@ const TABLE: &[(Kind, &str, Option<Kind>, Builtin, &str)] = &[
         Some(Kind::InvalidArgument),
         Builtin::None,
         "Not a valid topic name or topic filter.",
+    ),
+    (
+        Kind::DecodeError,
+        "DecodeError",
+        Some(Kind::FerroMQError),
+        Builtin::Value,
+        "A payload is not what its decoder expects.",
     ),
     (
         Kind::Forked,

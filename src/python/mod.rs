@@ -12,6 +12,8 @@
 //! | `broker`, `broker_auth`, `broker_config`, `broker_hooks`, `broker_settled`, `broker_view` | the broker in the process |
 //! | `clock`, `faults`, `fault_proxy` | what tests do to time and packets |
 //! | `message`, `properties`, `options`, `payload`, `buffer`, `topics` | values |
+//! | `telemetry` | tables, captures and files |
+//! | `html` | what notebooks show of brokers and clients |
 //! | `errors` | the one table of exceptions |
 //!
 //! User documentation is in `python/ferromq/_ferromq.pyi`.
@@ -34,6 +36,7 @@ mod errors;
 mod events;
 mod fault_proxy;
 mod faults;
+mod html;
 mod message;
 mod operation;
 mod options;
@@ -45,6 +48,7 @@ mod runtime;
 mod stream;
 mod subscription;
 mod sync;
+mod telemetry;
 mod topics;
 
 use pyo3::prelude::*;
@@ -80,6 +84,7 @@ fn _ferromq(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<sync::SyncClient>()?;
     module.add_class::<sync::SyncStream>()?;
     module.add_class::<sync::SyncSubscription>()?;
+    telemetry::add_to(module)?;
     module.add("Operation", awaitable::type_object::<operation::Operation>(py)?)?;
     module.add("Stream", awaitable::type_object::<stream::Stream>(py)?)?;
     #[cfg(feature = "cli")]

@@ -14,6 +14,8 @@ use super::errors;
 pub(crate) enum Data {
     Bytes(PyBackedBytes),
     Text(PyBackedStr),
+    /// A value of a table.
+    Owned(Vec<u8>),
     Empty,
 }
 
@@ -37,6 +39,7 @@ impl Data {
         match self {
             Self::Bytes(bytes) => bytes,
             Self::Text(text) => text.as_bytes(),
+            Self::Owned(bytes) => bytes,
             Self::Empty => &[],
         }
     }

@@ -24,10 +24,12 @@ use super::{
     options,
     payload::Data,
     properties::{Keywords, user_properties_tuple},
+    telemetry::{self, arrow},
 };
 use crate::{
     client::{Client, Completion, CompletionSink, Error, Outgoing, Payload, PublishAck, PublishRequest, RequestError},
     codec::{Properties, QoS, Text},
+    telemetry::Messages,
 };
 
 /// The end of a publication. For QoS 0 it says that the message was handed to the connection.
@@ -203,15 +205,23 @@ pub(crate) struct Publications {
 }
 
 impl Publications {
-    /// Takes `(topic, payload)` pairs, or payloads for one topic, out of any iterable.
+    /// Takes `(topic, payload)` pairs, or payloads for one topic, out of any iterable; or rows of a table.
     pub(crate) fn extract(
         messages: &Bound<'_, PyAny>,
         topic: Option<&str>,
+        payload: Option<&str>,
         encode: Option<&str>,
         qos: QoS,
         retain: bool,
     ) -> PyResult<Self> {
         let py = messages.py();
+        if arrow::is_stream(messages)? {
+            let items = rows(messages, topic.unwrap_or("topic"), payload, encode)?;
+            return Ok(Self { items, qos, retain, properties: Properties::new() });
+        }
+        if payload.is_some() {
+            return Err(errors::invalid(py, "payload names a column, and messages are no table"));
+        }
         let topic: Option<PyBackedStr> = topic.map(|topic| PyString::new(py, topic).try_into()).transpose()?;
         let item = |item: Bound<'_, PyAny>| match &topic {
             Some(topic) => Ok((topic.clone_ref(item.py()), Data::extract(&item, encode)?)),
@@ -286,6 +296,40 @@ impl Publications {
             properties: self.properties.clone(),
         }
     }
+}
+
+/// The rows of a table. `topic` is a column, or, where there is none of that name, the topic of all.
+fn rows(
+    table: &Bound<'_, PyAny>,
+    topic: &str,
+    payload: Option<&str>,
+    encode: Option<&str>,
+) -> PyResult<Vec<(PyBackedStr, Data)>> {
+    let py = table.py();
+    let table = arrow::import(table)?;
+    let has = |name: &str| table.schema().column_with_name(name).is_some();
+    let column = has(topic).then_some(topic);
+    let payload = match (payload, encode) {
+        (None, Some("json")) => None,
+        (_, Some(other)) => {
+            return Err(errors::invalid(py, &format!("rows of a table are encoded as \"json\", not {other:?}")));
+        }
+        (payload, None) => Some(payload.unwrap_or("payload")),
+    };
+    let mut topics: HashMap<&str, PyBackedStr> = HashMap::new();
+    let mut items = Vec::with_capacity(table.rows());
+    for batch in table.batches() {
+        let messages = Messages::with(batch, column, payload).map_err(|fault| telemetry::error(py, fault))?;
+        for row in 0..messages.len() {
+            let name = if column.is_some() { messages.topic(row) } else { topic };
+            if !topics.contains_key(name) {
+                topics.insert(name, PyString::new(py, name).try_into()?);
+            }
+            let name = topics[name].clone_ref(py);
+            items.push((name, Data::Owned(messages.payload(row).into_owned())));
+        }
+    }
+    Ok(items)
 }
 
 /// Publications of which some are under way and the rest found no room.

@@ -24,9 +24,11 @@ use pyo3::{
 use super::{
     awaitable::{Awaitable, Step, new_object},
     bridge::{Bridge, Outcome, Promise, is_done, running_loop},
+    errors,
     operation::wait_for,
     runtime::{SIGNAL_CHECK_INTERVAL, check_fork, epoch, is_forked},
 };
+use crate::telemetry::Rows;
 
 /// Where the items of a stream come from.
 pub(crate) trait Source: Send + 'static {
@@ -35,6 +37,12 @@ pub(crate) trait Source: Send + 'static {
 
     /// The next item, as a Python object.
     fn pop<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>>;
+
+    /// Up to `max` of the items within reach as one batch of columns.
+    fn pop_rows<'py>(&mut self, py: Python<'py>, max: usize, rows: &mut Rows) -> PyResult<Bound<'py, PyAny>> {
+        let _ = (max, rows);
+        Err(errors::invalid(py, "only messages have columns"))
+    }
 
     /// Whether there are items that [`Self::fill`] has not brought yet.
     fn has_news(&self) -> bool;
@@ -154,7 +162,19 @@ impl Reader {
 
     /// The asynchronous iterator over lists of up to `max` items, complete or not `within` that time from the first.
     pub(crate) fn batches(self: &Arc<Self>, py: Python<'_>, max: usize, within: Duration) -> PyResult<Py<PyAny>> {
-        Stream::object(py, Arc::clone(self), Some(Batching { max, within, due: Mutex::new(None) }))
+        Stream::object(py, Arc::clone(self), Some(Batching { max, within, rows: None, due: Mutex::new(None) }))
+    }
+
+    /// The same, as columns.
+    pub(crate) fn columns(
+        self: &Arc<Self>,
+        py: Python<'_>,
+        max: usize,
+        within: Duration,
+        rows: Rows,
+    ) -> PyResult<Py<PyAny>> {
+        let rows = Some(Mutex::new(rows));
+        Stream::object(py, Arc::clone(self), Some(Batching { max, within, rows, due: Mutex::new(None) }))
     }
 
     /// The next item, if it is here.
@@ -265,6 +285,8 @@ pub(crate) struct Stream {
 struct Batching {
     max: usize,
     within: Duration,
+    /// Makes columns of messages, if that is what is wanted.
+    rows: Option<Mutex<Rows>>,
     /// When the batch that has begun is given out, full or not.
     due: Mutex<Option<Instant>>,
 }
@@ -288,6 +310,9 @@ impl Stream {
         }
         *due = None;
         drop(due);
+        if let Some(rows) = &batching.rows {
+            return state.source.pop_rows(py, batching.max, &mut rows.lock()).map(Some);
+        }
         Ok(Some(PyList::new(py, state.pop_many(py, batching.max)?)?.into_any()))
     }
 

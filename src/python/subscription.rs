@@ -29,11 +29,13 @@ use super::{
     request::{is_request, request_object},
     runtime::Local,
     stream::{Reader, Source, WakerSlot},
+    telemetry::{self, arguments::rows_options, table::RecordBatch},
     topics::Pattern,
 };
 use crate::{
     client::{self, AckHandle, AckPolicy, Client, Error, MailboxOptions, Overflow, SubscribeRequest},
     codec::{self, ReasonCode, RetainHandling, SubscriptionOptions},
+    telemetry::Rows,
 };
 
 /// What `subscribe` was called with.
@@ -56,6 +58,8 @@ pub(crate) struct Subscribed {
     request: SubscribeRequest,
     options: MailboxOptions,
     filters: Vec<String>,
+    /// The filters with names of levels, as columns have them.
+    patterns: Vec<String>,
     state: Arc<Local<Mutex<State>>>,
     slot: Arc<WakerSlot>,
     progress: watch::Sender<bool>,
@@ -100,6 +104,7 @@ impl Subscribed {
         let request = arguments.request(py, &patterns)?;
         let filters = patterns.iter().map(|pattern| pattern.filter().as_str().to_owned()).collect();
         let acknowledges = (options.ack == AckPolicy::Manual).then(|| Local::new(client.clone()));
+        let sources = patterns.iter().map(|pattern| pattern.source().to_owned()).collect();
         let has_names = patterns.iter().any(Pattern::has_names);
         let context = (has_names || acknowledges.is_some()).then(|| Arc::new(Context { patterns, acknowledges }));
         let (state, slot) = (Arc::new(Local::new(Mutex::new(State::New))), Arc::new(WakerSlot::default()));
@@ -118,7 +123,7 @@ impl Subscribed {
             processed: Vec::new(),
         });
         let (core, progress) = (Arc::clone(core), watch::Sender::new(false));
-        Ok(Arc::new(Self { core, request, options, filters, state, slot, progress, reader, strays }))
+        Ok(Arc::new(Self { core, request, options, filters, patterns: sources, state, slot, progress, reader, strays }))
     }
 
     pub(crate) fn reader(&self) -> &Arc<Reader> {
@@ -347,6 +352,17 @@ impl Source for Mailbox {
         }
     }
 
+    fn pop_rows<'py>(&mut self, py: Python<'py>, max: usize, rows: &mut Rows) -> PyResult<Bound<'py, PyAny>> {
+        for message in self.local.by_ref().take(max) {
+            if self.is_processed {
+                self.processing.extend(message.ack_handle());
+            }
+            rows.push(message.received_at_us(), message.topic(), message.payload())
+                .map_err(|fault| telemetry::error(py, fault))?;
+        }
+        Ok(Bound::new(py, RecordBatch(rows.finish()))?.into_any())
+    }
+
     fn consumed(&mut self) {
         if !self.processing.is_empty() {
             self.processed.append(&mut self.processing);
@@ -483,6 +499,29 @@ impl Subscription {
         let within = duration(py, "within", within)?;
         self.subscribed.start(py)?;
         self.subscribed.reader.batches(py, max, within)
+    }
+
+    /// Batches of up to `max` messages as columns, given out when full, or `within` so many seconds of the first.
+    ///
+    /// Columns and arguments are those of `ferromq.collect`. Types that were learnt stay: a batch has at least the
+    /// columns of the one before. `max` is to be no more than `maxsize` of the subscription.
+    #[pyo3(signature = (max = 65_536, within = 0.5, *, decode = None, schema = None, on_error = "null"))]
+    fn arrow(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = int)] max: i64,
+        within: f64,
+        decode: Option<Bound<'_, PyAny>>,
+        schema: Option<Bound<'_, PyAny>>,
+        on_error: &str,
+    ) -> PyResult<Py<PyAny>> {
+        let max = number(py, "max", max, 1..=i64::from(u16::MAX) + 1)?;
+        let within = duration(py, "within", within)?;
+        let patterns = self.subscribed.patterns.iter().map(|pattern| telemetry::pattern(py, pattern));
+        let patterns = patterns.collect::<PyResult<Vec<_>>>()?;
+        let options = rows_options(py, patterns, decode.as_ref(), schema.as_ref(), on_error)?;
+        self.subscribed.start(py)?;
+        self.subscribed.reader.columns(py, max, within, Rows::new(options))
     }
 
     /// The filters, with plain wildcards.

@@ -15,7 +15,7 @@ use pyo3::{
 use super::{
     clock::Clock,
     core::Core,
-    errors, events,
+    errors, events, html,
     message::Message,
     options::{
         ClientArguments, ReconnectArgument, Session, VersionArgument, Will, duration, int, number, optional_int, qos,
@@ -42,6 +42,12 @@ pub(crate) struct SyncClient {
 }
 
 impl SyncClient {
+    /// What it shares with `Client`.
+    #[cfg(feature = "telemetry")]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
     fn block_on<T: Send>(&self, py: Python<'_>, future: impl Future<Output = Result<T, Error>> + Send) -> PyResult<T> {
         self.core.block_on(py, future)
     }
@@ -198,19 +204,20 @@ impl SyncClient {
     }
 
     /// Publish many, and wait for all; how many there were. As `Client.publish_many`.
-    #[pyo3(signature = (messages, *, topic = None, qos = 0, retain = false, encode = None, timeout = None))]
+    #[pyo3(signature = (messages, *, topic = None, payload = None, qos = 0, retain = false, encode = None, timeout = None))]
     fn publish_many(
         &self,
         py: Python<'_>,
         messages: Bound<'_, PyAny>,
         topic: Option<&str>,
+        payload: Option<&str>,
         #[pyo3(from_py_with = int)] qos: i64,
         retain: bool,
         encode: Option<&str>,
         timeout: Option<f64>,
     ) -> PyResult<usize> {
         let timeout = timeout.map(|timeout| duration(py, "timeout", timeout)).transpose()?;
-        let publications = Publications::extract(&messages, topic, encode, self::qos(py, qos)?, retain)?;
+        let publications = Publications::extract(&messages, topic, payload, encode, self::qos(py, qos)?, retain)?;
         publications.publish_blocking(py, &self.core, timeout)
     }
 
@@ -333,6 +340,11 @@ impl SyncClient {
 
     fn __repr__(&self) -> String {
         format!("SyncClient({}, {})", self.core.server(), self.core.state())
+    }
+
+    fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
+        let stats = self.core.stats(py).unwrap_or_else(|_| PyDict::new(py));
+        html::counters(&self.__repr__(), &stats)
     }
 }
 

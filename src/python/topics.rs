@@ -13,6 +13,8 @@ use crate::codec::{
 /// A filter with names for some of its levels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pattern {
+    /// As it was given.
+    source: Arc<str>,
     filter: TopicFilter,
     names: Arc<[Named]>,
     /// Levels in front of the filter proper that topics do not have: `$share/group`.
@@ -46,12 +48,17 @@ impl Pattern {
             *level = if is_rest { "#" } else { "+" };
         }
         let filter = parse_filter(py, &levels.join("/"))?;
-        Ok(Self { filter, names: names.into(), skipped })
+        Ok(Self { source: text.into(), filter, names: names.into(), skipped })
     }
 
     /// The filter to subscribe with.
     pub(crate) fn filter(&self) -> &TopicFilter {
         &self.filter
+    }
+
+    /// As it was given, with its names.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
     }
 
     /// Whether any level has a name.

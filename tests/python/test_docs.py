@@ -15,7 +15,7 @@ def documented():
     """Everything public in the stub, with its documentation; of overloads the last has it."""
     found = {}
     for node in STUB.body:
-        if not isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+        if not isinstance(node, (ast.ClassDef, ast.FunctionDef)) or node.name.startswith("_"):
             continue
         found[node.name] = ast.get_docstring(node)
         if isinstance(node, ast.ClassDef):

@@ -9,7 +9,7 @@ import pytest
 def test_the_hierarchy_is_one_and_meets_the_builtin_one():
     names = [name for name in dir(ferromq) if isinstance(getattr(ferromq, name), type)]
     exceptions = [getattr(ferromq, name) for name in names if issubclass(getattr(ferromq, name), Exception)]
-    assert len(exceptions) == 12
+    assert len(exceptions) == 13
     assert all(issubclass(exception, ferromq.FerroMQError) for exception in exceptions)
     assert issubclass(ferromq.ConnectError, ConnectionError)
     assert issubclass(ferromq.ConnectionLost, ConnectionError)
