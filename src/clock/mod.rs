@@ -4,7 +4,7 @@
 //! adjustable one runs with the system's and can be [advanced](Clock::advance): hours pass in milliseconds, and
 //! everything that would happen in them does, in its order. It does not jump: it goes from one deadline that somebody
 //! waits for to the next, and at each waits until everybody who lives by it has come to rest. Who lives by it is known:
-//! shards answer when they have looked at every source of work, and the tasks of clients are [watched](Seat) from the
+//! shards answer when they have looked at every source of work, and the tasks of clients are watched from the
 //! moment they are woken to the moment they have nothing left to do.
 
 mod advance;
