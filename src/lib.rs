@@ -15,7 +15,7 @@
 //! | [`faults`] | what a test does to packets | `net`, `client` |
 //! | [`server`] | the assembled broker | everything below |
 //! | [`client`] | the asynchronous client | `session`, `net` transports |
-//! | [`bench`] | load for a broker | `session` |
+//! | [`mod@bench`] | load for a broker | `session` |
 //! | `telemetry` | messages as Arrow columns and Parquet files | `client` |
 //!
 //! `ARCHITECTURE.md` tells why; `tests/architecture.rs` enforces the table.

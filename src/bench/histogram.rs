@@ -58,6 +58,7 @@ impl Histogram {
     }
 
     /// The value that this share of all, 0 to 1, does not exceed.
+    #[allow(clippy::cast_sign_loss)] // a share of a count is not negative
     pub fn quantile(&self, share: f64) -> u64 {
         let wanted = ((share * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
         let mut seen = 0;
@@ -74,7 +75,11 @@ impl Histogram {
 impl std::fmt::Debug for Histogram {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (half, most) = (self.quantile(0.5), self.quantile(0.99));
-        f.debug_struct("Histogram").field("count", &self.count).field("p50", &half).field("p99", &most).finish()
+        f.debug_struct("Histogram")
+            .field("count", &self.count)
+            .field("p50", &half)
+            .field("p99", &most)
+            .finish_non_exhaustive()
     }
 }
 

@@ -278,7 +278,7 @@ fn measure(board: &Board, begun: Instant, progress: &mut impl FnMut(Progress) ->
             let ready = board.ready.load(Relaxed);
             return Err(BenchError::NotReady { ready, wanted: plan.clients(), after: begun.elapsed() });
         }
-        thread::sleep(Duration::from_millis(2));
+        thread::park_timeout(Duration::from_millis(2));
     }
     let connect_time = begun.elapsed();
     let start = board.now_ns();
@@ -339,7 +339,7 @@ fn wait(board: &Board, until_ns: u64, progress: &mut impl FnMut(Duration) -> boo
         if !progress(Duration::from_nanos(now - board.start_ns.load(Relaxed))) {
             return;
         }
-        thread::sleep(Duration::from_nanos((until_ns - now).min(next_slice.saturating_sub(now)).max(1)));
+        thread::park_timeout(Duration::from_nanos((until_ns - now).min(next_slice.saturating_sub(now)).max(1)));
     }
 }
 
@@ -356,7 +356,7 @@ fn drain(board: &Board) {
         if received != last {
             (last, since) = (received, Instant::now());
         }
-        thread::sleep(Duration::from_millis(5));
+        thread::park_timeout(Duration::from_millis(5));
     }
 }
 
@@ -481,7 +481,7 @@ const THREADS_MAX: usize = 64;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long connecting and subscribing may take in all.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How long is waited for what is under way, and for how long if nothing comes.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);

@@ -46,7 +46,7 @@ pub(super) struct Worker {
 }
 
 /// What a thread has seen.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) latency: Histogram,
     pub(super) published: u64,
@@ -129,7 +129,7 @@ impl Worker {
                 Phase::Over => break,
             }
             self.spread_news();
-            let timeout = self.timeout(phase);
+            let timeout = Some(self.timeout(phase));
             if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != ErrorKind::Interrupted
             {
@@ -214,6 +214,7 @@ impl Worker {
     }
 
     /// The load begins: who publishes by the clock gets the first time.
+    #[allow(clippy::cast_sign_loss)] // times after the start
     fn begin(&mut self) {
         let (start, plan) = (self.board.start_ns.load(Relaxed), &self.board.plan);
         for (at, client) in self.clients.iter_mut().enumerate() {
@@ -262,6 +263,7 @@ impl Worker {
         }
     }
 
+    #[allow(clippy::cast_sign_loss)] // times after the start
     fn publish_due(&mut self) {
         let (now, plan) = (self.board.now_ns(), &self.board.plan);
         let Some(rate) = plan.rate else { return };
@@ -436,13 +438,13 @@ impl Worker {
         }
     }
 
-    fn timeout(&self, phase: Phase) -> Option<Duration> {
+    fn timeout(&self, phase: Phase) -> Duration {
         if !self.unread.is_empty() || (phase == Phase::Connecting && !self.planned.is_empty() && self.opening == 0) {
-            return Some(Duration::ZERO);
+            return Duration::ZERO;
         }
         let longest = Duration::from_millis(100);
-        let Some(Reverse((due, _))) = self.due.peek().filter(|_| phase >= Phase::Running) else { return Some(longest) };
-        Some(Duration::from_nanos(due.saturating_sub(self.board.now_ns())).min(longest))
+        let Some(Reverse((due, _))) = self.due.peek().filter(|_| phase >= Phase::Running) else { return longest };
+        Duration::from_nanos(due.saturating_sub(self.board.now_ns())).min(longest)
     }
 
     fn finish(mut self) -> Outcome {
@@ -454,21 +456,6 @@ impl Worker {
             }
         }
         self.result
-    }
-}
-
-impl Default for Outcome {
-    fn default() -> Self {
-        Self {
-            latency: Histogram::new(),
-            published: 0,
-            published_in_all: 0,
-            received: 0,
-            received_in_all: 0,
-            duplicates: 0,
-            out_of_order: 0,
-            stalls: 0,
-        }
     }
 }
 
