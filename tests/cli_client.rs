@@ -372,6 +372,17 @@ fn the_broker_logs_refusals_outlives_hangups_and_ends_at_a_second_signal() {
 }
 
 #[test]
+fn top_shows_topics_by_rate_and_what_the_broker_tells_of_itself() {
+    let broker = broker(Hooks::default());
+    ferromq("pub", &broker, &["-t", "plant/1/temp", "-m", "21.5", "-r"]).succeed();
+    ferromq("pub", &broker, &["-t", "plant/2/temp", "-m", "17", "-r"]).succeed();
+    let table = ferromq("top", &broker, &["-n", "1", "--interval", "0.5", "-C", "1", "-s", "bytes"]).succeed();
+    assert!(table.contains("ferromq version") && table.contains("retained "), "{table}");
+    assert!(table.contains("plant/1/temp = 21.5") && !table.contains("plant/2"), "one row: {table}");
+    assert!(table.contains("2 messages of 6 bytes on 2 topics"), "{table}");
+}
+
+#[test]
 fn the_broker_lets_clients_do_what_its_rules_allow() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("broker.toml");

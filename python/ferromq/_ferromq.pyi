@@ -1429,10 +1429,10 @@ class Broker:
     def on_acl(self, hook: _F) -> _F:
         """Decorator: have a function decide what clients may do. Install it before the broker is started.
 
-        It is called with a `ConnectInfo`, `"publish"` or `"subscribe"`, and the topic name or filter, as `on_auth` is; the
-        client waits meanwhile, and others do not. False refuses with 0x87, and so does an exception. A topic that a client
-        may publish to is remembered for its connection, and a will is asked about when its client connects. What `acl`
-        refuses is not asked.
+        It is called with a `ConnectInfo`, `"publish"` or `"subscribe"`, and the topic name or filter, as `on_auth`
+        is; the client waits meanwhile, and others do not. False refuses with 0x87, and so does an exception. A
+        topic that a client may publish to is remembered for its connection, and a will is asked about when its
+        client connects. What `acl` refuses is not asked.
 
         Raises:
             TypeError: It is no function, or an async one.
@@ -1442,8 +1442,8 @@ class Broker:
     def on_publish(self, hook: _F) -> _F:
         """Decorator: have a function see, and perhaps refuse, every message that clients publish.
 
-        It is called with a `ConnectInfo` and a `Message` before anybody has the message; False refuses it with 0x87. The
-        publisher waits for each answer: fine in tests, slow in a fleet.
+        It is called with a `ConnectInfo` and a `Message` before anybody has the message; False refuses it with
+        0x87. The publisher waits for each answer: fine in tests, slow in a fleet.
 
         Raises:
             TypeError: It is no function, or an async one.
@@ -1451,10 +1451,11 @@ class Broker:
         """
 
     def on_connect(self, hook: _F) -> _F:
-        """Decorator: have a function told of each client that is let in, with a `ConnectInfo` and whether a session was resumed.
+        """Decorator: have a function told of each client that is let in.
 
-        This, and what follows, is told on a thread of its own, in the order of events; the broker does not wait. Up to
-        65,536 events wait for their turn, more are not told. What was told before `stop` is done when that returns.
+        It is called with a `ConnectInfo` and whether a session was resumed. This, and what follows, is told on a
+        thread of its own, in the order of events; the broker does not wait. Up to 65,536 events wait for their
+        turn, more are not told. What was told before `stop` is done when that returns.
 
         Raises:
             TypeError: It is no function, or an async one.
@@ -1462,7 +1463,7 @@ class Broker:
         """
 
     def on_disconnect(self, hook: _F) -> _F:
-        """Decorator: have a function told of each client whose connection ends, with its identifier and the reason's name.
+        """Decorator: have a function told of each connection that ends: client identifier and the reason's name.
 
         Raises:
             TypeError: It is no function, or an async one.
@@ -1470,7 +1471,7 @@ class Broker:
         """
 
     def on_subscribe(self, hook: _F) -> _F:
-        """Decorator: have a function told of each subscription, with the client identifier, the filter and the QoS.
+        """Decorator: have a function told of each subscription: client identifier, filter and QoS.
 
         Raises:
             TypeError: It is no function, or an async one.
@@ -1478,7 +1479,7 @@ class Broker:
         """
 
     def on_unsubscribe(self, hook: _F) -> _F:
-        """Decorator: have a function told of each subscription that ends, with the client identifier and the filter.
+        """Decorator: have a function told of each subscription that ends: client identifier and filter.
 
         Raises:
             TypeError: It is no function, or an async one.
@@ -1486,7 +1487,7 @@ class Broker:
         """
 
     def on_drop(self, hook: _F) -> _F:
-        """Decorator: have a function told of each message that is dropped, with client identifier, topic and the reason's name.
+        """Decorator: have a function told of each message that is dropped: client identifier, topic, the reason's name.
 
         The client is the subscriber that misses it, or the publisher from whom it was not accepted.
 

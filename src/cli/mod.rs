@@ -1,5 +1,5 @@
-//! The `ferromq` command: `broker`, `pub`, `sub`, `rr`, `bench`, `record` and `replay`. One implementation, reached as
-//! the cargo binary and as the console script that pip installs.
+//! The `ferromq` command: `broker`, `pub`, `sub`, `rr`, `top`, `bench`, `record` and `replay`. One implementation,
+//! reached as the cargo binary and as the console script that pip installs.
 
 mod bench;
 mod broker;
@@ -16,6 +16,7 @@ mod record;
 mod replay;
 mod request;
 mod subscribe;
+mod top;
 
 use std::{
     ffi::OsString,
@@ -48,6 +49,8 @@ enum Command {
     Sub(Box<subscribe::Arguments>),
     /// Sends a request and prints the responses (MQTT 5 request/response).
     Rr(Box<request::Arguments>),
+    /// Shows what goes through a broker: topics by rate, clients, memory.
+    Top(Box<top::Arguments>),
     /// Loads a broker and reports rates, latencies, losses and duplicates.
     Bench(Box<bench::Arguments>),
     /// Records messages into Parquet files.
@@ -63,6 +66,7 @@ impl Command {
     fn is_quiet(&self) -> bool {
         match self {
             Self::Broker(_) | Self::Bench(_) => false,
+            Self::Top(arguments) => arguments.connection.quiet,
             Self::Pub(arguments) => arguments.connection.quiet,
             Self::Sub(arguments) => arguments.connection.quiet,
             Self::Rr(arguments) => arguments.connection.quiet,
@@ -96,6 +100,7 @@ where
         Command::Broker(arguments) => broker::run(arguments),
         Command::Pub(arguments) => in_runtime(unless_interrupted(publish::run(*arguments), |signal| 128 + signal)),
         Command::Sub(arguments) => in_runtime(subscribe::run(*arguments)),
+        Command::Top(arguments) => in_runtime(top::run(*arguments)),
         Command::Bench(arguments) => in_runtime(bench::run(*arguments)),
         Command::Rr(arguments) => in_runtime(unless_interrupted(request::run(*arguments), |_| EXIT_OK)),
         #[cfg(feature = "telemetry")]

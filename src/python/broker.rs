@@ -506,10 +506,10 @@ impl Broker {
 
     /// Decorator: have a function decide what clients may do. Install it before the broker is started.
     ///
-    /// It is called with a `ConnectInfo`, `"publish"` or `"subscribe"`, and the topic name or filter, as `on_auth` is; the
-    /// client waits meanwhile, and others do not. False refuses with 0x87, and so does an exception. A topic that a client
-    /// may publish to is remembered for its connection, and a will is asked about when its client connects. What `acl`
-    /// refuses is not asked.
+    /// It is called with a `ConnectInfo`, `"publish"` or `"subscribe"`, and the topic name or filter, as `on_auth`
+    /// is; the client waits meanwhile, and others do not. False refuses with 0x87, and so does an exception. A
+    /// topic that a client may publish to is remembered for its connection, and a will is asked about when its
+    /// client connects. What `acl` refuses is not asked.
     ///
     /// Raises:
     ///     TypeError: It is no function, or an async one.
@@ -520,8 +520,8 @@ impl Broker {
 
     /// Decorator: have a function see, and perhaps refuse, every message that clients publish.
     ///
-    /// It is called with a `ConnectInfo` and a `Message` before anybody has the message; False refuses it with 0x87. The
-    /// publisher waits for each answer: fine in tests, slow in a fleet.
+    /// It is called with a `ConnectInfo` and a `Message` before anybody has the message; False refuses it with
+    /// 0x87. The publisher waits for each answer: fine in tests, slow in a fleet.
     ///
     /// Raises:
     ///     TypeError: It is no function, or an async one.
@@ -530,10 +530,11 @@ impl Broker {
         self.install(&self.hooks.publish, hook)
     }
 
-    /// Decorator: have a function told of each client that is let in, with a `ConnectInfo` and whether a session was resumed.
+    /// Decorator: have a function told of each client that is let in.
     ///
-    /// This, and what follows, is told on a thread of its own, in the order of events; the broker does not wait. Up to
-    /// 65,536 events wait for their turn, more are not told. What was told before `stop` is done when that returns.
+    /// It is called with a `ConnectInfo` and whether a session was resumed. This, and what follows, is told on a
+    /// thread of its own, in the order of events; the broker does not wait. Up to 65,536 events wait for their
+    /// turn, more are not told. What was told before `stop` is done when that returns.
     ///
     /// Raises:
     ///     TypeError: It is no function, or an async one.
@@ -542,7 +543,7 @@ impl Broker {
         self.install(&self.hooks.connect, hook)
     }
 
-    /// Decorator: have a function told of each client whose connection ends, with its identifier and the reason's name.
+    /// Decorator: have a function told of each connection that ends: client identifier and the reason's name.
     ///
     /// Raises:
     ///     TypeError: It is no function, or an async one.
@@ -551,7 +552,7 @@ impl Broker {
         self.install(&self.hooks.disconnect, hook)
     }
 
-    /// Decorator: have a function told of each subscription, with the client identifier, the filter and the QoS.
+    /// Decorator: have a function told of each subscription: client identifier, filter and QoS.
     ///
     /// Raises:
     ///     TypeError: It is no function, or an async one.
@@ -560,7 +561,7 @@ impl Broker {
         self.install(&self.hooks.subscribe, hook)
     }
 
-    /// Decorator: have a function told of each subscription that ends, with the client identifier and the filter.
+    /// Decorator: have a function told of each subscription that ends: client identifier and filter.
     ///
     /// Raises:
     ///     TypeError: It is no function, or an async one.
@@ -569,7 +570,7 @@ impl Broker {
         self.install(&self.hooks.unsubscribe, hook)
     }
 
-    /// Decorator: have a function told of each message that is dropped, with client identifier, topic and the reason's name.
+    /// Decorator: have a function told of each message that is dropped: client identifier, topic, the reason's name.
     ///
     /// The client is the subscriber that misses it, or the publisher from whom it was not accepted.
     ///

@@ -120,6 +120,7 @@ async def test_before_mqtt_5_a_session_is_kept_for_ever_or_not_at_all(broker):
     for session, is_kept in ((ferromq.Session(), True), (ferromq.Session(0), False)):
         async with ferromq.Client(broker.url, version=4, client_id="a", session=session):
             pass
+        await broker.settled(20)  # it has read the DISCONNECT
         assert [info.client_id for info in broker.clients if not info.connected] == ["a"] * is_kept
     with pytest.raises(ferromq.InvalidArgument, match="with_will"):
         await ferromq.Client(broker.url, version=4).disconnect(with_will=True)
