@@ -211,4 +211,5 @@ def test_nothing_is_left_behind(broker):
         for _ in range(20):
             ferromq.live(broker, "#").stop()
     assert threading.active_count() == 1
+    broker.wait_settled(20)  # it has read the last DISCONNECT
     assert len(broker.clients) == 0
