@@ -206,6 +206,7 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(Progress) -> bool) -> Result<Re
         results.push(handle.join().map_err(|_| BenchError::Plan("a thread of the load panicked".into()))?);
     }
     let mut report = measured?;
+    board.fault()?;
     for result in results {
         report.latency.add(&result.latency);
         report.published += result.published;

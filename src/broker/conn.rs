@@ -130,7 +130,7 @@ impl Conn {
     /// Whether nothing may be handled until something that was asked elsewhere is answered.
     #[inline]
     pub(crate) fn is_waiting(&self) -> bool {
-        matches!(self.phase, Phase::Authenticating(_, Some(_))) || matches!(self.deferral, Some(Deferral::Asked(_)))
+        matches!(self.phase, Phase::Authenticating(_, Some(_))) || matches!(self.deferral, Some(Deferral::Asked(..)))
     }
 
     #[inline]

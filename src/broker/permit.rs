@@ -16,9 +16,9 @@ use crate::{
 /// A packet that waits for an authorizer, or is looked at again.
 #[derive(Debug)]
 pub(crate) enum Deferral {
-    /// Asked under this ticket; nothing is handled until the answer comes.
-    Asked(u64),
-    /// What was answered to each question, in their order.
+    /// Asked under this ticket, with what could be said at once; nothing is handled until the answer comes.
+    Asked(u64, Vec<Permit>),
+    /// What was said to each part of the packet, which is judged by this and not asked about again.
     Answered(Vec<bool>),
 }
 
@@ -43,20 +43,21 @@ impl Shard {
         let Some(authorizer) = &self.shared.hooks.authorizer else { return Judged::Allowed };
         let Some(conn) = self.wire.conns.get_mut(id) else { return Judged::Refused };
         let remembers = !authorizer.per_message();
+        let answered = conn.deferral.take();
         if remembers && conn.allowed_topics.iter().any(|allowed| **allowed == *topic) {
             return Judged::Allowed;
         }
         let access = Access::Publish { topic, qos: publish.qos, retain: publish.retain, payload: publish.payload };
-        let is_allowed = match self.shared.hooks.authorize(conn.info.as_deref(), access) {
-            Permit::Allow => true,
-            Permit::Refuse => false,
-            Permit::Defer => {
-                let Some(Deferral::Answered(answers)) = conn.deferral.take() else {
-                    self.defer(id, vec![access.owned()]);
+        let is_allowed = match answered {
+            Some(Deferral::Answered(answers)) => answers.first().copied().unwrap_or(false),
+            _ => match self.shared.hooks.authorize(conn.info.as_deref(), access) {
+                Permit::Allow => true,
+                Permit::Refuse => false,
+                Permit::Defer => {
+                    self.defer(id, vec![Permit::Defer], vec![access.owned()]);
                     return Judged::Deferred;
-                };
-                answers.first().copied().unwrap_or(false)
-            }
+                }
+            },
         };
         if is_allowed
             && remembers
@@ -77,30 +78,27 @@ impl Shard {
             return Some(vec![true; filters.len()]);
         }
         let conn = self.wire.conns.get_mut(id)?;
+        if let Some(Deferral::Answered(answers)) = conn.deferral.take() {
+            return Some(answers);
+        }
         let permits = filters.iter().map(|subscription| {
             let filter = &subscription.filter;
             let filter = filter.shared().map_or(filter.as_str(), |shared| shared.filter);
             let access = Access::Subscribe { filter, qos: subscription.options.qos };
             (self.shared.hooks.authorize(conn.info.as_deref(), access), access)
         });
-        let permits: Vec<_> = permits.collect();
-        let is_waiting = permits.iter().any(|(permit, _)| *permit == Permit::Defer);
-        let mut answers = match conn.deferral.take() {
-            Some(Deferral::Answered(answers)) => answers.into_iter(),
-            _ if is_waiting => {
-                let asked = permits.iter().filter(|(permit, _)| *permit == Permit::Defer);
-                let asked = asked.map(|(_, access)| access.owned()).collect();
-                self.defer(id, asked);
-                return None;
-            }
-            _ => Vec::new().into_iter(),
-        };
-        let is_allowed = |(permit, _)| match permit {
-            Permit::Allow => true,
-            Permit::Refuse => false,
-            Permit::Defer => answers.next().unwrap_or(false),
-        };
-        Some(permits.into_iter().map(is_allowed).collect())
+        let (permits, accesses): (Vec<_>, Vec<_>) = permits.unzip();
+        let asked: Vec<_> = permits
+            .iter()
+            .zip(accesses)
+            .filter(|(permit, _)| **permit == Permit::Defer)
+            .map(|(_, access)| access.owned())
+            .collect();
+        if asked.is_empty() {
+            return Some(permits.into_iter().map(|permit| permit == Permit::Allow).collect());
+        }
+        self.defer(id, permits, asked);
+        None
     }
 
     /// Lets a client in that has been authenticated, unless it may not publish its will.
@@ -127,8 +125,16 @@ impl Shard {
     pub fn handle_permits(&mut self, now: Instant, ticket: u64, answers: Vec<bool>) {
         let Some(id) = self.tickets.remove(&ticket) else { return };
         let Some(conn) = self.wire.conns.get_mut(id) else { return };
-        if matches!(conn.deferral, Some(Deferral::Asked(asked)) if asked == ticket) {
-            conn.deferral = Some(Deferral::Answered(answers));
+        if let Some(Deferral::Asked(asked, permits)) = &conn.deferral
+            && *asked == ticket
+        {
+            let mut answers = answers.into_iter();
+            let is_allowed = |permit: &Permit| match permit {
+                Permit::Allow => true,
+                Permit::Refuse => false,
+                Permit::Defer => answers.next().unwrap_or(false),
+            };
+            conn.deferral = Some(Deferral::Answered(permits.iter().map(is_allowed).collect()));
             return self.go_on(now, id);
         }
         if !matches!(conn.phase, Phase::Authenticating(_, Some(asked)) if asked == ticket) {
@@ -168,10 +174,10 @@ impl Shard {
         ticket
     }
 
-    fn defer(&mut self, id: ConnId, asked: Vec<OwnedAccess>) {
+    fn defer(&mut self, id: ConnId, permits: Vec<Permit>, asked: Vec<OwnedAccess>) {
         let ticket = self.next_ticket(id);
         let Some(conn) = self.wire.conns.get_mut(id) else { return };
-        conn.deferral = Some(Deferral::Asked(ticket));
+        conn.deferral = Some(Deferral::Asked(ticket, permits));
         if let Some(info) = conn.info.clone() {
             self.outputs.push_back(Output::Authorize { ticket, info, asked });
         }

@@ -39,11 +39,11 @@ impl Shard {
                 self.stage(to, envelope);
             }
             for conn in self.journal.as_ref().map(|journal| journal.waiting()).unwrap_or_default() {
+                let mut has_room = false;
                 while let Some(packet) = self.journal.as_mut().and_then(|journal| journal.next_ready(conn)) {
-                    self.send_vouched(now, conn, packet);
+                    has_room |= self.send_vouched(now, conn, packet);
                 }
-                // One that the client has no room for was given up, and with it its place in the window.
-                if let Some(key) = self.session_of(conn) {
+                if let Some(key) = self.session_of(conn).filter(|_| has_room) {
                     self.pump(now, key);
                 }
             }
@@ -246,8 +246,9 @@ impl Shard {
         self.sessions.get(key).is_some_and(|session| session.is_stored)
     }
 
-    /// What a packet vouches for is committed, or there is no store.
-    fn send_vouched(&mut self, now: Instant, id: ConnId, packet: Packet) {
+    /// What a packet vouches for is committed, or there is no store. Whether it was given up, since the client has no room
+    /// for it, and with it its place in the window.
+    fn send_vouched(&mut self, now: Instant, id: ConnId, packet: Packet) -> bool {
         match packet {
             Packet::Ack { kind, packet_id, reason, why, frees } => {
                 match why {
@@ -264,16 +265,18 @@ impl Shard {
                 self.wire.packet(now, id, *packet);
             }
             Packet::Publish { packet_id, dup } => {
-                let Some(key) = self.session_of(id) else { return };
-                let Some(session) = self.sessions.get_mut(key) else { return };
-                let Some(delivery) = session.state.message(packet_id) else { return };
+                let Some(key) = self.session_of(id) else { return false };
+                let Some(session) = self.sessions.get_mut(key) else { return false };
+                let Some(delivery) = session.state.message(packet_id) else { return false };
                 let written = deliver::write(&mut self.wire, id, delivery, Some(packet_id), dup, now);
                 if written == Written::TooLarge
                     && let Some(delivery) = session.state.discard(packet_id)
                 {
                     self.drop_delivery(key, delivery, DropReason::PacketTooLarge);
+                    return true;
                 }
             }
         }
+        false
     }
 }

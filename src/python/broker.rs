@@ -97,9 +97,20 @@ struct Running {
 }
 
 impl Running {
+    /// Tells the clients first.
     fn shutdown(self) {
         self.broker.shutdown();
-        if let Some(teller) = self.teller {
+        Self::finish(self.teller);
+    }
+
+    /// At once.
+    fn end(self) {
+        drop(self.broker);
+        Self::finish(self.teller);
+    }
+
+    fn finish(teller: Option<Teller>) {
+        if let Some(teller) = teller {
             teller.finish();
         }
     }
@@ -626,7 +637,7 @@ impl Drop for Broker {
         let Some(broker) = self.running.get().and_then(|running| running.lock().take()) else { return };
         // Its threads end here, and one of them may wait for the GIL in a hook.
         let mut broker = Some(broker);
-        Python::try_attach(|py| py.detach(|| drop(broker.take())));
+        Python::try_attach(|py| py.detach(|| broker.take().map(Running::end)));
         // Without an interpreter to let go of, there is nothing to wait for.
         std::mem::forget(broker);
     }

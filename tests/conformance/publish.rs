@@ -447,6 +447,45 @@ fn a_connection_waits_at_the_packet_that_an_authorizer_has_to_think_about() {
     );
 }
 
+/// Knows at once what it has been asked before.
+#[derive(Debug, Default)]
+struct Learning(std::sync::Mutex<Vec<String>>);
+
+impl Authorizer for Learning {
+    fn authorize(&self, _: &ConnectInfo, access: Access<'_>) -> Permit {
+        let (Access::Publish { topic: name, .. } | Access::Subscribe { filter: name, .. }) = access;
+        let mut known = self.0.lock().expect("one thread");
+        if known.iter().any(|known| known == name) {
+            return Permit::Allow;
+        }
+        known.push(name.into());
+        Permit::Defer
+    }
+}
+
+/// An answer is for the packet that was asked about, and for no later one.
+#[test]
+fn an_answer_is_used_once_and_for_what_was_asked() {
+    let learning = || Hooks { authorizer: Some(Arc::new(Learning::default())), ..Hooks::default() };
+    on_all_hooked(
+        |_| {},
+        learning,
+        |bench| {
+            let peer = bench.client(Version::V5, "c");
+            peer.send(Publish::new("first", "").qos1(1));
+            assert_eq!(bench.permit_deferred(|_| true).len(), 1);
+            peer.expect_ack(PacketType::PubAck, 1);
+            peer.send(Publish::new("second", "").qos1(2));
+            assert_eq!(bench.permit_deferred(|_| false).len(), 1, "asked anew");
+            assert_eq!(peer.expect_ack(PacketType::PubAck, 2).reason, ReasonCode::NotAuthorized);
+            peer.send(Subscribe::new(3).filter("first", 0).filter("third", 0).filter("fourth", 0));
+            assert_eq!(bench.permit_deferred(|access| filter(access) == "fourth").len(), 2);
+            let expected = [ReasonCode::Success, ReasonCode::NotAuthorized, ReasonCode::Success];
+            assert_eq!(peer.expect_suback(3).reasons, expected);
+        },
+    );
+}
+
 #[test]
 fn who_may_not_publish_his_will_is_not_let_in() {
     let connect = |id: &str| Connect::new(id).will(wire::Will::new("will", "gone").qos(1));

@@ -239,7 +239,7 @@ class Cassette:
             if wait > 0 and clock is not None:
                 clock.advance(wait)
             elif wait > 0 and speed is not None:
-                time.sleep(wait)
+                time.sleep(wait)  # the time that lay between the two when they were recorded
             client.publish(topic, message.payload, **_arguments(message))
             count += 1
         return count

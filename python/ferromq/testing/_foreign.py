@@ -189,7 +189,7 @@ class ForeignBroker:
                 raise ferromq.Timeout(f"settling took longer than {timeout} s")
             before = self._watch.stats()["received"]
             self._wait_echo(deadline)
-            time.sleep(self.quiet)
+            time.sleep(self.quiet)  # no broker tells that it has nothing more to send
             moved = self._watch.stats()["received"] - before
 
     async def settled(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as `Broker.settled`
