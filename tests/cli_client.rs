@@ -221,7 +221,7 @@ fn arguments_that_make_no_sense_are_refused_by_their_names() {
         (&["sub", "-t", "a", "-W", "0"], "--timeout"),
         (&["pub", "-t", "a", "-n", "--repeat", "0"], "--repeat"),
         (&["rr", "-t", "a", "-n", "-C", "0"], "--count"),
-        (&["pub", "-n", "-L", "mqtts://h/x"], "TLS is not built in"),
+        (&["pub", "-n", "-L", "mqtt://h/x", "--tls"], "need mqtts://"),
         (&["sub", "-L", "bad://h/x"], "scheme is not known"),
         (&["sub", "-L", "mqtt://h"], "no topic"),
         (&["rr", "-t", "a", "-n", "-e", "resp/#"], "-e resp/#"),

@@ -74,7 +74,7 @@ allow_anonymous = false
 users = { alice = "secret", bob = "hidden" }
 
 [acl]
-no_match = "allow"
+no_match = "deny"
 
 [[acl.rules]]
 permission = "deny"
@@ -169,6 +169,7 @@ fn the_shells_part_is_read_too() {
         max_connections: 7,
         backlog: 16,
         reuse_port: Some(false),
+        tls: None,
     };
     assert_eq!(config.listeners, [tcp, unix]);
     assert_eq!(config.auth.users["alice"], Secret::new("secret"));
@@ -182,7 +183,7 @@ fn the_shells_part_is_read_too() {
         literals: vec!["#".into()],
         ..AclRule::everything(Permission::Deny)
     };
-    assert_eq!(config.acl.no_match, Permission::Allow);
+    assert_eq!(config.acl.no_match, Permission::Deny);
     assert_eq!(config.acl.rules, [denied, AclRule::everything(Permission::Allow)]);
     assert!(config.acl.authorizer().is_some() && BrokerConfig::default().acl.authorizer().is_none());
 }
@@ -286,7 +287,7 @@ fn each_fault_is_told_with_its_line_and_an_answer() {
         (
             "listeners = [\n  \"tcp://a\",\n  \"http://b\",\n]",
             "broker.toml:3: listeners[1]: listener URL \"http://b\": its scheme is not known; \
-             write tcp://, mqtt://, ws:// or unix://",
+             write tcp://, tls://, ws://, wss:// or unix://",
         ),
         (
             "[[listeners]]\nurl = \"tcp://:1\"",
@@ -421,4 +422,33 @@ const HIDDEN_USERS: &str = "# users = ";
 
 fn read(text: &str) -> BrokerConfig {
     BrokerConfig::from_toml(text, "test.toml").unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Without rules, what is said of those that no rule is about holds for all.
+#[test]
+fn an_access_control_list_without_rules_denies_only_what_it_says() {
+    let acl = |text: &str| BrokerConfig::from_toml(text, "broker.toml").unwrap().acl;
+    assert!(acl("").authorizer().is_none());
+    assert!(acl("[acl]").authorizer().is_none());
+    assert!(acl("[acl]\nno_match = \"allow\"").authorizer().is_none());
+    assert!(acl("[acl]\nno_match = \"deny\"").authorizer().is_some());
+    let ruled = acl("[[acl.rules]]\npermission = \"allow\"\nusers = [\"a\"]");
+    assert_eq!(ruled.no_match, Permission::Deny);
+    assert!(ruled.authorizer().is_some());
+}
+
+#[test]
+fn listeners_with_tls_name_their_certificates() {
+    let read = |text: &str| BrokerConfig::from_toml(text, "broker.toml");
+    let table =
+        "[[listeners]]\nurl = \"tls://0.0.0.0:8883\"\ncert = \"c.pem\"\nkey = \"k.pem\"\nclient_ca = \"ca.pem\"\n";
+    let config = read(table).unwrap();
+    let tls = config.listeners[0].tls.clone().unwrap();
+    assert_eq!((tls.cert, tls.key, tls.client_ca), ("c.pem".into(), "k.pem".into(), Some("ca.pem".into())));
+    assert_eq!(read(&config.to_toml()).unwrap(), config, "what is printed reads back the same");
+    let error = |text: &str| read(text).unwrap_err().to_string();
+    assert!(error(&table.replace("key = \"k.pem\"\n", "")).contains("key is missing"));
+    assert!(error(&table.replace("tls://", "tcp://")).contains("no use without TLS"));
+    let inline = table.replace("k.pem", "-----BEGIN PRIVATE KEY-----");
+    assert!(!read(&inline).unwrap().to_toml().contains("BEGIN PRIVATE KEY"), "keys are not printed");
 }

@@ -236,7 +236,7 @@ fn certificates_that_are_of_no_use_are_named_before_anything_listens() {
     let start = |url: &str, tls: Option<ListenerTls>| {
         let listener = ListenerConfig { tls, ..url.parse::<ListenerUrl>().unwrap().into() };
         match Broker::builder().listen(listener).start() {
-            Err(StartError::Bind(BindError::Tls { fault, .. })) => fault,
+            Err(StartError::Bind(BindError::Tls { fault, .. })) => *fault,
             other => panic!("{other:?}"),
         }
     };

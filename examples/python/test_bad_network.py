@@ -9,15 +9,15 @@ from ferromq.testing import Capture, Clients, SyncCapture
 
 
 async def test_a_lost_acknowledgement_is_made_good(
-    mqtt_faults: ferromq.Faults, mqtt_client: ferromq.Client, mqtt_capture: Capture
+    mqtt_broker: ferromq.Broker, mqtt_faults: ferromq.Faults, mqtt_client: ferromq.Client, mqtt_capture: Capture
 ) -> None:
     """PUBACK is lost, then the connection: the message is sent again, and the publisher hears of it once."""
     with mqtt_faults.drop("PUBACK", nth=1) as rule:
         publishing = mqtt_client.publish("plant/1/count", b"7", qos=1)
-        await mqtt_capture.wait_for("plant/1/count")
+        await rule.struck()
         mqtt_faults.drop_connections()
         assert (await publishing).reason_code == 0
-    assert rule.hits == 1
+    await mqtt_broker.settled()
     assert mqtt_capture.count("plant/1/count") == 2  # at least once
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Capture,
         Client,
         ClientInfo,
+        ClientTls,
         Clock,
         Closed,
         Connected,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         SyncSubscription,
         Table,
         Timeout,
+        Tls,
         Will,
         __version__,
         parse_pattern,
@@ -67,13 +69,16 @@ if TYPE_CHECKING:
         validate_topic,
     )
     from .router import Router
+    from .settings import Acl, Limits
     from .telemetry import collect, live, read, record, replay
 
 __all__ = [
+    "Acl",
     "Broker",
     "Capture",
     "Client",
     "ClientInfo",
+    "ClientTls",
     "Clock",
     "Closed",
     "ConnectError",
@@ -91,6 +96,7 @@ __all__ = [
     "Forked",
     "InvalidArgument",
     "InvalidTopic",
+    "Limits",
     "Message",
     "NotAuthorized",
     "Operation",
@@ -115,6 +121,7 @@ __all__ = [
     "SyncSubscription",
     "Table",
     "Timeout",
+    "Tls",
     "Will",
     "__version__",
     "collect",
@@ -130,7 +137,11 @@ __all__ = [
 ]
 
 # What is written in Python, by the module it is in.
-_MODULES = {"Router": "router"} | dict.fromkeys(("collect", "live", "read", "record", "replay"), "telemetry")
+_MODULES = (
+    {"Router": "router"}
+    | dict.fromkeys(("Acl", "Limits"), "settings")
+    | dict.fromkeys(("collect", "live", "read", "record", "replay"), "telemetry")
+)
 
 
 def __getattr__(name: str) -> object:

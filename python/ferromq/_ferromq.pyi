@@ -22,6 +22,7 @@ __all__ = [
     "Capture",
     "Client",
     "ClientInfo",
+    "ClientTls",
     "Clock",
     "Closed",
     "ConnectError",
@@ -62,6 +63,7 @@ __all__ = [
     "SyncSubscription",
     "Table",
     "Timeout",
+    "Tls",
     "Will",
     "__version__",
     "cli_main",
@@ -79,6 +81,7 @@ _D = TypeVar("_D")
 _F = TypeVar("_F", bound=Callable[[ConnectInfo], bool | int])
 
 _Payload: TypeAlias = Buffer | str | None
+_Pem: TypeAlias = str | bytes | PathLike[str]
 _Span: TypeAlias = float | str | timedelta
 _Direction: TypeAlias = Literal["to_broker", "to_client"]
 _Packet: TypeAlias = Literal[
@@ -611,6 +614,84 @@ class Reauthenticated:
 
 # --- clients ---------------------------------------------------------------------------------------------------------
 
+@final
+class Tls:
+    """A listener with TLS, for `Broker(listeners=[...])`.
+
+        tls = ferromq.Tls("0.0.0.0:8883", cert="server.pem", key="server.key")
+        with ferromq.Broker(listeners=[tls]) as broker: ...
+
+    Without a certificate one is made that is signed by itself, for tests: clients that are to believe it pass
+    `tls=ferromq.ClientTls(ca=tls.certificate)`.
+
+    Args:
+        address: Where to listen, `host:port`; port 0 is any that is free.
+        cert: Certificate, followed by those between it and a trusted one: the path of a PEM file, or the text.
+        key: Its private key, without a passphrase: the path of a PEM file, or the text.
+        client_ca: Clients must show a certificate that one of these has signed: a path, or the text.
+        path: Of a WebSocket endpoint, such as `/mqtt`; by default plain MQTT is spoken.
+        max_connections: At one time; 0 is no limit.
+
+    Raises:
+        InvalidArgument: The address is not one, or only one of `cert` and `key` is there.
+    """
+
+    def __new__(
+        cls,
+        address: str = "127.0.0.1:0",
+        *,
+        cert: _Pem | None = None,
+        key: _Pem | None = None,
+        client_ca: _Pem | None = None,
+        path: str | None = None,
+        max_connections: int = 0,
+    ) -> Self: ...
+    @property
+    def certificate(self) -> str:
+        """The server's certificate, PEM: what a client takes for `ca` if it was made here.
+
+        Raises:
+            InvalidArgument: The file cannot be read.
+        """
+
+@final
+class ClientTls:
+    """How a client checks the server of `mqtts://` and `wss://`, and proves who it is.
+
+    Args:
+        ca: Certificates of those to trust, in place of those whom the system trusts: a PEM file's path, or the text.
+        cert: The client's own certificate, if the server asks for one: a path, or the text.
+        key: Its private key, without a passphrase.
+        server_name: The name that the server's certificate must bear, if it is not the host of the URL.
+        verify: Whether the certificate is checked at all. Without it, whoever is in between reads along.
+        alpn: Protocols to offer (RFC 7301), such as `x-amzn-mqtt-ca` for AWS IoT Core at port 443.
+
+    Raises:
+        InvalidArgument: Only one of `cert` and `key` is there.
+    """
+
+    def __new__(
+        cls,
+        *,
+        ca: _Pem | None = None,
+        cert: _Pem | None = None,
+        key: _Pem | None = None,
+        server_name: str | None = None,
+        verify: bool = True,
+        alpn: Sequence[str] | None = None,
+    ) -> Self: ...
+    @property
+    def verify(self) -> bool:
+        """Whether the server's certificate is checked."""
+
+    @property
+    def server_name(self) -> str | None:
+        """The name that the server's certificate must bear."""
+
+    def __eq__(self, value: object, /) -> bool: ...
+    def __ne__(self, value: object, /) -> bool: ...
+    __hash__: None  # type: ignore[assignment]
+
 @disjoint_base
 class Client:
     """An MQTT client for asyncio.
@@ -623,8 +704,8 @@ class Client:
     may be used from several.
 
     Args:
-        server: `mqtt://host:port`, `ws://host:port/path` or `unix:///path`, several of them to be tried in turn, or a
-            `Broker` of this process. Default `mqtt://localhost:1883`.
+        server: `mqtt://host:port`, `mqtts://`, `ws://host:port/path`, `wss://` or `unix:///path`, several of them to be
+            tried in turn, or a `Broker` of this process. Default `mqtt://localhost:1883`.
         client_id: Client identifier; empty lets the server choose one, and with MQTT 3.1 has one made up. Before MQTT 5
             a session needs one.
         version: 5 (5.0), 4 (3.1.1) or 3 (3.1).
@@ -641,6 +722,7 @@ class Client:
         max_queued_bytes: Their bytes.
         queue_qos0: Whether QoS 0 publications wait while there is no connection, or raise.
         user_properties: User properties of CONNECT (MQTT 5).
+        tls: Whom to believe at `mqtts://` and `wss://`; by default those whom the system trusts.
         clock: For tests: a clock to live by that can be advanced, as `broker.clock`. A client of a `Broker` has its.
 
     Raises:
@@ -666,6 +748,7 @@ class Client:
         max_queued_bytes: int = 67_108_864,
         queue_qos0: bool = True,
         user_properties: _UserProperties | None = None,
+        tls: ClientTls | None = None,
         clock: Clock | None = None,
     ) -> Self: ...
     def __aenter__(self) -> Operation[Self]: ...
@@ -976,6 +1059,10 @@ class Subscription(Generic[_T]):
         """Messages that wait: up to `maxsize` in the queue, and as many, but 256 at most, on their way out of it."""
 
     @property
+    def lag(self) -> float:
+        """How long the oldest message that waits has waited, seconds; 0 if none does."""
+
+    @property
     def dropped(self) -> int:
         """Messages that `overflow` has dropped, and those of `serve` that were no requests."""
 
@@ -1008,6 +1095,7 @@ class SyncClient:
         max_queued_bytes: int = 67_108_864,
         queue_qos0: bool = True,
         user_properties: _UserProperties | None = None,
+        tls: ClientTls | None = None,
         clock: Clock | None = None,
     ) -> Self: ...
     def __enter__(self) -> Self: ...
@@ -1169,6 +1257,21 @@ class SyncSubscription(Generic[_T]):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None: ...
+    def arrow(
+        self,
+        max: int = 65_536,
+        within: float = 0.5,
+        *,
+        decode: _Decode | None = None,
+        schema: _Schema | None = None,
+        on_error: Literal["null", "raise", "raw"] = "null",
+    ) -> Iterator[RecordBatch]:
+        """Iterate over batches of columns, given out when they have `max` messages, or `within` seconds of the first.
+
+        Columns and arguments are those of `ferromq.collect`. Types that were learnt stay: a batch has at least the
+        columns of the one before. `max` is to be no more than `maxsize` of the subscription.
+        """
+
     def __iter__(self) -> Self: ...
     def __next__(self) -> _T: ...
     def get(self, timeout: float | None = None) -> _T:
@@ -1204,6 +1307,10 @@ class SyncSubscription(Generic[_T]):
         """Messages that wait: up to `maxsize` in the queue, and as many, but 256 at most, on their way out of it."""
 
     @property
+    def lag(self) -> float:
+        """How long the oldest message that waits has waited, seconds; 0 if none does."""
+
+    @property
     def dropped(self) -> int:
         """Messages that `overflow` has dropped, and those of `serve` that were no requests."""
 
@@ -1234,8 +1341,8 @@ class Broker:
     It runs on threads of its own and serves any MQTT client. Starting takes about a millisecond.
 
     Args:
-        listeners: URLs to listen on: `tcp://host:port`, `ws://host:port/path`, `unix:///path`; port 0 is any that is
-            free. Default `tcp://127.0.0.1:0`. An empty list leaves `Client(broker)` as the only way in.
+        listeners: URLs to listen on, and `Tls`: `tcp://host:port`, `ws://host:port/path`, `unix:///path`; port 0 is any
+            that is free. Default `tcp://127.0.0.1:0`. An empty list leaves `Client(broker)` as the only way in.
         config: Path of a TOML file (`ferromq broker --check` shows all keys), or a dictionary of the same shape.
             The arguments below win over it.
         users: Names and passwords; whoever is not among them is refused.
@@ -1257,6 +1364,7 @@ class Broker:
         trace: Packets of each connection to remember for `trace()`, at most 4096. The cost is the same.
         like: Behave like a weaker broker: `"aws-iot-core"`, `"azure-event-grid"`, `"minimal"` or `"impatient"`. What
             each allows is in docs/faults.md; all other arguments, and `config`, win over it.
+        clock: Of another broker, `other.clock`, for tests: both then live by one time. By default it has its own.
 
     Raises:
         InvalidArgument: A setting is not known or cannot be.
@@ -1266,7 +1374,7 @@ class Broker:
     def __new__(
         cls,
         *,
-        listeners: Sequence[str] | None = None,
+        listeners: Sequence[str | Tls] | None = None,
         config: str | PathLike[str] | dict[str, Any] | None = None,
         users: dict[str, str | bytes] | None = None,
         allow_anonymous: bool | None = None,
@@ -1283,6 +1391,7 @@ class Broker:
         faults: bool = False,
         trace: int = 0,
         like: Literal["aws-iot-core", "azure-event-grid", "minimal", "impatient"] | None = None,
+        clock: Clock | None = None,
     ) -> Self: ...
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -1305,12 +1414,16 @@ class Broker:
         """Publish wills, tell the clients, send what is unsent, and stop."""
 
     @property
+    def certificate(self) -> str | None:
+        """Certificate of the first listener with TLS, PEM; what `ClientTls(ca=...)` takes if it was made by `Tls`."""
+
+    @property
     def running(self) -> bool:
         """Whether it runs."""
 
     @property
     def url(self) -> str:
-        """Where clients connect to: the first TCP listener, or else the first.
+        """Where clients connect to: the first TCP listener without TLS, or else the first.
 
         Raises:
             Closed: It does not run, or has no listeners.
@@ -1756,6 +1869,20 @@ class FaultRule:
     def hits(self) -> int:
         """Packets, or connections, that it has struck."""
 
+    def struck(self, count: int = 1, timeout: float | None = None) -> Operation[None]:
+        """Wait until it has struck `count` times: what it struck is gone by then.
+
+        Args:
+            count: How often.
+            timeout: How long to wait, seconds; `None` is for ever.
+
+        Raises:
+            Timeout: It has not.
+        """
+
+    def wait_struck(self, count: int = 1, timeout: float | None = None) -> None:
+        """The same, blocking."""
+
     @property
     def active(self) -> bool:
         """Whether it can still strike."""
@@ -1802,6 +1929,7 @@ class FaultProxy:
         trace: Packets of each connection to remember, at most 4096.
         seed: Decides what is random.
         clock: What delays go by; by default one of its own.
+        tls: Whom to believe if the broker is at `mqtts://` or `wss://`. Clients speak no TLS to the proxy.
 
     Raises:
         InvalidArgument: A URL is not one.
@@ -1816,6 +1944,7 @@ class FaultProxy:
         trace: int = 32,
         seed: int | None = None,
         clock: Clock | None = None,
+        tls: ClientTls | None = None,
     ) -> Self: ...
     def __enter__(self) -> Self: ...
     def __exit__(

@@ -44,4 +44,4 @@ pub use reasons::{DropReason, EndReason};
 pub use shard::{ClientInfo, Envelope, Handoff, Output, Peer, Shard, TransportEnd};
 pub use shared::Shared;
 pub use slots::ConnId;
-pub use stats::Stats;
+pub use stats::{HOLDERS_MAX, Holder, Stats};

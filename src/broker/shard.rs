@@ -456,6 +456,7 @@ impl Shard {
             stats.shared_subscriptions += session.subscriptions.values().filter(|s| s.member.is_some()).count() as u64;
             stats.messages_queued += session.state.pending() as u64;
             stats.messages_inflight += session.state.inflight() as u64;
+            stats.note_holder(self.bytes_held(session) as u64, || session.client_id.clone());
         }
         stats.retained_messages = self.shared.retained.read().len() as u64;
         stats.bytes_held = (self.wire.unsent_bytes() + self.queued_bytes) as u64;
@@ -531,6 +532,12 @@ impl Shard {
         self.draining_bytes() > limits.memory_watermark_bytes || self.staged_count > limits.staged_envelopes_max
     }
 
+    /// What is unsent or queued for a client.
+    fn bytes_held(&self, session: &ClientSession) -> usize {
+        let conn = session.conn.and_then(|id| self.wire.conns.get(id));
+        session.state.pending_bytes() + conn.map_or(0, |conn| conn.outbox.len())
+    }
+
     fn client_info(&self, session: &ClientSession) -> ClientInfo {
         let conn = session.conn.and_then(|id| self.wire.conns.get(id));
         ClientInfo {
@@ -542,7 +549,7 @@ impl Shard {
             subscriptions: session.subscriptions.len(),
             queued: session.state.pending(),
             inflight: session.state.inflight(),
-            bytes_held: session.state.pending_bytes() + conn.map_or(0, |conn| conn.outbox.len()),
+            bytes_held: self.bytes_held(session),
             session_expiry_interval: session.expiry_interval,
         }
     }

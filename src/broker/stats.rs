@@ -1,6 +1,7 @@
 //! Plain counters of a shard. They are summed and published by `sys`, shells and handles.
 
 use super::reasons::{DropReason, EndReason};
+use crate::codec::Text;
 
 /// What a shard has done and holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +49,18 @@ pub struct Stats {
     pub dropped: [u64; DropReason::COUNT],
     /// Connections ended, by [`EndReason`].
     pub ended: [u64; EndReason::COUNT],
+    /// The clients for which most is held, the greatest first; [`HOLDERS_MAX`] at most.
+    pub holders: Vec<Holder>,
+}
+
+/// A client for which something is held: unsent, or queued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// Client identifier.
+    pub client_id: Text,
+    /// Bytes.
+    pub bytes: u64,
 }
 
 impl Default for Stats {
@@ -74,6 +87,7 @@ impl Default for Stats {
             bytes_held: 0,
             dropped: [0; DropReason::COUNT],
             ended: [0; EndReason::COUNT],
+            holders: Vec::new(),
         }
     }
 }
@@ -122,6 +136,18 @@ impl Stats {
         for (sum, more) in self.ended.iter_mut().zip(other.ended) {
             *sum += more;
         }
+        for holder in &other.holders {
+            self.note_holder(holder.bytes, || holder.client_id.clone());
+        }
+    }
+
+    /// Takes a client in among those for which most is held, if it is one.
+    pub(crate) fn note_holder(&mut self, bytes: u64, client_id: impl FnOnce() -> Text) {
+        let at = self.holders.partition_point(|holder| holder.bytes >= bytes);
+        if bytes > 0 && at < HOLDERS_MAX {
+            self.holders.insert(at, Holder { client_id: client_id(), bytes });
+            self.holders.truncate(HOLDERS_MAX);
+        }
     }
 
     pub(crate) fn count_drop(&mut self, reason: DropReason) {
@@ -136,3 +162,6 @@ impl Stats {
         }
     }
 }
+
+/// Clients named by what is held for them: as many as are read at a glance.
+pub const HOLDERS_MAX: usize = 8;

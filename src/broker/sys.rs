@@ -4,7 +4,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{message::Message, shard::Shard, stats::Stats, timers::Timer};
+use super::{
+    message::Message,
+    shard::Shard,
+    stats::{HOLDERS_MAX, Stats},
+    timers::Timer,
+};
 use crate::codec::{Text, TopicName};
 
 /// What is kept between two publications.
@@ -25,12 +30,14 @@ impl Shard {
         }
         let uptime = now.saturating_duration_since(self.shared.started).as_secs();
         let mut topics = counters(&sum, uptime);
+        holders(&sum, &mut topics);
         self.sys.loads(now, &sum, &mut topics);
         self.sys.last = Some((now, sum));
         for (name, value) in topics {
             let topic = Text::try_from(format!("$SYS/broker/{name}").as_str()).expect("topics are short ASCII");
-            let is_known = self.shared.retained.read().get(&topic).is_some_and(|known| known.payload == value);
-            if !is_known {
+            // An empty one takes back what was said, if anything was.
+            let known = self.shared.retained.read().get(&topic).map(|known| known.payload.clone());
+            if known.unwrap_or_default() != value {
                 let message = Message::new(TopicName::from_checked(topic), Bytes::from(value)).retain(true);
                 self.publish(now, message);
             }
@@ -89,6 +96,14 @@ fn counters(sum: &Stats, uptime_seconds: u64) -> Vec<(String, String)> {
     topics.push(("version".into(), concat!("ferromq version ", env!("CARGO_PKG_VERSION")).into()));
     topics.push(("uptime".into(), format!("{uptime_seconds} seconds")));
     topics
+}
+
+/// Bytes and client, for each place among those for which most is held; nothing where nobody is any more.
+fn holders(sum: &Stats, topics: &mut Vec<(String, String)>) {
+    for place in 0..HOLDERS_MAX {
+        let told = sum.holders.get(place).map(|holder| format!("{} {}", holder.bytes, holder.client_id));
+        topics.push((format!("clients/memory/{}", place + 1), told.unwrap_or_default()));
+    }
 }
 
 fn per_minute(count: u64, elapsed: Duration) -> f64 {

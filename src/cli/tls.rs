@@ -8,6 +8,7 @@ use crate::client::ClientTls;
 
 /// Whom to believe, and as whom to appear.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_field_names)] // the fields are the options
 pub(super) struct Tls {
     /// Connects with TLS, as mqtts:// and wss:// do; the options below, and port 8883, do it, too.
     #[arg(long)]

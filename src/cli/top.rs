@@ -160,6 +160,11 @@ impl Board {
                 line(&mut table, format_args!("{title:<10} {}", told.join(", ")));
             }
         }
+        let holders: Vec<_> =
+            HOLDERS.iter().filter_map(|name| self.sys.get(*name)).filter_map(|told| held(told)).collect();
+        if !holders.is_empty() {
+            line(&mut table, format_args!("{:<10} {}", "held for", holders.join(", ")));
+        }
         let all = &self.all;
         line(
             &mut table,
@@ -197,6 +202,12 @@ impl Board {
 
 fn line(table: &mut String, line: std::fmt::Arguments<'_>) {
     writeln!(table, "{line}").expect("a String takes all that is written");
+}
+
+/// "client bytes" of "bytes client"; `None` for a place that nobody has any more.
+fn held(told: &str) -> Option<String> {
+    let (bytes, client) = told.split_once(' ')?;
+    Some(format!("{client} {bytes} B"))
 }
 
 /// The start of a payload on one line, nothing in it that a terminal would obey.
@@ -242,6 +253,18 @@ const SYS_LINES: [(&str, &[(&str, &str)]); 4] = [
     ),
 ];
 
+/// The clients for which the broker holds most.
+const HOLDERS: [&str; 8] = [
+    "clients/memory/1",
+    "clients/memory/2",
+    "clients/memory/3",
+    "clients/memory/4",
+    "clients/memory/5",
+    "clients/memory/6",
+    "clients/memory/7",
+    "clients/memory/8",
+];
+
 /// Topics that are told apart, and names below `$SYS`.
 const TOPICS_MAX: usize = 100_000;
 const SYS_MAX: usize = 1_000;
@@ -251,6 +274,12 @@ const PREVIEW_BYTES_MAX: usize = 60;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn holders_are_told_by_name() {
+        assert_eq!(held("2048 device 7").as_deref(), Some("device 7 2048 B"));
+        assert_eq!(held(""), None);
+    }
 
     #[test]
     fn a_preview_is_one_harmless_line() {

@@ -224,6 +224,11 @@ impl Mailbox {
         self.queue.lock().messages.len()
     }
 
+    /// When the oldest message was received, Unix time in microseconds.
+    pub(super) fn oldest_us(&self) -> Option<u64> {
+        self.queue.lock().messages.front().map(Message::received_at_us)
+    }
+
     pub(super) fn pending_bytes(&self) -> usize {
         self.queue.lock().bytes
     }

@@ -172,6 +172,12 @@ impl Subscription {
         self.batch.lock().len() + self.core.mailbox.pending()
     }
 
+    /// When the oldest of them was received, Unix time in microseconds.
+    pub fn oldest_us(&self) -> Option<u64> {
+        let oldest = self.batch.lock().front().map(Message::received_at_us);
+        oldest.or_else(|| self.core.mailbox.oldest_us())
+    }
+
     /// Their bytes.
     pub fn pending_bytes(&self) -> usize {
         self.batch.lock().iter().map(Message::cost_bytes).sum::<usize>() + self.core.mailbox.pending_bytes()

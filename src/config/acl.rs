@@ -8,15 +8,14 @@ use crate::{
     codec::TopicFilter,
 };
 
-/// Who may publish and subscribe to what. Without rules, everybody to everything.
+/// Who may publish and subscribe to what. Without rules, everybody to everything, unless `no_match` denies it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(from = "Written")]
 pub struct Acl {
-    /// What holds for what no rule is about.
-    #[serde(deserialize_with = "permission")]
+    /// What holds for what no rule is about: if nothing is said, "deny" where there are rules and "allow" where there
+    /// are none.
     pub no_match: Permission,
     /// The rules, of which the first that fits decides.
-    #[serde(deserialize_with = "rules")]
     pub rules: Vec<AclRule>,
 }
 
@@ -26,13 +25,14 @@ impl Acl {
 
     /// The list as the broker asks it, if there is one.
     pub fn authorizer(&self) -> Option<auth::Acl> {
-        (!self.rules.is_empty()).then(|| auth::Acl::new(self.rules.clone(), self.no_match))
+        let judges = !self.rules.is_empty() || self.no_match == Permission::Deny;
+        judges.then(|| auth::Acl::new(self.rules.clone(), self.no_match))
     }
 
     /// Appends the table, and one `[[acl.rules]]` for each rule.
     pub(super) fn print(&self, page: &mut Page) {
-        page.table("acl", &["Who may publish and subscribe to what; without [[acl.rules]], everybody to everything."]);
-        page.key("no_match", &["What holds for what no rule is about: \"deny\" or \"allow\"."], &word(self.no_match));
+        page.table("acl", &["Who may publish and subscribe to what; the first of [[acl.rules]] that fits decides."]);
+        page.key("no_match", &["What holds for what no rule is about: \"deny\", the default with rules, or \"allow\", the default without."], &word(self.no_match));
         for rule in &self.rules {
             page.element("acl.rules");
             page.key(
@@ -52,7 +52,24 @@ impl Acl {
 
 impl Default for Acl {
     fn default() -> Self {
-        Self { no_match: Permission::Deny, rules: Vec::new() }
+        Written::default().into()
+    }
+}
+
+/// The table as it is written.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Written {
+    #[serde(deserialize_with = "permission_if_any")]
+    no_match: Option<Permission>,
+    #[serde(deserialize_with = "rules")]
+    rules: Vec<AclRule>,
+}
+
+impl From<Written> for Acl {
+    fn from(Written { no_match, rules }: Written) -> Self {
+        let silent = if rules.is_empty() { Permission::Allow } else { Permission::Deny };
+        Self { no_match: no_match.unwrap_or(silent), rules }
     }
 }
 
@@ -140,6 +157,10 @@ fn permission<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Permission, 
         Word::Allow => Permission::Allow,
         Word::Deny => Permission::Deny,
     })
+}
+
+fn permission_if_any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Permission>, D::Error> {
+    permission(deserializer).map(Some)
 }
 
 const fn word(permission: Permission) -> &'static str {

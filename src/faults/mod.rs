@@ -24,6 +24,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
+    pin::pin,
     sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
@@ -194,6 +195,18 @@ impl FaultRule {
     /// Packets, or connections, that it has struck.
     pub fn hits(&self) -> u64 {
         self.state.hits.load(Ordering::Acquire)
+    }
+
+    /// Resolves when it has struck `count` times, which may be never.
+    pub async fn struck(&self, count: u64) {
+        loop {
+            let mut again = pin!(self.state.struck.notified());
+            again.as_mut().enable();
+            if self.hits() >= count {
+                return;
+            }
+            again.await;
+        }
     }
 
     /// Whether it can still strike.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::packet::Facts;
 use crate::codec::{PacketType, ReasonCode, TopicFilter};
@@ -120,6 +121,8 @@ pub(super) struct RuleState {
     pub(super) is_over: AtomicBool,
     /// Connections that died of it.
     pub(super) dead: Mutex<Vec<u64>>,
+    /// It has struck.
+    pub(super) struck: Notify,
 }
 
 #[derive(Debug)]
@@ -299,6 +302,7 @@ impl RuleState {
         if count_max.is_some_and(|count| hits >= count) {
             self.is_over.store(true, Ordering::Release);
         }
+        self.struck.notify_waiters();
     }
 }
 

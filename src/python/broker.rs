@@ -50,8 +50,8 @@ use crate::{
 /// It runs on threads of its own and serves any MQTT client. Starting takes about a millisecond.
 ///
 /// Args:
-///     listeners: URLs to listen on: `tcp://host:port`, `ws://host:port/path`, `unix:///path`; port 0 is any that is
-///         free. Default `tcp://127.0.0.1:0`. An empty list leaves `Client(broker)` as the only way in.
+///     listeners: URLs to listen on, and `Tls`: `tcp://host:port`, `ws://host:port/path`, `unix:///path`; port 0 is any
+///         that is free. Default `tcp://127.0.0.1:0`. An empty list leaves `Client(broker)` as the only way in.
 ///     config: Path of a TOML file (`ferromq broker --check` shows all keys), or a dictionary of the same shape.
 ///         The arguments below win over it.
 ///     users: Names and passwords; whoever is not among them is refused.
@@ -73,6 +73,7 @@ use crate::{
 ///     trace: Packets of each connection to remember for `trace()`, at most 4096. The cost is the same.
 ///     like: Behave like a weaker broker: `"aws-iot-core"`, `"azure-event-grid"`, `"minimal"` or `"impatient"`. What
 ///         each allows is in docs/faults.md; all other arguments, and `config`, win over it.
+///     clock: Of another broker, `other.clock`, for tests: both then live by one time. By default it has its own.
 ///
 /// Raises:
 ///     InvalidArgument: A setting is not known or cannot be.
@@ -192,7 +193,7 @@ impl Broker {
     #[new]
     #[pyo3(signature = (*, listeners = None, config = None, users = None, allow_anonymous = None, acl = None, shards = None,
         seed = None, drain_timeout = 5.0, limits = None, capabilities = None, queue = None, slow_consumer = None,
-        shared = None, sys = None, faults = false, trace = 0, like = None))]
+        shared = None, sys = None, faults = false, trace = 0, like = None, clock = None))]
     fn new(
         py: Python<'_>,
         listeners: Option<Bound<'_, PyAny>>,
@@ -212,6 +213,7 @@ impl Broker {
         faults: bool,
         #[pyo3(from_py_with = int)] trace: i64,
         like: Option<&str>,
+        clock: Option<Bound<'_, super::clock::Clock>>,
     ) -> PyResult<Self> {
         let tables = [
             ("limits", limits),
@@ -235,7 +237,7 @@ impl Broker {
             like,
         };
         let settings = arguments.to_settings(py)?;
-        let clock = Clock::adjustable();
+        let clock = clock.map_or_else(Clock::adjustable, |clock| clock.get().inner().clone());
         let trace: usize = number(py, "trace", trace, 0..=4096)?;
         let interposed = (faults || trace > 0).then(|| {
             let runtime = Process::get(py)?.runtime().handle().clone();
@@ -307,14 +309,14 @@ impl Broker {
         Operation::spawn(py, work, |py, ()| Ok(py.None()))
     }
 
-    /// Where clients connect to: the first TCP listener, or else the first.
+    /// Where clients connect to: the first TCP listener without TLS, or else the first.
     ///
     /// Raises:
     ///     Closed: It does not run, or has no listeners.
     #[getter]
     fn url(&self, py: Python<'_>) -> PyResult<String> {
         self.listeners(py, |listeners| {
-            let tcp = listeners.iter().find(|listener| matches!(listener, ListenerUrl::Tcp { .. }));
+            let tcp = listeners.iter().find(|listener| matches!(listener, ListenerUrl::Tcp { tls: false, .. }));
             let first = tcp.or(listeners.first()).map(client_url);
             first.ok_or_else(|| errors::closed(py, "the broker has no listeners: connect with Client(broker)"))
         })
@@ -333,6 +335,12 @@ impl Broker {
             let port = listeners.iter().find_map(ListenerUrl::port);
             port.ok_or_else(|| errors::closed(py, "the broker has no listener with a port"))
         })
+    }
+
+    /// Certificate of the first listener with TLS, PEM; what `ClientTls(ca=...)` takes if it was made by `Tls`.
+    #[getter]
+    fn certificate(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        self.settings.certificate(py)
     }
 
     /// Whether it runs.
@@ -688,7 +696,8 @@ impl Connector for MemoryConnector {
 /// A listener as the URL that clients connect to.
 fn client_url(listener: &ListenerUrl) -> String {
     match listener {
-        ListenerUrl::Tcp { .. } => listener.to_string().replacen("tcp://", "mqtt://", 1),
+        ListenerUrl::Tcp { tls: false, .. } => listener.to_string().replacen("tcp://", "mqtt://", 1),
+        ListenerUrl::Tcp { tls: true, .. } => listener.to_string().replacen("tls://", "mqtts://", 1),
         _ => listener.to_string(),
     }
 }

@@ -11,7 +11,12 @@ use pyo3::{
 };
 use toml::{Table, Value};
 
-use super::{errors, options::number, payload::Data};
+use super::{
+    errors,
+    options::number,
+    payload::Data,
+    tls::{self, Tls},
+};
 use crate::{
     auth::Acl,
     config::{BrokerConfig, ConfigError, SHARDS_MAX, preset, preset_names},
@@ -55,6 +60,7 @@ impl BrokerArguments<'_> {
             };
             section.extend(to_table(given)?);
         }
+        move_packet_size(&mut table);
         if let Some(acl) = &self.acl {
             let value = match to_value(acl)? {
                 Value::Array(rules) => Value::Table(Table::from_iter([("rules".to_owned(), Value::Array(rules))])),
@@ -125,6 +131,12 @@ impl BrokerSettings {
         self.config.acl.authorizer()
     }
 
+    /// The certificate of the first listener with TLS.
+    pub(crate) fn certificate(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        let mut secure = self.config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        secure.next().map(|tls| tls::text(py, &tls.cert)).transpose()
+    }
+
     pub(crate) fn builder(&self) -> BrokerBuilder {
         let mut settings = self.config.settings();
         settings.allow_anonymous = self.allow_anonymous;
@@ -137,6 +149,16 @@ impl BrokerSettings {
             Some(seed) => builder.seed(seed),
             None => builder,
         }
+    }
+}
+
+/// A limit to whoever looks for it, and a capability to the protocol, which tells clients of it.
+fn move_packet_size(table: &mut Table) {
+    let Some(Value::Table(limits)) = table.get_mut("limits") else { return };
+    let Some(size) = limits.remove("max_packet_size") else { return };
+    let capabilities = table.entry("capabilities").or_insert_with(|| Value::Table(Table::new()));
+    if let Value::Table(capabilities) = capabilities {
+        capabilities.entry("maximum_packet_size").or_insert(size);
     }
 }
 
@@ -184,6 +206,9 @@ fn to_value(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     }
     if let Ok(dict) = value.cast::<PyDict>() {
         return Ok(Value::Table(to_table(dict)?));
+    }
+    if let Ok(tls) = value.cast::<Tls>() {
+        return Ok(Value::Table(tls.get().to_table()));
     }
     if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
         return value.try_iter()?.map(|item| to_value(&item?)).collect::<PyResult<_>>().map(Value::Array);

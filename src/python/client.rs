@@ -17,6 +17,7 @@ use super::{
     properties::Keywords,
     publish::{Publication, Publications},
     subscription::{Items, SubscribeArguments, Subscribed, Subscription},
+    tls::ClientTls,
 };
 use crate::{
     client::PublishRequest,
@@ -33,8 +34,8 @@ use crate::{
 /// may be used from several.
 ///
 /// Args:
-///     server: `mqtt://host:port`, `ws://host:port/path` or `unix:///path`, several of them to be tried in turn, or a
-///         `Broker` of this process. Default `mqtt://localhost:1883`.
+///     server: `mqtt://host:port`, `mqtts://`, `ws://host:port/path`, `wss://` or `unix:///path`, several of them to be
+///         tried in turn, or a `Broker` of this process. Default `mqtt://localhost:1883`.
 ///     client_id: Client identifier; empty lets the server choose one, and with MQTT 3.1 has one made up. Before MQTT 5
 ///         a session needs one.
 ///     version: 5 (5.0), 4 (3.1.1) or 3 (3.1).
@@ -51,6 +52,7 @@ use crate::{
 ///     max_queued_bytes: Their bytes.
 ///     queue_qos0: Whether QoS 0 publications wait while there is no connection, or raise.
 ///     user_properties: User properties of CONNECT (MQTT 5).
+///     tls: Whom to believe at `mqtts://` and `wss://`; by default those whom the system trusts.
 ///     clock: For tests: a clock to live by that can be advanced, as `broker.clock`. A client of a `Broker` has its.
 ///
 /// Raises:
@@ -74,10 +76,10 @@ impl Client {
     #[pyo3(signature = (server = None, *, client_id = "", version = VersionArgument(Version::V5), username = None, password = None,
         keep_alive = 60, session = None, will = None, reconnect = ReconnectArgument::default(), timeout = 10.0, receive_maximum = 1024,
         max_packet_size = None, max_queued = 100_000, max_queued_bytes = 67_108_864, queue_qos0 = true,
-        user_properties = None, clock = None),
+        user_properties = None, tls = None, clock = None),
         text_signature = "(server=None, *, client_id='', version=5, username=None, password=None, keep_alive=60, \
             session=None, will=None, reconnect=True, timeout=10.0, receive_maximum=1024, max_packet_size=None, \
-            max_queued=100000, max_queued_bytes=67108864, queue_qos0=True, user_properties=None, clock=None)")]
+            max_queued=100000, max_queued_bytes=67108864, queue_qos0=True, user_properties=None, tls=None, clock=None)")]
     fn new(
         py: Python<'_>,
         server: Option<Bound<'_, PyAny>>,
@@ -96,6 +98,7 @@ impl Client {
         #[pyo3(from_py_with = int)] max_queued_bytes: i64,
         queue_qos0: bool,
         user_properties: Option<Bound<'_, PyAny>>,
+        tls: Option<Bound<'_, ClientTls>>,
         clock: Option<Bound<'_, Clock>>,
     ) -> PyResult<Self> {
         let arguments = ClientArguments {
@@ -114,6 +117,7 @@ impl Client {
             max_queued_bytes,
             queue_qos0,
             user_properties: user_properties.as_ref(),
+            tls: tls.as_ref(),
             clock: clock.as_ref(),
         };
         Ok(Self { core: Core::new(py, server.as_ref(), &arguments)? })

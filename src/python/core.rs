@@ -60,7 +60,7 @@ impl Core {
                 Target::Servers
             }
             None => {
-                options.servers = vec![ServerUrl::Tcp { host: "localhost".to_owned(), port: 1883 }];
+                options.servers = vec![ServerUrl::Tcp { host: "localhost".to_owned(), port: 1883, tls: false }];
                 Target::Servers
             }
         };

@@ -13,9 +13,10 @@ use super::{
     operation::Operation,
     options::{int, number},
     runtime::{Local, Process},
+    tls::ClientTls,
 };
 use crate::{
-    client::ServerUrl,
+    client::{self, ServerUrl},
     clock,
     config::ListenerUrl,
     faults::{self, Proxy},
@@ -34,6 +35,7 @@ use crate::{
 ///     trace: Packets of each connection to remember, at most 4096.
 ///     seed: Decides what is random.
 ///     clock: What delays go by; by default one of its own.
+///     tls: Whom to believe if the broker is at `mqtts://` or `wss://`. Clients speak no TLS to the proxy.
 ///
 /// Raises:
 ///     InvalidArgument: A URL is not one.
@@ -44,6 +46,7 @@ pub(crate) struct FaultProxy {
     host: String,
     port: u16,
     is_websocket: Option<String>,
+    tls: client::ClientTls,
     faults: Local<faults::Faults>,
     running: Local<Mutex<Option<Proxy>>>,
 }
@@ -51,7 +54,7 @@ pub(crate) struct FaultProxy {
 #[pymethods]
 impl FaultProxy {
     #[new]
-    #[pyo3(signature = (upstream, *, listen = "tcp://127.0.0.1:0", trace = 32, seed = None, clock = None))]
+    #[pyo3(signature = (upstream, *, listen = "tcp://127.0.0.1:0", trace = 32, seed = None, clock = None, tls = None))]
     fn new(
         py: Python<'_>,
         upstream: &str,
@@ -59,11 +62,12 @@ impl FaultProxy {
         #[pyo3(from_py_with = int)] trace: i64,
         #[pyo3(from_py_with = seed_argument)] seed: Option<u64>,
         clock: Option<Bound<'_, Clock>>,
+        tls: Option<Bound<'_, ClientTls>>,
     ) -> PyResult<Self> {
         let upstream: ServerUrl =
             upstream.parse().map_err(|fault: crate::client::InvalidUrl| errors::invalid(py, &fault.to_string()))?;
         let (host, port) = match listen.parse::<ListenerUrl>() {
-            Ok(ListenerUrl::Tcp { host, port }) => (host, port),
+            Ok(ListenerUrl::Tcp { host, port, tls: false }) => (host, port),
             Ok(_) => return Err(errors::invalid(py, "a proxy listens at a URL as tcp://127.0.0.1:0")),
             Err(fault) => return Err(errors::invalid(py, &fault.to_string())),
         };
@@ -80,6 +84,7 @@ impl FaultProxy {
             host,
             port,
             is_websocket,
+            tls: tls.map(|tls| tls.get().inner().clone()).unwrap_or_default(),
             faults: Local::new(faults),
             running: Local::new(Mutex::new(None)),
         })
@@ -93,7 +98,8 @@ impl FaultProxy {
         }
         let faults = this.faults.try_get(py)?.clone();
         let (host, port, upstream) = (this.host.clone(), this.port, this.upstream.clone());
-        let starting = async move { Proxy::start(faults, &host, port, upstream).await };
+        let tls = this.tls.clone();
+        let starting = async move { Proxy::start(faults, &host, port, upstream, &tls).await };
         let proxy = Process::get(py)?.block_on(py, starting)?.map_err(|error| {
             let what = format!("cannot listen at {}:{}: {error}", this.host, this.port);
             errors::new(py, Kind::ConnectError, &what)

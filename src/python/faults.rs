@@ -8,9 +8,12 @@ use super::{
     broker::Place,
     clock::{Clock, optional_span, span},
     errors,
-    options::{int, number, optional_int},
+    operation::Operation,
+    options::{duration, int, number, optional_int},
+    runtime::Process,
 };
 use crate::{
+    client::Error,
     codec::{PacketType, ReasonCode, TopicFilter, Version},
     faults::{self, Action, Direction, Select},
 };
@@ -51,6 +54,31 @@ pub(crate) struct FaultRule(faults::FaultRule);
 /// The last packets of one connection. `str()` of it is ready for a report.
 #[pyclass(frozen, module = "ferromq")]
 pub(crate) struct ConnectionTrace(faults::ConnectionTrace);
+
+impl FaultRule {
+    fn until_struck(
+        &self,
+        py: Python<'_>,
+        count: u64,
+        timeout: Option<f64>,
+    ) -> PyResult<impl Future<Output = Result<(), Error>> + Send + use<>> {
+        let timeout = timeout.map(|timeout| duration(py, "timeout", timeout)).transpose()?;
+        let rule = self.0.clone();
+        Ok(async move {
+            let Some(after) = timeout else {
+                rule.struck(count).await;
+                return Ok(());
+            };
+            tokio::time::timeout(after, rule.struck(count)).await.map_err(|_| {
+                let (name, hits) = (rule.action().name(), rule.hits());
+                Error::Timeout {
+                    doing: format!("{name} has struck {hits} of {count} times; waiting for the rest"),
+                    after,
+                }
+            })
+        })
+    }
+}
 
 /// The selectors of a rule.
 struct Selectors<'a, 'py> {
@@ -444,6 +472,26 @@ impl FaultRule {
     #[getter]
     fn hits(&self) -> u64 {
         self.0.hits()
+    }
+
+    /// Wait until it has struck `count` times: what it struck is gone by then.
+    ///
+    /// Args:
+    ///     count: How often.
+    ///     timeout: How long to wait, seconds; `None` is for ever.
+    ///
+    /// Raises:
+    ///     Timeout: It has not.
+    #[pyo3(signature = (count = 1, timeout = None))]
+    fn struck<'py>(&self, py: Python<'py>, count: u64, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        Operation::spawn(py, self.until_struck(py, count, timeout)?, |py, ()| Ok(py.None()))
+    }
+
+    /// The same, blocking.
+    #[pyo3(signature = (count = 1, timeout = None))]
+    fn wait_struck(&self, py: Python<'_>, count: u64, timeout: Option<f64>) -> PyResult<()> {
+        let struck = self.until_struck(py, count, timeout)?;
+        Process::get(py)?.block_on(py, struck)?.map_err(|error| errors::from_client(py, &error))
     }
 
     /// Whether it can still strike.

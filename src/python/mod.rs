@@ -49,6 +49,7 @@ mod stream;
 mod subscription;
 mod sync;
 mod telemetry;
+mod tls;
 mod topics;
 
 use pyo3::prelude::*;
@@ -76,6 +77,8 @@ fn _ferromq(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<options::Reconnect>()?;
     module.add_class::<options::Session>()?;
     module.add_class::<options::Will>()?;
+    module.add_class::<tls::ClientTls>()?;
+    module.add_class::<tls::Tls>()?;
     module.add_class::<properties::Properties>()?;
     module.add_class::<publish::Ack>()?;
     module.add_class::<request::Request>()?;

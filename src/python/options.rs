@@ -258,6 +258,7 @@ pub(crate) struct ClientArguments<'a, 'py> {
     pub(crate) max_queued_bytes: i64,
     pub(crate) queue_qos0: bool,
     pub(crate) user_properties: Option<&'a Bound<'py, PyAny>>,
+    pub(crate) tls: Option<&'a Bound<'py, super::tls::ClientTls>>,
     pub(crate) clock: Option<&'a Bound<'py, super::clock::Clock>>,
 }
 
@@ -272,6 +273,9 @@ impl ClientArguments<'_, '_> {
             ..client::ClientOptions::default()
         };
         options.reconnect = self.reconnect;
+        if let Some(tls) = self.tls {
+            options.tls = tls.get().inner().clone();
+        }
         if let Some(clock) = self.clock {
             options.clock = clock.get().inner().clone();
         }

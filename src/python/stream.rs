@@ -44,6 +44,11 @@ pub(crate) trait Source: Send + 'static {
         Err(errors::invalid(py, "only messages have columns"))
     }
 
+    /// When the oldest item within reach of [`Self::pop`] was received, Unix time in microseconds.
+    fn oldest_us(&self) -> Option<u64> {
+        None
+    }
+
     /// Whether there are items that [`Self::fill`] has not brought yet.
     fn has_news(&self) -> bool;
 
@@ -190,6 +195,11 @@ impl Reader {
         self.state.try_lock().map_or(0, |mut state| state.source.fill(0))
     }
 
+    /// When the oldest of them was received, Unix time in microseconds.
+    pub(crate) fn oldest_us(&self) -> Option<u64> {
+        self.state.try_lock().and_then(|state| state.source.oldest_us())
+    }
+
     /// Nobody will ask any more.
     pub(crate) fn finish(&self, py: Python<'_>, went_wrong: bool) -> PyResult<()> {
         check_fork(py, self.epoch)?;
@@ -206,21 +216,53 @@ impl Reader {
         max: usize,
         deadline: Option<Instant>,
     ) -> PyResult<Option<Vec<Bound<'py, PyAny>>>> {
+        let found = self.wait_blocking(py, 1, deadline, |state| state.pop_many(py, max))?;
+        Ok(found)
+    }
+
+    /// Waits on this thread for `max` items, or for what came `within` that time from the first, as columns; `None` when
+    /// there will be no more.
+    pub(crate) fn columns_blocking<'py>(
+        &self,
+        py: Python<'py>,
+        max: usize,
+        within: Duration,
+        rows: &mut Rows,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if self.wait_blocking(py, 1, None, |_| Ok(()))?.is_none() {
+            return Ok(None);
+        }
+        let due = Instant::now() + within;
+        self.wait_blocking(py, max, Some(due), |state| state.source.pop_rows(py, max, rows))
+    }
+
+    /// Waits on this thread until `want` items are here, no more will come or `deadline`, then does `then` with what is
+    /// here; `None` if that is nothing and nothing will come.
+    fn wait_blocking<T>(
+        &self,
+        py: Python<'_>,
+        want: usize,
+        deadline: Option<Instant>,
+        then: impl FnOnce(&mut State) -> PyResult<T>,
+    ) -> PyResult<Option<T>> {
         check_fork(py, self.epoch)?;
         let parker = Arc::new(Parker::default());
         loop {
             let mut state = self.claim(py)?;
             state.source.consumed();
-            let found = state.pop_many(py, max)?;
-            if !found.is_empty() {
-                return Ok(Some(found));
+            let here = state.source.fill(want);
+            if here >= want {
+                return then(&mut state).map(Some);
             }
-            if state.is_over() {
+            if state.source.is_ended() && state.source.fill(want) == here {
+                if here > 0 {
+                    return then(&mut state).map(Some);
+                }
                 return state.source.failure(py).map_or(Ok(None), Err);
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
-                return Ok(Some(Vec::new()));
+                return then(&mut state).map(Some);
             }
             if !state.arm(Waker::Thread(Arc::clone(&parker))) {
                 continue;

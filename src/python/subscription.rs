@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use parking_lot::Mutex;
@@ -282,6 +282,11 @@ impl<'a, 'py> SubscribeArguments<'a, 'py> {
     }
 }
 
+/// The argument `max` of `arrow`: dictionaries of topics have keys of 16 bits.
+pub(crate) fn columns_max(py: Python<'_>, max: i64) -> PyResult<usize> {
+    number(py, "max", max, 1..=i64::from(u16::MAX) + 1)
+}
+
 /// The messages of a subscription, as a source of a stream.
 struct Mailbox {
     state: Arc<Local<Mutex<State>>>,
@@ -370,6 +375,10 @@ impl Source for Mailbox {
                 self.acknowledge();
             }
         }
+    }
+
+    fn oldest_us(&self) -> Option<u64> {
+        self.local.as_slice().first().map(client::Message::received_at_us)
     }
 
     fn has_news(&self) -> bool {
@@ -515,13 +524,11 @@ impl Subscription {
         schema: Option<Bound<'_, PyAny>>,
         on_error: &str,
     ) -> PyResult<Py<PyAny>> {
-        let max = number(py, "max", max, 1..=i64::from(u16::MAX) + 1)?;
+        let max = columns_max(py, max)?;
         let within = duration(py, "within", within)?;
-        let patterns = self.subscribed.patterns.iter().map(|pattern| telemetry::pattern(py, pattern));
-        let patterns = patterns.collect::<PyResult<Vec<_>>>()?;
-        let options = rows_options(py, patterns, decode.as_ref(), schema.as_ref(), on_error)?;
+        let rows = self.subscribed.rows(py, decode.as_ref(), schema.as_ref(), on_error)?;
         self.subscribed.start(py)?;
-        self.subscribed.reader.columns(py, max, within, Rows::new(options))
+        self.subscribed.reader.columns(py, max, within, rows)
     }
 
     /// The filters, with plain wildcards.
@@ -540,6 +547,12 @@ impl Subscription {
     #[getter]
     fn pending(&self) -> usize {
         self.subscribed.pending()
+    }
+
+    /// How long the oldest message that waits has waited, seconds; 0 if none does.
+    #[getter]
+    fn lag(&self) -> f64 {
+        self.subscribed.lag()
     }
 
     /// Messages that `overflow` has dropped, and those of `serve` that were no requests.
@@ -564,8 +577,28 @@ impl Subscribed {
         self.look(|subscription| subscription.reasons().iter().map(|reason| reason.as_u8().into()).collect())
     }
 
+    /// What makes columns of its messages.
+    pub(crate) fn rows(
+        &self,
+        py: Python<'_>,
+        decode: Option<&Bound<'_, PyAny>>,
+        schema: Option<&Bound<'_, PyAny>>,
+        on_error: &str,
+    ) -> PyResult<Rows> {
+        let patterns = self.patterns.iter().map(|pattern| telemetry::pattern(py, pattern));
+        let patterns = patterns.collect::<PyResult<Vec<_>>>()?;
+        Ok(Rows::new(rows_options(py, patterns, decode, schema, on_error)?))
+    }
+
     pub(crate) fn pending(&self) -> usize {
         self.look(client::Subscription::pending) + self.reader.at_hand()
+    }
+
+    pub(crate) fn lag(&self) -> f64 {
+        let oldest = self.reader.oldest_us().or_else(|| self.look(client::Subscription::oldest_us));
+        let Some(oldest) = oldest else { return 0.0 };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        now.saturating_sub(Duration::from_micros(oldest)).as_secs_f64()
     }
 
     pub(crate) fn dropped(&self) -> u64 {

@@ -8,6 +8,7 @@ use std::{
 
 use parking_lot::Mutex;
 use pyo3::{
+    exceptions::PyRuntimeError,
     prelude::*,
     types::{PyDict, PyTuple, PyType},
 };
@@ -23,11 +24,13 @@ use super::{
     properties::Keywords,
     publish::{Publication, Publications},
     stream::Reader,
-    subscription::{Items, SubscribeArguments, Subscribed, generic_alias},
+    subscription::{Items, SubscribeArguments, Subscribed, columns_max, generic_alias},
+    tls::ClientTls,
 };
 use crate::{
     client::Error,
     codec::{ReasonCode, Version},
+    telemetry::Rows,
 };
 
 /// An MQTT client that blocks. It needs no event loop and works inside one, as in Jupyter.
@@ -60,10 +63,10 @@ impl SyncClient {
     #[pyo3(signature = (server = None, *, client_id = "", version = VersionArgument(Version::V5), username = None, password = None,
         keep_alive = 60, session = None, will = None, reconnect = ReconnectArgument::default(), timeout = 10.0, receive_maximum = 1024,
         max_packet_size = None, max_queued = 100_000, max_queued_bytes = 67_108_864, queue_qos0 = true,
-        user_properties = None, clock = None),
+        user_properties = None, tls = None, clock = None),
         text_signature = "(server=None, *, client_id='', version=5, username=None, password=None, keep_alive=60, \
             session=None, will=None, reconnect=True, timeout=10.0, receive_maximum=1024, max_packet_size=None, \
-            max_queued=100000, max_queued_bytes=67108864, queue_qos0=True, user_properties=None, clock=None)")]
+            max_queued=100000, max_queued_bytes=67108864, queue_qos0=True, user_properties=None, tls=None, clock=None)")]
     fn new(
         py: Python<'_>,
         server: Option<Bound<'_, PyAny>>,
@@ -82,6 +85,7 @@ impl SyncClient {
         #[pyo3(from_py_with = int)] max_queued_bytes: i64,
         queue_qos0: bool,
         user_properties: Option<Bound<'_, PyAny>>,
+        tls: Option<Bound<'_, ClientTls>>,
         clock: Option<Bound<'_, Clock>>,
     ) -> PyResult<Self> {
         let arguments = ClientArguments {
@@ -100,6 +104,7 @@ impl SyncClient {
             max_queued_bytes,
             queue_qos0,
             user_properties: user_properties.as_ref(),
+            tls: tls.as_ref(),
             clock: clock.as_ref(),
         };
         Ok(Self { core: Core::new(py, server.as_ref(), &arguments)? })
@@ -427,6 +432,26 @@ impl SyncSubscription {
         Ok(batch)
     }
 
+    /// Iterate over batches of columns, given out when they have `max` messages, or `within` seconds of the first.
+    ///
+    /// Columns and arguments are those of `ferromq.collect`. Types that were learnt stay: a batch has at least the
+    /// columns of the one before. `max` is to be no more than `maxsize` of the subscription.
+    #[pyo3(signature = (max = 65_536, within = 0.5, *, decode = None, schema = None, on_error = "null"))]
+    fn arrow(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = int)] max: i64,
+        within: f64,
+        decode: Option<Bound<'_, PyAny>>,
+        schema: Option<Bound<'_, PyAny>>,
+        on_error: &str,
+    ) -> PyResult<Columns> {
+        let max = columns_max(py, max)?;
+        let within = duration(py, "within", within)?;
+        let rows = self.subscribed.rows(py, decode.as_ref(), schema.as_ref(), on_error)?;
+        Ok(Columns { reader: Arc::clone(self.subscribed.reader()), max, within, rows: Mutex::new(rows) })
+    }
+
     fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
         slf
     }
@@ -451,6 +476,12 @@ impl SyncSubscription {
     #[getter]
     fn pending(&self) -> usize {
         self.subscribed.pending()
+    }
+
+    /// How long the oldest message that waits has waited, seconds; 0 if none does.
+    #[getter]
+    fn lag(&self) -> f64 {
+        self.subscribed.lag()
     }
 
     /// Messages that `overflow` has dropped, and those of `serve` that were no requests.
@@ -498,6 +529,30 @@ impl SyncStream {
     #[pyo3(signature = (item, /))]
     fn __class_getitem__<'py>(cls: &Bound<'py, PyType>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         generic_alias(cls, item)
+    }
+}
+
+/// A blocking iterator over batches of columns.
+#[pyclass(frozen, module = "ferromq", name = "_Columns")]
+pub(crate) struct Columns {
+    reader: Arc<Reader>,
+    max: usize,
+    within: Duration,
+    rows: Mutex<Rows>,
+}
+
+#[pymethods]
+impl Columns {
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        // Whoever else iterates over it waits without holding up the interpreter.
+        let Some(mut rows) = self.rows.try_lock() else {
+            return Err(PyRuntimeError::new_err("another thread waits for the next batch: one consumer per iterator"));
+        };
+        self.reader.columns_blocking(py, self.max, self.within, &mut rows)
     }
 }
 

@@ -299,3 +299,68 @@ def test_a_rule_that_is_none_is_told():
         ferromq.Broker(acl=[{"permission": "allow", "filters": ["a/#/b"]}])
     with pytest.raises(ferromq.InvalidArgument, match='did you mean "no_match"'):
         ferromq.Broker(acl={"nomatch": "allow"})
+
+
+async def test_settings_with_names_of_their_own():
+    limits = ferromq.Limits(max_packet_size=1000, max_inflight=3)
+    acl = ferromq.Acl().allow("dev/%c/#", users=["dev"]).deny("public/secret").allow("public/#")
+    users = {"dev": "s"}
+    with ferromq.Broker(users=users, allow_anonymous=True, acl=acl, limits=limits) as broker:
+        async with ferromq.Client(broker, client_id="a", username="dev", password=b"s") as client:
+            await client.publish("dev/a/temp", b"1", qos=1)
+            for topic in ("dev/b/temp", "public/secret"):
+                with pytest.raises(ferromq.NotAuthorized):
+                    await client.publish(topic, b"1", qos=1)
+            await client.publish("public/x", b"1", qos=1)
+            with pytest.raises(ferromq.FerroMQError, match="1000"):
+                await client.publish("public/x", b"x" * 1000, qos=1)
+
+
+def test_settings_say_what_is_wrong_with_them():
+    assert repr(ferromq.Limits(max_inflight=3)) == "Limits(max_inflight=3)"
+    assert repr(ferromq.Acl().allow("a")) == "Acl(1 rules)"
+    with pytest.raises(TypeError, match=r"write \['dev'\]"):
+        ferromq.Acl().allow("a", users="dev")
+    with pytest.raises(ferromq.InvalidArgument, match="max_inflight"):
+        ferromq.Broker(limits=ferromq.Limits(max_inflight=0))
+
+
+async def test_a_list_without_rules_that_denies_denies_all():
+    with ferromq.Broker(acl=ferromq.Acl(no_match="deny")) as broker:
+        async with ferromq.Client(broker) as client:
+            with pytest.raises(ferromq.NotAuthorized):
+                await client.publish("t", b"1", qos=1)
+
+
+def test_brokers_may_live_by_one_clock():
+    with ferromq.Broker() as one, ferromq.Broker(clock=one.clock) as other:
+        with ferromq.SyncClient(one, will=ferromq.Will("gone", delay=0)) as a, ferromq.SyncClient(other) as b:
+            one.clock.advance("8h")
+            assert a.connected
+            assert b.connected, "its pings went on at the same time"
+        assert other.clock.offset == one.clock.offset
+
+
+async def test_sys_names_the_clients_for_which_most_is_held():
+    place = "$SYS/broker/clients/memory/1"
+    with ferromq.Broker(sys={"interval": "10s"}) as broker:
+        session = ferromq.Session(expiry=86_400)
+        async with ferromq.Client(broker, client_id="away", session=session) as client:
+            subscription = await client.subscribe("t", qos=1)
+            assert subscription.granted == [1]
+        del subscription  # it is the session's now
+        for _ in range(3):
+            broker.publish("t", b"x" * 1000, qos=1)
+        broker.clock.advance("1m")
+        held, client_id = broker.retained.get(place, b"").split()
+        assert client_id == b"away"
+        assert int(held) > 3000
+        async with (
+            ferromq.Client(broker, client_id="away", session=session) as client,
+            client.subscribe("t", qos=1) as messages,
+        ):
+            for _ in range(3):
+                await anext(messages)
+            await broker.settled()
+        broker.clock.advance("1m")
+        assert broker.retained.get(place) is None

@@ -451,3 +451,16 @@ def test_a_proxy_that_does_not_run_says_so():
             ferromq.FaultProxy(wrong)
     with pytest.raises(ferromq.InvalidArgument, match="listens"):
         ferromq.FaultProxy("mqtt://localhost", listen="ws://127.0.0.1:0/mqtt")
+
+
+async def test_a_fault_is_waited_for():
+    with ferromq.Broker(faults=True) as broker:
+        async with ferromq.Client(broker) as client:
+            rule = broker.faults.drop("PUBLISH", count=2)
+            with pytest.raises(ferromq.Timeout, match="drop has struck 0 of 1 times"):
+                await rule.struck(timeout=0.001)
+            for _ in range(2):
+                await client.publish("t", b"lost")
+            await rule.struck(2)
+            rule.wait_struck(timeout=0)
+            assert not rule.active

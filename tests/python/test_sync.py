@@ -133,3 +133,32 @@ def test_the_client_tells_what_it_is(broker):
     client.disconnect()
     client.disconnect()
     assert repr(client).startswith("SyncClient(mqtt://127.0.0.1:")
+
+
+def test_batches_of_columns():
+    with (
+        ferromq.Broker() as broker,
+        ferromq.SyncClient(broker) as client,
+        client.subscribe("plant/{line}/temp", qos=1) as messages,
+    ):
+        for number in range(10):
+            client.publish(f"plant/{number % 2}/temp", {"value": number}, encode="json", qos=1)
+        batches = messages.arrow(max=4, within=60, decode="json")
+        first, second = next(batches), next(batches)
+        assert [len(first), len(second)] == [4, 4]
+        assert first.to_arrow().to_pydict()["value"] == [0, 1, 2, 3]
+        assert first.to_arrow().to_pydict()["line"] == ["0", "1", "0", "1"]
+        # What has begun is given out when its time is over, full or not.
+        assert len(next(messages.arrow(max=4, within=0.01, decode="json"))) == 2
+
+
+def test_how_far_a_consumer_lags_behind():
+    with ferromq.Broker() as broker, ferromq.SyncClient(broker) as client, client.subscribe("t") as messages:
+        assert messages.lag == 0
+        client.publish("t", b"1", qos=1)
+        broker.wait_settled()
+        before = messages.lag
+        assert 0 < before < 60
+        assert messages.lag >= before, "it grows until somebody takes the message"
+        messages.get(timeout=10)
+        assert messages.lag == 0

@@ -30,6 +30,8 @@ _NAME_CHARS_MAX = 80
 
 # Listeners by their short names: on this machine only, and wherever there is room.
 _LISTENERS = {"tcp": "tcp://127.0.0.1:0", "ws": "ws://127.0.0.1:0/mqtt"}
+# With a certificate made for it; the path of its WebSocket, if it has one.
+_TLS_LISTENERS = {"tls": None, "wss": "/mqtt"}
 
 # Settings that are for the clients and the capture, and not for the broker.
 _OWN_SETTINGS = ("version", "capture")
@@ -40,7 +42,8 @@ class Settings:
 
     Args:
         **given: `version` of MQTT that clients speak, `capture` (filters of `mqtt_capture`), and arguments of `Broker`.
-            Of its `listeners`, `"tcp"` and `"ws"` are short for one on a free port of this machine.
+            Of its `listeners`, `"tcp"`, `"tls"`, `"ws"` and `"wss"` are short for one on a free port of this machine,
+            those with TLS with a certificate made for it, which clients of the fixtures believe.
 
     Raises:
         TypeError: An argument is not known; it names the nearest that is.
@@ -85,6 +88,7 @@ class Clients:
         self._server = broker if isinstance(broker, ferromq.Broker) else broker.url
         # Clients of a broker whose clock is advanced have to follow it, or they would ping too late.
         self._clock = broker.clock if isinstance(broker, ferromq.Broker) or broker.has_faults else None
+        self._certificate = broker.certificate if isinstance(broker, ferromq.Broker) else None
         self._settings = settings
         self._suffix = suffix
         self._made: list[ferromq.Client | ferromq.SyncClient] = []
@@ -120,6 +124,8 @@ class Clients:
         defaults: dict[str, Any] = {"version": self._settings.version}
         if isinstance(server, str) and self._clock is not None:
             defaults["clock"] = self._clock
+        if isinstance(server, str) and server.startswith(("mqtts://", "wss://")) and self._certificate is not None:
+            defaults["tls"] = ferromq.ClientTls(ca=self._certificate)
         if "username" not in options:
             defaults |= self._settings.credentials
         if self._suffix and options.get("client_id"):
@@ -212,8 +218,12 @@ def _nearest(name: str, known: list[str]) -> str:
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
-def _listener(listener: str) -> str:
+def _listener(listener: str | ferromq.Tls) -> str | ferromq.Tls:
+    if isinstance(listener, ferromq.Tls):
+        return listener
+    if listener in _TLS_LISTENERS:
+        return ferromq.Tls(path=_TLS_LISTENERS[listener])
     if "://" in listener or listener in _LISTENERS:
         return _LISTENERS.get(listener, listener)
-    known = list(_LISTENERS)
+    known = [*_LISTENERS, *_TLS_LISTENERS]
     raise ValueError(f"no listener {listener!r}{_nearest(listener, known)}; it is a URL, or one of {', '.join(known)}")

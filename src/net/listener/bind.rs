@@ -40,7 +40,7 @@ pub(crate) enum ListenSocket {
 pub(crate) fn bind(config: &ListenerConfig, shards: usize) -> Result<Bound, BindError> {
     let fault = |source| BindError::new(&config.url, source);
     // Before the port is taken: what is wrong with a file is wrong at every port.
-    let tls = tls(config).map_err(|fault| BindError::Tls { url: config.url.clone(), fault })?;
+    let tls = tls(config).map_err(|fault| BindError::Tls { url: config.url.clone(), fault: fault.into() })?;
     let (url, sockets, socket_file) = match &config.url {
         ListenerUrl::Tcp { host, port, .. } | ListenerUrl::Ws { host, port, .. } => {
             let address =
@@ -143,7 +143,7 @@ pub enum BindError {
         /// The listener.
         url: ListenerUrl,
         /// What is wrong with them.
-        fault: TlsError,
+        fault: Box<TlsError>,
     },
     /// Anything else.
     #[error("cannot listen on {url}: {source}")]

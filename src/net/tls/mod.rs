@@ -7,7 +7,7 @@ mod stream;
 #[cfg(feature = "self-signed")]
 mod self_signed;
 
-use std::{fmt, io, sync::Arc};
+use std::{error::Error, fmt, io, sync::Arc};
 
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
@@ -132,12 +132,14 @@ fn verifier(ca: Option<&Pem>, verify: bool) -> Result<Arc<dyn ServerCertVerifier
     if !verify {
         return Ok(Arc::new(explain::Anybody(provider())));
     }
-    let roots = match ca {
-        Some(pem) => authorities(pem)?,
-        None => system_authorities()?,
+    let (roots, certificates) = match ca {
+        Some(pem) => (authorities(pem)?, certificates("CA certificate", pem)?),
+        None => (system_authorities()?, Vec::new()),
     };
-    let built = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
-    Ok(built.map_err(|error| TlsError::Setup(error.to_string()))?)
+    let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        .map_err(|error| TlsError::Setup(error.to_string()))?;
+    Ok(Arc::new(explain::Named { roots, certificates }))
 }
 
 /// Those whom this system trusts. SSL_CERT_FILE and SSL_CERT_DIR are heeded.
@@ -208,7 +210,7 @@ pub(crate) fn fault(error: rustls::Error) -> io::Error {
 
 /// Whether an error is TLS's, and not the transport's below it.
 pub(crate) fn is_fault(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+    error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>)
 }
 
 /// The same in words that say what to do, if it is TLS's.

@@ -24,9 +24,9 @@ impl SelfSigned {
         let key = KeyPair::generate()?;
         let mut parameters = CertificateParams::new(names)?;
         // Two that are trusted side by side are told apart by this name.
-        let random = key.public_key_raw().iter().rev().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
+        let random = key.public_key_raw().iter().rev().take(8).fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
         parameters.distinguished_name = DistinguishedName::new();
-        parameters.distinguished_name.push(DnType::CommonName, format!("FerroMQ test {random}"));
+        parameters.distinguished_name.push(DnType::CommonName, format!("FerroMQ test {random:016x}"));
         let certificate = parameters.self_signed(&key)?;
         Ok(Self { certificate: certificate.pem(), key: key.serialize_pem() })
     }
