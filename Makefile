@@ -31,7 +31,8 @@ help:
 	@echo "make test-python   pytest tests/python        (PYTEST_ARGS='-k name')"
 	@echo "make test-stubs    the .pyi file against the extension module"
 	@echo "make test-interop  foreign clients and brokers (INTEROP_ARGS='-k paho', INTEROP_BROKER=ferromq|mosquitto|both)"
-	@echo "make lint docs bench fmt clean"
+	@echo "make docs          the site in site/, and rustdoc in target/doc"
+	@echo "make lint bench fmt clean"
 	@echo "make bench-python  CPU per message beside other libraries, and the cost of a test (BENCH_ARGS=...)"
 
 # --- what the rest stands on --------------------------------------------------------------------------------------
@@ -50,6 +51,10 @@ $(VENV)/.stamp-demo: $(VENV)/.stamp-venv pyproject.toml
 $(VENV)/.stamp-dev: $(VENV)/.stamp-venv pyproject.toml
 	$(PIP) --group dev
 	@touch $@ $(VENV)/.stamp-demo
+
+$(VENV)/.stamp-docs: $(VENV)/.stamp-venv pyproject.toml
+	$(PIP) --group docs
+	@touch $@
 
 $(VENV)/.stamp-bench: $(VENV)/.stamp-dev
 	$(PIP) --group bench
@@ -110,9 +115,12 @@ lint: $(VENV)/.stamp-dev $(VENV)/.stamp-build
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(PY) -m mypy
+	$(VENV)/bin/basedpyright
 
-docs:
+# Strictly: a link or a reference that leads nowhere fails. Nothing is fetched, and site/ opens from the disk.
+docs: $(VENV)/.stamp-docs
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --config-file docs/mkdocs.yml
 
 # --- interop ------------------------------------------------------------------------------------------------------
 # Each tool is installed when this may be done here; otherwise its tests are skipped and say which command helps.
@@ -149,4 +157,4 @@ fmt: $(VENV)/.stamp-dev
 
 clean:
 	$(CARGO) clean
-	rm -rf $(VENV) $(INTEROP) tests/interop/js/node_modules python/ferromq/*.so .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(INTEROP) site tests/interop/js/node_modules python/ferromq/*.so .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,33 @@
+"""What README and guides show is run: `docblocks.page` says how, `docblocks.parse` what orders there are."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from docblocks import parse
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = [page for page in parse.pages(ROOT) if parse.blocks(page)]
+
+# What cannot be run, in all pages together. Each says why.
+EXCUSED_MAX = 2
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_blocks_of_a_page_do_what_they_say(page, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "docs"))
+    command = [sys.executable, "-m", "docblocks.page", page, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_almost_nothing_is_excused_and_the_rest_says_why(record_property):
+    blocks = [block for page in PAGES for block in parse.blocks(page)]
+    excused = [block for block in blocks if block.excuse is not None]
+    record_property("blocks", len(blocks))
+    record_property("excused", len(excused))
+    told = "\n".join(f"{block}: {block.excuse}" for block in excused)
+    assert all(block.excuse for block in excused), told
+    assert len(excused) <= EXCUSED_MAX, told
+    assert len(blocks) > 100
