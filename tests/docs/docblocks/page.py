@@ -5,7 +5,7 @@ A page is run as a reader would who tries it from the top:
 * Blocks of Python share their names. `await` at the top level works, as in a notebook. Every block finds `ferromq`,
   `asyncio`, a running `broker` and a connected `client`, which the guides say at their beginning.
 * `mqtt://localhost` is that broker, and so is port 1883 for other libraries. `seconds=30` is half of one.
-* A block with tests is run by pytest. A block with a title is a file of this name, there from the beginning.
+* A block with tests is run by pytest. A block whose title is the name of a file is that file, there from the beginning.
 * TOML is a configuration that `ferromq broker --check` accepts. Rust is an example that the build compiles.
 """
 
@@ -34,7 +34,7 @@ import ferromq
 from . import commands, parse
 
 # Of one block, seconds, and of the whole page.
-BLOCK_SECONDS_MAX = 30
+BLOCK_SECONDS_MAX = 20
 PAGE_SECONDS_MAX = 100
 PUMP_INTERVAL = 0.005
 ROOT = commands.ROOT
@@ -74,11 +74,11 @@ class Page:
 
     def run(self) -> list[str]:
         """Run all; the complaints."""
-        runnable = [block for block in self.blocks if block.excuse is None]
+        runnable = [block for block in self.blocks if block.is_runnable]
         complaints = []
         for block in runnable:
-            if block.title:
-                Path(block.title).write_text(self.localised(block), encoding="utf-8")
+            if block.file:
+                Path(block.file).write_text(self.localised(block), encoding="utf-8")
         for block in runnable:
             try:
                 self.run_block(block)
@@ -110,7 +110,7 @@ class Page:
     def run_python(self, block: parse.Block) -> None:
         """Run Python, or leave it to pytest."""
         if is_test(block):
-            self.tests.append(block.title or f"test_{block.page.stem.replace('-', '_').lower()}_{block.line}.py")
+            self.tests.append(block.file or f"test_{block.page.stem.replace('-', '_').lower()}_{block.line}.py")
             Path(self.tests[-1]).write_text(self.localised(block), encoding="utf-8")
             return
         text = "\n" * (block.line - 1) + self.localised(block)
@@ -210,10 +210,10 @@ _PYTEST_INI = "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope
 
 def is_test(block: parse.Block) -> bool:
     """Whether pytest runs it."""
-    if block.title and block.title != "conftest.py":
-        return block.title.startswith("test_")
+    if block.file and block.file != "conftest.py":
+        return block.file.startswith("test_")
     names = [getattr(node, "name", "") for node in ast.parse(block.text).body]
-    return block.title == "conftest.py" or any(name.startswith("test_") for name in names)
+    return block.file == "conftest.py" or any(name.startswith("test_") for name in names)
 
 
 def check_rust(block: parse.Block) -> None:
@@ -233,7 +233,7 @@ def without_header(source: str) -> str:
 
 def check_toml(block: parse.Block) -> None:
     """A configuration of the broker that it accepts, or of Python projects."""
-    if block.title == "pyproject.toml":
+    if block.file == "pyproject.toml":
         tomllib.loads(block.text)
         return
     path = Path(f"block-{block.line}.toml")

@@ -7,6 +7,7 @@ An order is a comment above the block, which no reader sees:
 | order | what it means |
 |---|---|
 | `excused REASON` | the block cannot run; the reason is listed, and their number is bounded |
+| `needs COMMAND` | it is left out where there is no such command, unless `INTEROP_REQUIRE` says that there must be |
 | `feed TOPIC PAYLOAD` | the payload is retained on the topic while the block runs |
 | `pump TOPIC PAYLOAD` | it is published again and again while the block runs |
 | `serve TOPIC ANSWER` | requests on the topic are answered so while the block runs |
@@ -16,11 +17,13 @@ An order is a comment above the block, which no reader sees:
 | `raises NAME` | it ends with this exception |
 """
 
+import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-ORDERS = frozenset({"excused", "feed", "pump", "serve", "until", "prints", "output", "raises"})
+ORDERS = frozenset({"excused", "feed", "pump", "serve", "until", "prints", "output", "raises", "needs"})
 
 _ORDER = re.compile(r"^\s*<!-- test: (\S+)\s*(.*?)\s*-->\s*$")
 _FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,})(?P<language>[\w-]*)(?P<rest>[^`]*)$")
@@ -34,7 +37,7 @@ class Block:
     page: Path
     line: int
     language: str
-    title: str | None
+    file: str | None
     text: str
     orders: tuple[tuple[str, str], ...]
 
@@ -49,6 +52,13 @@ class Block:
     def pairs(self, order: str) -> list[tuple[str, str]]:
         """Topic and payload of each order of this name."""
         return [(topic, payload) for topic, _, payload in (value.partition(" ") for value in self.values(order))]
+
+    @property
+    def is_runnable(self) -> bool:
+        """Whether it can run here."""
+        path = f"{os.environ['PATH']}{os.pathsep}/usr/sbin"  # where Debian puts servers
+        is_missing = any(shutil.which(command, path=path) is None for command in self.values("needs"))
+        return self.excuse is None and (not is_missing or bool(os.environ.get("INTEROP_REQUIRE")))
 
     @property
     def excuse(self) -> str | None:
@@ -84,8 +94,10 @@ def blocks(page: Path) -> list[Block]:
             else:
                 raise ValueError(f"{page}:{number}: this fence is not closed")
             title = _TITLE.search(fence["rest"])
+            # A title without a dot is a heading, and no file.
+            name = title[1] if title and "." in title[1] else None
             text = "\n".join(inside) + "\n"
-            found.append(Block(page, number + 1, fence["language"], title and title[1], text, tuple(orders)))
+            found.append(Block(page, number + 1, fence["language"], name, text, tuple(orders)))
             orders = []
         elif line.strip() and orders:
             raise ValueError(f"{page}:{number}: an order is followed by no block")
