@@ -21,7 +21,7 @@ PYO3_ENV = PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON="$(abspath $(PY))" PYTHON_S
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-core test-rust test-python test-stubs test-interop interop-tools interop-mosquitto \
-	lint docs bench bench-python fmt clean
+	lint docs pictures bench bench-python fmt clean
 
 help:
 	@echo "make demo          an in-process broker, this machine's telemetry, a live table"
@@ -121,6 +121,10 @@ lint: $(VENV)/.stamp-dev $(VENV)/.stamp-build
 docs: $(VENV)/.stamp-docs
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --config-file docs/mkdocs.yml
+
+# What the example notebook shows, for the guide. It is run again by test-python, and drawn again when it changes.
+pictures: $(VENV)/.stamp-dev $(VENV)/.stamp-build
+	$(PY) docs/pictures.py
 
 # --- interop ------------------------------------------------------------------------------------------------------
 # Each tool is installed when this may be done here; otherwise its tests are skipped and say which command helps.

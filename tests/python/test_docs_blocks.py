@@ -31,3 +31,11 @@ def test_almost_nothing_is_excused_and_the_rest_says_why(record_property):
     assert all(block.excuse for block in excused), told
     assert len(excused) <= EXCUSED_MAX, told
     assert len(blocks) > 100
+
+
+def test_the_guide_to_fastapi_shows_the_example():
+    example = (ROOT / "examples" / "python" / "fastapi_app.py").read_text(encoding="utf-8")
+    shown = next(
+        block.text for block in parse.blocks(ROOT / "docs" / "guides" / "fastapi.md") if block.file == "app.py"
+    )
+    assert example.endswith(shown)

@@ -119,14 +119,15 @@ def cargo(arguments: list[str]) -> int:
     if command not in {"bench", "build", "test", "run", "doc", "add", "install"}:
         return _complain(f"cargo {command}: not known here")
     manifest = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))
+    examples = {example["name"] for example in manifest["example"]}
+    known = {
+        "--example": examples,
+        "--features": manifest["features"],
+        "--bench": {b["name"] for b in manifest["bench"]},
+    }
     for option, value in itertools.pairwise(rest):
-        names = {entry["name"] for entry in manifest.get(option.removeprefix("--"), [])}
-        if option == "--bench" and value not in names | {path.stem for path in (ROOT / "benches").glob("*.rs")}:
-            return _complain(f"no bench {value}")
-        if option == "--example" and value not in names | {path.stem for path in (ROOT / "examples/rust").glob("*.rs")}:
-            return _complain(f"no example {value}")
-        if option == "--features" and value not in manifest["features"]:
-            return _complain(f"no feature {value}")
+        if command != "add" and option in known and value not in known[option]:
+            return _complain(f"{option} {value}: it is not in Cargo.toml")
     return 0
 
 
