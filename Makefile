@@ -102,7 +102,8 @@ test-rust:
 	$(CARGO) test --all-targets
 	$(CARGO) test --doc
 
-test-python: $(VENV)/.stamp-dev $(VENV)/.stamp-build
+# Some tests, and what the documentation shows of it, compare with mosquitto.
+test-python: $(VENV)/.stamp-dev $(VENV)/.stamp-build interop-mosquitto
 	$(PY) -m pytest $(PYTEST_ARGS)
 
 test-stubs: $(VENV)/.stamp-dev $(VENV)/.stamp-build
