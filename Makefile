@@ -21,7 +21,7 @@ PYO3_ENV = PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON="$(abspath $(PY))" PYTHON_S
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-core test-rust test-python test-stubs test-interop interop-tools interop-mosquitto \
-	lint docs bench bench-python fmt clean
+	lint docs pictures bench bench-python fmt clean
 
 help:
 	@echo "make demo          an in-process broker, this machine's telemetry, a live table"
@@ -31,7 +31,8 @@ help:
 	@echo "make test-python   pytest tests/python        (PYTEST_ARGS='-k name')"
 	@echo "make test-stubs    the .pyi file against the extension module"
 	@echo "make test-interop  foreign clients and brokers (INTEROP_ARGS='-k paho', INTEROP_BROKER=ferromq|mosquitto|both)"
-	@echo "make lint docs bench fmt clean"
+	@echo "make docs          the site in site/, and rustdoc in target/doc"
+	@echo "make lint bench fmt clean"
 	@echo "make bench-python  CPU per message beside other libraries, and the cost of a test (BENCH_ARGS=...)"
 
 # --- what the rest stands on --------------------------------------------------------------------------------------
@@ -50,6 +51,10 @@ $(VENV)/.stamp-demo: $(VENV)/.stamp-venv pyproject.toml
 $(VENV)/.stamp-dev: $(VENV)/.stamp-venv pyproject.toml
 	$(PIP) --group dev
 	@touch $@ $(VENV)/.stamp-demo
+
+$(VENV)/.stamp-docs: $(VENV)/.stamp-venv pyproject.toml
+	$(PIP) --group docs
+	@touch $@
 
 $(VENV)/.stamp-bench: $(VENV)/.stamp-dev
 	$(PIP) --group bench
@@ -97,7 +102,8 @@ test-rust:
 	$(CARGO) test --all-targets
 	$(CARGO) test --doc
 
-test-python: $(VENV)/.stamp-dev $(VENV)/.stamp-build
+# Some tests, and what the documentation shows of it, compare with mosquitto.
+test-python: $(VENV)/.stamp-dev $(VENV)/.stamp-build interop-mosquitto
 	$(PY) -m pytest $(PYTEST_ARGS)
 
 test-stubs: $(VENV)/.stamp-dev $(VENV)/.stamp-build
@@ -110,9 +116,16 @@ lint: $(VENV)/.stamp-dev $(VENV)/.stamp-build
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(PY) -m mypy
+	$(VENV)/bin/basedpyright
 
-docs:
+# Strictly: a link or a reference that leads nowhere fails. Nothing is fetched, and site/ opens from the disk.
+docs: $(VENV)/.stamp-docs
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --config-file docs/mkdocs.yml
+
+# What the example notebook shows, for the guide. It is run again by test-python, and drawn again when it changes.
+pictures: $(VENV)/.stamp-dev $(VENV)/.stamp-build
+	$(PY) docs/pictures.py
 
 # --- interop ------------------------------------------------------------------------------------------------------
 # Each tool is installed when this may be done here; otherwise its tests are skipped and say which command helps.
@@ -149,4 +162,4 @@ fmt: $(VENV)/.stamp-dev
 
 clean:
 	$(CARGO) clean
-	rm -rf $(VENV) $(INTEROP) tests/interop/js/node_modules python/ferromq/*.so .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(INTEROP) site tests/interop/js/node_modules python/ferromq/*.so .pytest_cache .mypy_cache .ruff_cache

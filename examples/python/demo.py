@@ -14,12 +14,13 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 
 import ferromq
 import paho.mqtt.client as paho
 import psutil
+from paho.mqtt.enums import CallbackAPIVersion
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -152,7 +153,7 @@ async def consume(messages: ferromq.Subscription[ferromq.Message], count: Count)
 
 
 @contextlib.contextmanager
-def independent_client(port: int, count: Count) -> Iterator[None]:
+def independent_client(port: int, count: Count) -> Generator[None, None, None]:
     """Eclipse Paho on the broker's port, in a thread of its own: listens to all, and publishes a few messages."""
     subscribed = threading.Event()
 
@@ -163,9 +164,15 @@ def independent_client(port: int, count: Count) -> Iterator[None]:
         if count.paho_received % 100 == 1:
             client.publish("fleet/paho/seen", str(count.paho_received), qos=1)
 
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
-    client.on_connect = lambda client, *_: client.subscribe("fleet/#", qos=1)
-    client.on_subscribe = lambda *_: subscribed.set()
+    def on_connect(client: paho.Client, *_: object) -> None:
+        client.subscribe("fleet/#", qos=1)
+
+    def on_subscribe(*_: object) -> None:
+        subscribed.set()
+
+    client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
+    client.on_connect = on_connect
+    client.on_subscribe = on_subscribe
     client.on_message = on_message
     client.connect("127.0.0.1", port)
     client.loop_start()

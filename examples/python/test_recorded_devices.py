@@ -4,8 +4,6 @@
 `Cassette.record("line7.jsonl", "mqtt://factory", "plant/7/#")` makes one of live devices; here it is written by hand.
 """
 
-import asyncio
-
 import ferromq
 from ferromq.testing import Cassette, CassetteMessage
 
@@ -14,20 +12,17 @@ readings = [CassetteMessage(minute * 60.0, "plant/7/temp", str(20 + minute).enco
 
 async def test_the_mean_of_an_hour(mqtt_broker: ferromq.Broker, mqtt_client: ferromq.Client) -> None:
     """Sixty readings, a minute apart on the broker's clock."""
-    router, temperatures = ferromq.Router(), []
+    router = ferromq.Router()
+    temperatures: list[float] = []
 
     @router.on("plant/{line}/temp")
     def take(line: int, payload: float) -> None:
         assert line == 7
         temperatures.append(payload)
 
-    async with ferromq.Client(mqtt_broker) as client:
-        task = asyncio.create_task(router.run(client))
-        while not any(info.subscriptions for info in mqtt_broker.clients):  # noqa: ASYNC110 - it cannot tell
-            await asyncio.sleep(0)
+    async with ferromq.Client(mqtt_broker) as client, router.running(client):
         before = mqtt_broker.clock.now
         await Cassette(readings).play(mqtt_client, clock=mqtt_broker.clock)
         await mqtt_broker.settled()
-        task.cancel()
     assert sum(temperatures) / len(temperatures) == 49.5
     assert mqtt_broker.clock.now - before >= 59 * 60

@@ -54,7 +54,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def mqtt_broker_options() -> dict[str, Any]:
-    """Override it to configure the brokers of all tests: arguments of `ferromq.Broker`; markers win over it."""
+    """Override it to configure the brokers of all tests: arguments of `ferromq.Broker`; markers win over it.
+
+    A broker of `--mqtt-broker` is not configured by it; clients use its user name and password there, too.
+    """
     return {}
 
 
@@ -64,10 +67,9 @@ def mqtt_broker(request: pytest.FixtureRequest) -> Iterator[AnyBroker]:
     kit, run = _kit(request), _run(request.config)
     needs_faults = "mqtt_faults" in request.fixturenames
     if run.url:
-        if kit.settings.broker:
-            _skip(
-                f"the marker configures the broker ({', '.join(kit.settings.broker)}), and {run.url} is a foreign one"
-            )
+        # What all tests have in common, `mqtt_broker_options`, that broker has or has not: it is as it is.
+        if kit.marked:
+            _skip(f"the marker configures the broker ({', '.join(kit.marked)}), and {run.url} is a foreign one")
         with run.watch(with_faults=needs_faults) as foreign:
             kit.broker = foreign
             yield foreign

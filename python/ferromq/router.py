@@ -1,4 +1,4 @@
-"""Functions for topics: `@router.on("plant/{line}/temp")`, and `await router.run(client)`.
+"""Functions for topics: `@router.on("plant/{line}/temp")`, and `await router.run(client)` or `router.running(client)`.
 
 Each route is a subscription of its own. What one topic brings goes through its handler one message at a time, in order;
 messages of different topics are handled at the same time, up to a bound. A message is acknowledged when its handler has
@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
+from contextlib import asynccontextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from ._ferromq import Message, parse_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
     from ._ferromq import Client, Subscription
 
@@ -91,18 +92,38 @@ class Router:
                 and what they had not finished is not acknowledged. So catch it with `except*`.
             Refused: The server refused a subscription.
         """
-        if concurrency < 1:
-            raise ValueError(f"concurrency is 1 or more, not {concurrency}")
+        async with self._reading(client, _Work(concurrency, on_error)):
+            pass  # it is left when all have ended
+
+    @asynccontextmanager
+    async def running(
+        self, client: Client, *, concurrency: int = 8, on_error: _OnError = None
+    ) -> AsyncGenerator[None, None]:
+        """Handle messages as long as the block lasts. Entered means that the server has granted all subscriptions.
+
+            async with router.running(client):
+                ...
+
+        Arguments and exceptions are those of `run`. What is being handled when the block is left is finished first,
+        and what waits for its turn, too; the rest is not acknowledged.
+        """
+        async with self._reading(client, _Work(concurrency, on_error)) as readers:
+            yield
+            for reader in readers:
+                reader.cancel()
+
+    @asynccontextmanager
+    async def _reading(self, client: Client, work: _Work) -> AsyncGenerator[list[asyncio.Task[None]], None]:
+        """Subscribe and read; at the end, wait until all is read."""
         if not self._routes:
             raise ValueError("the router has no handlers: decorate some with @router.on(filter)")
-        work = _Work(concurrency, on_error)
         subscriptions = [client.subscribe(*route.filters, ack="manual", **route.options) for route in self._routes]
         try:
             for subscription in subscriptions:
                 await subscription
             async with asyncio.TaskGroup() as group:
-                for route, subscription in zip(self._routes, subscriptions, strict=True):
-                    group.create_task(work.read(group, route, subscription))
+                routes = zip(self._routes, subscriptions, strict=True)
+                yield [group.create_task(work.read(group, route, subscription)) for route, subscription in routes]
         finally:
             for subscription in subscriptions:
                 await subscription.unsubscribe()
@@ -118,6 +139,8 @@ class _Work:
     """The handlers that run, and the messages that wait for one of the same topic."""
 
     def __init__(self, concurrency: int, on_error: _OnError) -> None:
+        if concurrency < 1:
+            raise ValueError(f"concurrency is 1 or more, not {concurrency}")
         self._slots = asyncio.Semaphore(concurrency)
         self._room = asyncio.Semaphore(concurrency * (_WAITING_PER_SLOT + 1))
         self._on_error = on_error

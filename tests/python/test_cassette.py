@@ -107,3 +107,13 @@ async def test_time_between_messages_is_kept_or_scaled(client, monkeypatch):
 async def test_a_refused_message_ends_it(client):
     with pytest.raises(ferromq.InvalidTopic):
         await Cassette([CassetteMessage(0, "a/#")]).play(client)
+
+
+def test_a_recorder_is_waited_for(broker, sync_client, tmp_path):
+    with Cassette.record(tmp_path / "x", broker, "a") as recorder:
+        for number in range(3):
+            sync_client.publish("a", str(number), qos=1)
+        recorder.wait(3, timeout=20)
+        assert recorder.count == 3
+        with pytest.raises(ferromq.Timeout, match="3 of 4 messages"):
+            recorder.wait(4, timeout=0.01)

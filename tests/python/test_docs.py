@@ -3,10 +3,11 @@
 import ast
 import inspect
 import pathlib
+import re
 
 import ferromq
 import pytest
-from ferromq import _ferromq
+from ferromq import _ferromq, testing
 
 STUB = ast.parse(pathlib.Path(ferromq.__file__).with_name("_ferromq.pyi").read_text(encoding="utf-8"))
 
@@ -52,3 +53,10 @@ def test_help_shows_the_signature_with_its_defaults():
 def test_everything_public_can_be_imported_from_the_package():
     public = {name for name in documented() if "." not in name} - {"cli_main"}
     assert public <= set(ferromq.__all__)
+
+
+def test_everything_public_is_in_the_reference():
+    pages = (pathlib.Path(__file__).parents[2] / "docs" / "api").glob("*.md")
+    shown = {name for page in pages for name in re.findall(r"^::: ([\w.]+)$", page.read_text("utf-8"), re.MULTILINE)}
+    public = {f"ferromq.{name}" for name in ferromq.__all__} | {f"ferromq.testing.{name}" for name in testing.__all__}
+    assert public - {"ferromq.__version__"} <= shown

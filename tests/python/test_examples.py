@@ -1,13 +1,14 @@
 """The examples are the first tests of the interface: each runs to its end and says what it should."""
 
 import pathlib
+import runpy
 import signal
 import subprocess
 import sys
 
 import pytest
+from ferromq.testing import SyncCapture
 
-README = pathlib.Path(__file__).parents[2] / "README.md"
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples" / "python"
 
 
@@ -44,11 +45,20 @@ def test_the_examples_of_tests_pass_and_are_small():
     assert all(len(example.read_text(encoding="utf-8").splitlines()) < 50 for example in examples)
 
 
-def test_the_readme_tests_without_docker(tmp_path):
-    section = README.read_text(encoding="utf-8").partition("## Tests without Docker")[2]
-    path = tmp_path / "test_readme.py"
-    path.write_text(section.partition("```python\n")[2].partition("```")[0], encoding="utf-8")
-    assert "2 passed" in run("-m", "pytest", path, "-q", "-o", "asyncio_mode=auto", "-W", "ignore")
+def test_the_web_application_reads_writes_and_streams(broker, monkeypatch):
+    testclient = pytest.importorskip("fastapi.testclient", reason="pip install fastapi httpx")
+    monkeypatch.setenv("MQTT_URL", broker.url)
+    app = runpy.run_path(str(EXAMPLES / "fastapi_app.py"))["app"]
+    with testclient.TestClient(app) as web, SyncCapture(broker, "plant/+/setpoint") as capture:
+        assert web.get("/lines/7").status_code == 404
+        broker.publish("plant/7/temp", "21.5", qos=1, retain=True)
+        broker.wait_settled(timeout=10)  # handled, and only then acknowledged
+        assert web.get("/lines/7").json() == {"celsius": 21.5}
+        assert web.post("/lines/7/setpoint?celsius=20").json() == {"accepted": True}
+        assert capture.wait_for("plant/7/setpoint").json() == 20
+        with web.websocket_connect("/lines/7/live") as socket:
+            assert socket.receive_text() == "21.5"
+    assert not [client for client in broker.clients if client.connected]
 
 
 @pytest.fixture

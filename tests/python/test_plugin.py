@@ -372,6 +372,21 @@ def test_the_same_tests_run_against_a_foreign_broker(suite, foreign_url):
     )
 
 
+def test_options_of_all_tests_keep_none_from_a_foreign_broker(suite, broker):
+    body = """
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def mqtt_broker_options():
+            return {"capabilities": {"maximum_packet_size": "128 KiB"}}
+
+        def test_it(mqtt_broker, mqtt_sync_client, mqtt_capture):
+            mqtt_sync_client.publish("x", qos=1)
+            mqtt_capture.wait_for("x")
+    """
+    suite(body).runpytest_subprocess("--mqtt-broker", broker.url).assert_outcomes(passed=1)
+
+
 def test_faults_strike_in_front_of_a_foreign_broker(suite, foreign_url):
     done = suite(FAULTS, asyncio_mode="auto").runpytest_subprocess("--mqtt-broker", foreign_url, timeout=60)
     done.assert_outcomes(passed=3)

@@ -244,3 +244,40 @@ async def test_a_busy_topic_does_not_hold_up_others_and_is_bounded(broker, clien
         assert await within(seen.get()) == b"q"
         gate.set()
         await within(broker.settled())
+
+
+async def test_a_block_is_entered_subscribed_and_left_when_what_began_is_done(broker, client, other, within):
+    router, began, gate, seen = ferromq.Router(), asyncio.Event(), asyncio.Event(), []
+
+    @router.on("x")
+    async def handler(payload):
+        began.set()
+        await gate.wait()
+        seen.append(payload)
+
+    async with router.running(client):
+        (info,) = [info for info in broker.clients if info.client_id == "client"]
+        assert info.subscriptions == 1
+        await other.publish("x", b"1", qos=1)
+        await within(began.wait())
+        asyncio.get_running_loop().call_soon(gate.set)
+    assert seen == [b"1"]
+    (info,) = [info for info in broker.clients if info.client_id == "client"]
+    assert info.subscriptions == 0
+
+
+async def test_an_exception_of_a_handler_ends_the_block_and_is_raised(client, other, within):
+    router = ferromq.Router()
+
+    @router.on("x")
+    def handler(payload: int):
+        pass
+
+    async def block():
+        async with router.running(client):
+            await other.publish("x", b"no number", qos=1)
+            await asyncio.Event().wait()
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await within(block())
+    assert raised.value.subgroup(ValueError)

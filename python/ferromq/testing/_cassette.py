@@ -11,7 +11,7 @@ import base64
 import json
 import time
 from pathlib import Path
-from threading import Thread
+from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from uuid import uuid4
 
@@ -287,6 +287,7 @@ class Recorder:
         self._thread = Thread(target=self._write, name="ferromq-recorder", daemon=True)
         self._is_ending = False
         self._failure: Exception | None = None
+        self._news = Condition()
 
     def start(self) -> Self:
         """Begin; `with` does it, too."""
@@ -299,6 +300,21 @@ class Recorder:
         )
         self._thread.start()
         return self
+
+    def wait(self, count: int, timeout: float | None = None) -> None:
+        """Wait until so many messages have come.
+
+        Args:
+            count: How many, since the beginning.
+            timeout: Seconds that it may take; `None` does not limit it.
+
+        Raises:
+            Timeout: It took longer.
+        """
+        with self._news:
+            is_over = self._news.wait_for(lambda: self.count >= count or self._failure is not None, timeout)
+        if not is_over:
+            raise ferromq.Timeout(f"{self.count} of {count} messages came within {timeout:g} s")
 
     def stop(self) -> Cassette:
         """Write what has come, and end; the cassette.
@@ -327,8 +343,12 @@ class Recorder:
                     for message in self._batch(0.0 if is_last else _LOOK_INTERVAL):
                         file.write(CassetteMessage._from_message(message, began)._to_line())  # noqa: SLF001
                         self.count += 1
+                    with self._news:
+                        self._news.notify_all()
         except Exception as error:  # noqa: BLE001 - `stop` raises it
             self._failure = error
+            with self._news:
+                self._news.notify_all()
 
     def _batch(self, within: float) -> list[ferromq.Message]:
         if self._subscription is None:
