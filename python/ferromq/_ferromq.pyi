@@ -54,6 +54,7 @@ __all__ = [
     "Request",
     "RetainedMessages",
     "Session",
+    "StorageError",
     "Stream",
     "Subscription",
     "SyncClient",
@@ -224,6 +225,9 @@ class DecodeError(FerroMQError, ValueError):
 
 class Forked(FerroMQError, RuntimeError):
     """Used in a forked child: the threads behind it stayed with the parent."""
+
+class StorageError(FerroMQError, OSError):
+    """A store or spool cannot be used: in use, damaged, somebody else's, or the disk is full."""
 
 # --- messages --------------------------------------------------------------------------------------------------------
 
@@ -1243,6 +1247,8 @@ class Broker:
         acl: Who may publish and subscribe to what: a list of rules, of which the first that fits decides, as
             `[{"permission": "allow", "users": ["dev"], "filters": ["dev/%c/#"]}]`, or the table `[acl]`. What no rule
             is about is refused. Default: everybody everything.
+        store: Directory that keeps persistent sessions, their messages and retained messages over a restart: nothing is
+            acknowledged before it is on the disk. `None`: all of it is in memory and goes with the broker.
         shards: Threads that share the clients; 0 is one for each core. Default 1.
         seed: Seeds what is random, for tests.
         drain_timeout: How long stopping waits for what is unsent.
@@ -1261,6 +1267,7 @@ class Broker:
     Raises:
         InvalidArgument: A setting is not known or cannot be.
         ConnectError: When started: it cannot listen there.
+        StorageError: When started: the store cannot be used.
     """
 
     def __new__(
@@ -1271,6 +1278,7 @@ class Broker:
         users: dict[str, str | bytes] | None = None,
         allow_anonymous: bool | None = None,
         acl: Sequence[dict[str, Any]] | dict[str, Any] | None = None,
+        store: str | PathLike[str] | None = None,
         shards: int | None = None,
         seed: int | None = None,
         drain_timeout: float = 5.0,
@@ -1299,7 +1307,8 @@ class Broker:
         traceback: TracebackType | None = None,
     ) -> Operation[None]: ...
     def start(self) -> Self:
-        """Start; `with` and `async with` do it, too. A stopped broker may be started again, without its messages."""
+        """Start; `with` and `async with` do it, too. A stopped broker may be started again; it has
+        kept what is in its `store`."""
 
     def stop(self) -> None:
         """Publish wills, tell the clients, send what is unsent, and stop."""
