@@ -27,6 +27,11 @@ pub(crate) trait Stage: Send + 'static {
 
     /// All that was taken in is in the file.
     fn committed(&mut self);
+
+    /// It is not, for now.
+    fn failed(&mut self, failure: &DiskError) {
+        let _ = failure;
+    }
 }
 
 /// The way to the thread.
@@ -127,6 +132,7 @@ fn run<S: Stage>(shared: &Shared<S::Batch>, mut file: File, mut stage: S) {
             }
             Err(error) => {
                 tracing::error!(%error, "not committed; trying again until it succeeds");
+                stage.failed(&error);
                 shared.queue.lock().failure = Some(error);
                 wait = Some(wait.map_or(WAIT_MIN, |wait: Duration| (wait * 2).min(WAIT_MAX)));
             }

@@ -60,6 +60,12 @@ pub enum DiskError {
         /// The file.
         path: PathBuf,
     },
+    /// It is open, and somebody has taken what was in it.
+    #[error("{} was given to somebody already: each user opens it for itself", path.display())]
+    Taken {
+        /// The file.
+        path: PathBuf,
+    },
     /// The system refuses.
     #[error("{}: {source}", path.display())]
     Io {

@@ -223,6 +223,7 @@ fn kind_of(error: &Error) -> Kind {
         Error::Timeout { .. } => Kind::Timeout,
         Error::Overflow { .. } => Kind::QueueFull,
         Error::Options(_) => Kind::InvalidArgument,
+        Error::Spool(_) => Kind::StorageError,
         Error::Closed => Kind::Closed,
     }
 }

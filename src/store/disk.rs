@@ -92,7 +92,7 @@ impl Store for DiskStore {
 
     fn load(&self) -> Result<Contents, StoreError> {
         let contents = self.contents.lock().take();
-        contents.ok_or_else(|| StoreError::Unreadable("it was loaded before: each broker opens it for itself".into()))
+        contents.ok_or_else(|| DiskError::Taken { path: self.path.clone() }.into())
     }
 
     fn close(&self) {
