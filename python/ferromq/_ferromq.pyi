@@ -550,9 +550,24 @@ class Session:
         expiry: How long, in seconds; infinite by default. Before MQTT 5 only infinite and 0 (no longer than the
             connection) can be asked for, and other values are refused when the client is made.
         clean_start: Forget what the server kept from earlier runs (MQTT 5).
+        spool: Path of a file that keeps publications with QoS 1 and 2, and what QoS 2 needs, until they are done, so
+            that they survive the process: the next one with the same `client_id` and `spool` completes them. What was
+            accepted is in the file a few milliseconds later; `await client.flush()` waits for that. Needs a `client_id`.
+        spool_bytes_max: Bytes of publications in the spool, which are in memory, too; what does not fit waits, or
+            raises `QueueFull`.
+
+    Raises:
+        InvalidArgument: A `spool` with `clean_start`, or without an `expiry`.
     """
 
-    def __new__(cls, expiry: float = 1e999, *, clean_start: bool = False) -> Self: ...
+    def __new__(
+        cls,
+        expiry: float = 1e999,
+        *,
+        clean_start: bool = False,
+        spool: str | PathLike[str] | None = None,
+        spool_bytes_max: int = 67108864,
+    ) -> Self: ...
     @property
     def expiry(self) -> float:
         """Seconds."""
@@ -560,6 +575,14 @@ class Session:
     @property
     def clean_start(self) -> bool:
         """Whether earlier state is forgotten."""
+
+    @property
+    def spool(self) -> Path | None:
+        """The file that keeps publications."""
+
+    @property
+    def spool_bytes_max(self) -> int:
+        """Bytes of publications in it."""
 
     def __eq__(self, value: object, /) -> bool: ...
     def __ne__(self, value: object, /) -> bool: ...
@@ -818,6 +841,15 @@ class Client:
             Refused: The server refused one of them. The others were sent nevertheless.
         """
 
+    def flush(self) -> Operation[None]:
+        """Wait until everything accepted so far is in the session's spool, where a crash cannot reach it. (Publishing waits
+        for the server, and not for the disk.)
+
+        Raises:
+            InvalidArgument: There is no spool.
+            StorageError: It cannot be written.
+        """
+
     def subscribe(
         self,
         *filters: str | Iterable[str],
@@ -905,6 +937,10 @@ class Client:
     @property
     def client_id(self) -> str:
         """The client identifier in use."""
+
+    @property
+    def spooled(self) -> int:
+        """Publications with QoS 1 and 2 in the spool, those of earlier processes included; 0 without one."""
 
     @property
     def connected(self) -> bool:
@@ -1100,6 +1136,9 @@ class SyncClient:
     ) -> int:
         """Publish many, and wait for all; how many there were. As `Client.publish_many`."""
 
+    def flush(self) -> None:
+        """Wait until everything accepted so far is in the session's spool. As `Client.flush`."""
+
     def subscribe(
         self,
         *filters: str | Iterable[str],
@@ -1144,6 +1183,10 @@ class SyncClient:
     @property
     def client_id(self) -> str:
         """The client identifier in use."""
+
+    @property
+    def spooled(self) -> int:
+        """Publications with QoS 1 and 2 in the spool, those of earlier processes included; 0 without one."""
 
     @property
     def connected(self) -> bool:

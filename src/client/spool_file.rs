@@ -203,7 +203,8 @@ fn read_row(spooled: &mut Spooled, key: &[u8], value: &[u8]) -> Result<(), &'sta
         [PROGRESS, id @ ..] => (read_progress(spooled, id, &mut value), "the progress of a publication"),
         [RECEIVED, high, low] => {
             let packet_id = PacketId::new(u16::from_be_bytes([*high, *low]));
-            (packet_id.map(|id| drop(spooled.received.insert(id))), "a received identifier")
+            spooled.received.extend(packet_id);
+            (packet_id.map(|_| ()), "a received identifier")
         }
         _ => (None, "a row of a kind that is not known"),
     };
