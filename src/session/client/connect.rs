@@ -200,6 +200,7 @@ impl ClientSession {
         }
         let sent = self.session.inflight();
         let old = std::mem::take(&mut self.session);
+        // SUBSCRIBE waits for that to be committed, so the new session has nothing for us whose identifier is still taken.
         for packet_id in old.received() {
             self.record_released(*packet_id);
         }
