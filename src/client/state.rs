@@ -485,7 +485,11 @@ impl State {
 
     fn has_room(&self, queue_bytes: usize, options: &ClientOptions) -> bool {
         let fits_queue = self.session.has_queue_room(queue_bytes) || self.session.queued_bytes() == 0;
-        fits_queue && (!self.session.is_online() || self.session.output_bytes() < options.output_bytes_max)
+        // What fits into neither an empty queue nor an empty spool is told so.
+        let fits_spool = self.session.has_spool_room(queue_bytes) || self.session.spooled() == 0;
+        fits_queue
+            && fits_spool
+            && (!self.session.is_online() || self.session.output_bytes() < options.output_bytes_max)
     }
 
     /// Who has to be woken if there is something to write or to hand out.

@@ -244,7 +244,7 @@ impl ClientSession {
     }
 
     /// Whether the spool has room for a publication of that many bytes.
-    pub(super) fn has_spool_room(&self, bytes: usize) -> bool {
+    pub fn has_spool_room(&self, bytes: usize) -> bool {
         self.journal.as_ref().is_none_or(|journal| journal.bytes.saturating_add(bytes) <= journal.bytes_max)
     }
 
