@@ -183,7 +183,9 @@ impl World {
 
     fn commit(&mut self) -> bool {
         let Some((batch, changes)) = self.waiting.pop_front() else { return false };
-        changes.into_iter().for_each(|change| self.spooled.apply(change));
+        for change in changes {
+            self.spooled.apply(change);
+        }
         self.client.committed(batch);
         let done = self.accepting.extract_if(.., |(of, _)| *of <= batch);
         self.accepted.extend(done.map(|(_, payload)| payload));

@@ -138,7 +138,9 @@ impl Stage for Staged {
 
     fn apply(&mut self, (batch, changes): Self::Batch) {
         self.last = batch;
-        changes.into_iter().for_each(|change| self.apply_one(change));
+        for change in changes {
+            self.apply_one(change);
+        }
     }
 
     fn rows(&mut self) -> &mut Rows<Value> {
@@ -241,3 +243,86 @@ const RECEIVED: u8 = 3;
 
 /// The format of the rows: raised whenever an older program could not read them.
 const VERSION: u16 = 1;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::disk::full_disks;
+
+    fn open(path: &Path) -> DiskSpool {
+        DiskSpool::open(path, &Text::from_static("c"), Durability::Process).unwrap()
+    }
+
+    fn kept(id: u64) -> Kept {
+        Kept {
+            topic: Text::try_from(format!("t/{id}").as_str()).unwrap(),
+            payload: Bytes::from(vec![id as u8; id as usize % 50]),
+            properties: Bytes::from_static(&[1, 1]),
+            qos: if id.is_multiple_of(2) { QoS::AtLeastOnce } else { QoS::ExactlyOnce },
+            retain: id.is_multiple_of(3),
+            expires_at: id.is_multiple_of(5).then_some(id),
+        }
+    }
+
+    /// A change that makes some sense, from a number.
+    fn change(number: u64, last_id: &mut u64) -> Change {
+        let packet_id = PacketId::new((number % 7) as u16 + 1).unwrap();
+        let id = number % (*last_id + 1);
+        match number % 11 {
+            0..=3 => {
+                *last_id += 1;
+                Change::Accepted { id: *last_id, message: kept(*last_id) }
+            }
+            4 | 5 => Change::Sent { id, packet_id },
+            6 => Change::PubRec { id },
+            7 => Change::Unsent { id },
+            8 => Change::Settled { id },
+            9 => Change::Received { packet_id },
+            _ => Change::Released { packet_id },
+        }
+    }
+
+    #[test]
+    fn the_file_holds_what_the_changes_mean() {
+        let place = tempfile::tempdir().unwrap();
+        for seed in 0..20u64 {
+            let path = place.path().join(seed.to_string());
+            let (mut expected, mut last_id, mut random) = (Spooled::default(), 0, seed);
+            for _ in 0..12 {
+                let spool = open(&path);
+                assert_eq!(spool.load().unwrap(), expected, "seed {seed}");
+                for batch in 1..=6 {
+                    let mut changes = Vec::new();
+                    for _ in 0..=random % 9 {
+                        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                        changes.push(change(random >> 33, &mut last_id));
+                    }
+                    changes.iter().cloned().for_each(|change| expected.apply(change));
+                    spool.submit(batch, changes);
+                }
+                spool.close();
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_and_what_waited_is_written_when_there_is_room() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("a.db");
+        let spool = open(&path);
+        assert!(spool.load().is_ok());
+        assert!(matches!(spool.load(), Err(DiskError::Taken { .. })));
+        let (tell, told) = std::sync::mpsc::sync_channel(64);
+        spool.on_commit(Box::new(move |result| drop(tell.try_send(result))));
+        full_disks().lock().push(path.clone());
+        spool.submit(1, vec![Change::Accepted { id: 1, message: kept(1) }]);
+        assert!(matches!(told.recv().unwrap(), Err(DiskError::Full { .. })));
+        assert!(matches!(spool.failure(), Some(DiskError::Full { .. })));
+        full_disks().lock().retain(|full| *full != path);
+        assert!(std::iter::from_fn(|| told.recv().ok()).any(|result| matches!(result, Ok(1))));
+        spool.close();
+        assert_eq!(open(&path).load().unwrap().messages.len(), 1);
+    }
+}

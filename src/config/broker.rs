@@ -123,7 +123,7 @@ impl Default for BrokerConfig {
             listeners: vec![ListenerUrl::local(TCP_PORT).into()],
             shards: None,
             store: None,
-            store_durability: StoreDurability::default(),
+            store_durability: StoreDurability::Fsync,
             limits: Limits::default(),
             capabilities: Capabilities::default(),
             queue: Queue::default(),

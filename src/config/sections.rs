@@ -269,12 +269,6 @@ words! {
     }
 }
 
-impl Default for StoreDurability {
-    fn default() -> Self {
-        Self::Fsync
-    }
-}
-
 impl From<StoreDurability> for Durability {
     fn from(durability: StoreDurability) -> Self {
         match durability {

@@ -39,6 +39,7 @@ impl Fields {
     }
 
     /// What `read` gives, if a flag says that it is there.
+    #[allow(clippy::option_option)] // whether it can be read, and whether it is there
     pub(crate) fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
         if self.flag()? { read(self).map(Some) } else { Some(None) }
     }

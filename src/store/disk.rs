@@ -174,7 +174,7 @@ mod tests {
     fn nothing_is_committed_on_a_full_disk_and_all_of_it_once_there_is_room() {
         let place = tempfile::tempdir().unwrap();
         let store = DiskStore::open(place.path(), Durability::Process).unwrap();
-        let (tell, told) = mpsc::channel();
+        let (tell, told) = mpsc::sync_channel(8);
         store.on_commit(Box::new(move |log, ticket| tell.send((log, ticket)).unwrap()));
         full_disks().lock().push(store.path().to_owned());
         let ticket = store.submit(LogId(1), removed());
