@@ -142,7 +142,8 @@ async fn what_was_acknowledged_survives_being_killed() {
     let offline = Client::connect(options(&url, "offline")).await.unwrap();
     assert!(offline.connack().unwrap().session_present);
     check("the one that was away", &mut subscribe(&offline, "load/#").await).await;
-    check_retained(&url, &told.lock().kept.clone()).await;
+    let kept = told.lock().kept.clone();
+    check_retained(&url, &kept).await;
 }
 
 /// Everything has come, and QoS 2 once.

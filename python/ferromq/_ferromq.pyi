@@ -552,7 +552,7 @@ class Session:
         clean_start: Forget what the server kept from earlier runs (MQTT 5).
         spool: Path of a file that keeps publications with QoS 1 and 2, and what QoS 2 needs, until they are done, so
             that they survive the process: the next one with the same `client_id` and `spool` completes them. What was
-            accepted is in the file a few milliseconds later; `await client.flush()` waits for that. Needs a `client_id`.
+            accepted is in the file a few milliseconds later; `Client.flush` waits for that. Needs a `client_id`.
         spool_bytes_max: Bytes of publications in the spool, which are in memory, too; what does not fit waits, or
             raises `QueueFull`.
 
@@ -842,8 +842,9 @@ class Client:
         """
 
     def flush(self) -> Operation[None]:
-        """Wait until everything accepted so far is in the session's spool, where a crash cannot reach it. (Publishing waits
-        for the server, and not for the disk.)
+        """Wait until everything accepted so far is in the session's spool, where a crash cannot reach it.
+
+        Publishing waits for the server, and not for the disk.
 
         Raises:
             InvalidArgument: There is no spool.
@@ -1350,8 +1351,7 @@ class Broker:
         traceback: TracebackType | None = None,
     ) -> Operation[None]: ...
     def start(self) -> Self:
-        """Start; `with` and `async with` do it, too. A stopped broker may be started again; it has
-        kept what is in its `store`."""
+        """Start; `with` and `async with` do it, too. A stopped broker may be started again, with what its store has."""
 
     def stop(self) -> None:
         """Publish wills, tell the clients, send what is unsent, and stop."""

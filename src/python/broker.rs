@@ -260,8 +260,7 @@ impl Broker {
         })
     }
 
-    /// Start; `with` and `async with` do it, too. A stopped broker may be started again; it has
-    /// kept what is in its `store`.
+    /// Start; `with` and `async with` do it, too. A stopped broker may be started again, with what its store has.
     fn start(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
         slf.get().start_now(slf.py())?;
         Ok(slf)

@@ -305,8 +305,9 @@ impl Client {
         publications.publish(py, &self.core, timeout)
     }
 
-    /// Wait until everything accepted so far is in the session's spool, where a crash cannot reach it. (Publishing waits
-    /// for the server, and not for the disk.)
+    /// Wait until everything accepted so far is in the session's spool, where a crash cannot reach it.
+    ///
+    /// Publishing waits for the server, and not for the disk.
     ///
     /// Raises:
     ///     InvalidArgument: There is no spool.

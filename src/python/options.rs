@@ -209,7 +209,7 @@ impl Reconnect {
 ///     clean_start: Forget what the server kept from earlier runs (MQTT 5).
 ///     spool: Path of a file that keeps publications with QoS 1 and 2, and what QoS 2 needs, until they are done, so
 ///         that they survive the process: the next one with the same `client_id` and `spool` completes them. What was
-///         accepted is in the file a few milliseconds later; `await client.flush()` waits for that. Needs a `client_id`.
+///         accepted is in the file a few milliseconds later; `Client.flush` waits for that. Needs a `client_id`.
 ///     spool_bytes_max: Bytes of publications in the spool, which are in memory, too; what does not fit waits, or
 ///         raises `QueueFull`.
 ///
