@@ -13,7 +13,10 @@ use std::{
 };
 
 use ferromq::{
-    client::{Client, ClientOptions, MailboxOptions, PublishRequest, Reconnect, SubscribeRequest, Subscription},
+    client::{
+        Client, ClientOptions, DisconnectOptions, MailboxOptions, PublishRequest, Reconnect, SubscribeRequest,
+        Subscription,
+    },
     codec::{Limits, QoS, SubscriptionOptions, Text, TopicFilter},
     disk::Durability,
     net::listener::ListenerUrl,
@@ -124,7 +127,8 @@ async fn what_was_acknowledged_survives_being_killed() {
     let offline = Client::connect(options(&url, "offline")).await.unwrap();
     let of_offline = subscribe(&offline, "load/#").await;
     of_offline.leave();
-    drop(offline);
+    // Before anything is published: what it still got would be its own to keep.
+    offline.disconnect(DisconnectOptions::default()).await.unwrap();
 
     let told = Arc::new(Mutex::new(Told::default()));
     let (progress, mut acknowledged) = watch::channel(0);
