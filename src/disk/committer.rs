@@ -132,8 +132,9 @@ fn run<S: Stage>(shared: &Shared<S::Batch>, mut file: File, mut stage: S) {
             }
             Err(error) => {
                 tracing::error!(%error, "not committed; trying again until it succeeds");
+                // Whoever is told of it finds it so.
+                shared.queue.lock().failure = Some(error.clone());
                 stage.failed(&error);
-                shared.queue.lock().failure = Some(error);
                 wait = Some(wait.map_or(WAIT_MIN, |wait: Duration| (wait * 2).min(WAIT_MAX)));
             }
         }
