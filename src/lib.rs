@@ -7,6 +7,7 @@
 //! | [`codec`] | bytes <-> packets | `bytes` only |
 //! | [`session`] | one session machine for broker and client | `codec` |
 //! | [`router`] | topics -> targets | `codec::topic` |
+//! | [`disk`] | files with transactions | `codec` |
 //! | [`store`], [`auth`] | traits for what lasts and who may | `codec` |
 //! | [`broker`] | one shard's whole behaviour, without sockets or a clock | the above |
 //! | [`config`] | typed configuration | `broker` settings |
@@ -23,6 +24,7 @@
 pub mod auth;
 pub mod broker;
 pub mod codec;
+pub mod disk;
 pub mod router;
 pub mod session;
 pub mod store;

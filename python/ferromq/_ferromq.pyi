@@ -55,6 +55,7 @@ __all__ = [
     "Request",
     "RetainedMessages",
     "Session",
+    "StorageError",
     "Stream",
     "Subscription",
     "SyncClient",
@@ -227,6 +228,9 @@ class DecodeError(FerroMQError, ValueError):
 
 class Forked(FerroMQError, RuntimeError):
     """Used in a forked child: the threads behind it stayed with the parent."""
+
+class StorageError(FerroMQError, OSError):
+    """A store or spool cannot be used: in use, damaged, somebody else's, or the disk is full."""
 
 # --- messages --------------------------------------------------------------------------------------------------------
 
@@ -549,9 +553,24 @@ class Session:
         expiry: How long, in seconds; infinite by default. Before MQTT 5 only infinite and 0 (no longer than the
             connection) can be asked for, and other values are refused when the client is made.
         clean_start: Forget what the server kept from earlier runs (MQTT 5).
+        spool: Path of a file that keeps publications with QoS 1 and 2, and what QoS 2 needs, until they are done, so
+            that they survive the process: the next one with the same `client_id` and `spool` completes them. What was
+            accepted is in the file a few milliseconds later; `Client.flush` waits for that. Needs a `client_id`.
+        spool_bytes_max: Bytes of publications in the spool, which are in memory, too; what does not fit waits, or
+            raises `QueueFull`.
+
+    Raises:
+        InvalidArgument: A `spool` with `clean_start`, or without an `expiry`.
     """
 
-    def __new__(cls, expiry: float = 1e999, *, clean_start: bool = False) -> Self: ...
+    def __new__(
+        cls,
+        expiry: float = 1e999,
+        *,
+        clean_start: bool = False,
+        spool: str | PathLike[str] | None = None,
+        spool_bytes_max: int = 67108864,
+    ) -> Self: ...
     @property
     def expiry(self) -> float:
         """Seconds."""
@@ -559,6 +578,14 @@ class Session:
     @property
     def clean_start(self) -> bool:
         """Whether earlier state is forgotten."""
+
+    @property
+    def spool(self) -> Path | None:
+        """The file that keeps publications."""
+
+    @property
+    def spool_bytes_max(self) -> int:
+        """Bytes of publications in it."""
 
     def __eq__(self, value: object, /) -> bool: ...
     def __ne__(self, value: object, /) -> bool: ...
@@ -897,6 +924,16 @@ class Client:
             Refused: The server refused one of them. The others were sent nevertheless.
         """
 
+    def flush(self) -> Operation[None]:
+        """Wait until everything accepted so far is in the session's spool, where a crash cannot reach it.
+
+        Publishing waits for the server, and not for the disk.
+
+        Raises:
+            InvalidArgument: There is no spool.
+            StorageError: It cannot be written.
+        """
+
     def subscribe(
         self,
         *filters: str | Iterable[str],
@@ -984,6 +1021,10 @@ class Client:
     @property
     def client_id(self) -> str:
         """The client identifier in use."""
+
+    @property
+    def spooled(self) -> int:
+        """Publications with QoS 1 and 2 in the spool, those of earlier processes included; 0 without one."""
 
     @property
     def connected(self) -> bool:
@@ -1184,6 +1225,9 @@ class SyncClient:
     ) -> int:
         """Publish many, and wait for all; how many there were. As `Client.publish_many`."""
 
+    def flush(self) -> None:
+        """Wait until everything accepted so far is in the session's spool. As `Client.flush`."""
+
     def subscribe(
         self,
         *filters: str | Iterable[str],
@@ -1228,6 +1272,10 @@ class SyncClient:
     @property
     def client_id(self) -> str:
         """The client identifier in use."""
+
+    @property
+    def spooled(self) -> int:
+        """Publications with QoS 1 and 2 in the spool, those of earlier processes included; 0 without one."""
 
     @property
     def connected(self) -> bool:
@@ -1350,6 +1398,8 @@ class Broker:
         acl: Who may publish and subscribe to what: a list of rules, of which the first that fits decides, as
             `[{"permission": "allow", "users": ["dev"], "filters": ["dev/%c/#"]}]`, or the table `[acl]`. What no rule
             is about is refused. Default: everybody everything.
+        store: Directory that keeps persistent sessions, their messages and retained messages over a restart: nothing is
+            acknowledged before it is on the disk. `None`: all of it is in memory and goes with the broker.
         shards: Threads that share the clients; 0 is one for each core. Default 1.
         seed: Seeds what is random, for tests.
         drain_timeout: How long stopping waits for what is unsent.
@@ -1369,6 +1419,7 @@ class Broker:
     Raises:
         InvalidArgument: A setting is not known or cannot be.
         ConnectError: When started: it cannot listen there.
+        StorageError: When started: the store cannot be used.
     """
 
     def __new__(
@@ -1379,6 +1430,7 @@ class Broker:
         users: dict[str, str | bytes] | None = None,
         allow_anonymous: bool | None = None,
         acl: Sequence[dict[str, Any]] | dict[str, Any] | None = None,
+        store: str | PathLike[str] | None = None,
         shards: int | None = None,
         seed: int | None = None,
         drain_timeout: float = 5.0,
@@ -1408,7 +1460,7 @@ class Broker:
         traceback: TracebackType | None = None,
     ) -> Operation[None]: ...
     def start(self) -> Self:
-        """Start; `with` and `async with` do it, too. A stopped broker may be started again, without its messages."""
+        """Start; `with` and `async with` do it, too. A stopped broker may be started again, with what its store has."""
 
     def stop(self) -> None:
         """Publish wills, tell the clients, send what is unsent, and stop."""

@@ -39,6 +39,9 @@ pub(super) struct Arguments {
     /// Configuration file (TOML).
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Directory that keeps persistent sessions and retained messages over a restart.
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
     /// Threads that share the connections, 64 at most; 0 takes one for each core.
     #[arg(long, value_parser = shards)]
     shards: Option<usize>,
@@ -121,6 +124,7 @@ impl Arguments {
         }
         config.log.level = self.log_level.unwrap_or(config.log.level);
         config.log.format = self.log_format.unwrap_or(config.log.format);
+        config.store = self.store.clone().or(config.store);
         if let Some(shards) = self.shards {
             config.shards = std::num::NonZeroUsize::new(shards);
         }
@@ -144,7 +148,10 @@ impl Arguments {
 
 fn builder(config: &BrokerConfig) -> BrokerBuilder {
     let shards = config.shards.map_or(0, std::num::NonZeroUsize::get);
-    let builder = Broker::builder().settings(config.settings()).hooks(hooks(config)).shards(shards);
+    let mut builder = Broker::builder().settings(config.settings()).hooks(hooks(config)).shards(shards);
+    if let Some(directory) = &config.store {
+        builder = builder.store(directory, config.store_durability.into());
+    }
     config.listeners.iter().cloned().fold(builder, BrokerBuilder::listen)
 }
 

@@ -36,7 +36,15 @@ pub(super) async fn run(inner: Arc<Inner>, connector: Box<dyn Connector>) {
     let mut driver = Driver { inner: inner_of_driver, connector, backoff, target: 0, server, undelivered: Vec::new() };
     let failure = driver.run().await;
     debug!(failure = ?failure, "client ended");
-    inner.end(failure, driver.undelivered);
+    inner.end(failure.clone(), driver.undelivered);
+    if let Some(spool) = inner.options.spool.clone() {
+        // Whoever is told of the end may open the file again.
+        let closed = tokio::task::spawn_blocking(move || spool.close());
+        if closed.await.is_err() {
+            debug!("the runtime ended before the spool was closed");
+        }
+    }
+    inner.progress.send_replace(Progress::Ended(failure));
 }
 
 struct Driver {
@@ -440,7 +448,8 @@ impl<'a> Connection<'a> {
         if can_write {
             let deadline = *self.flush_deadline.get_or_insert_with(|| self.inner.now() + FLUSH_TIMEOUT);
             let is_late = deadline <= self.inner.now();
-            let is_flushed = self.written >= self.write.len();
+            // What waits for the spool is yet to come, DISCONNECT behind it.
+            let is_flushed = self.written >= self.write.len() && self.inner.state.lock().session.output_bytes() == 0;
             if !is_late && (!is_flushed || Pin::new(&mut self.stream).poll_shutdown(cx).is_pending()) {
                 return None;
             }
@@ -456,7 +465,7 @@ impl<'a> Connection<'a> {
         let deadlines = [state.session.poll_timeout(), state.dispatch.poll_timeout(), self.flush_deadline];
         let mut deadline = deadlines.into_iter().flatten().min();
         if self.end.is_none() {
-            if !is_flushing && state.session.output_bytes() > 0 {
+            if !is_flushing && state.session.has_output() {
                 return false;
             }
             if let Life::Closing { deadline: latest, reason, session_expiry } = state.life {

@@ -4,6 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use crate::{
     codec::{PacketType, Properties, ReasonCode, Text, topic::InvalidTopic},
+    disk::DiskError,
     net::tls::explain_io,
     session::client::{CloseReason, RequestError},
 };
@@ -74,6 +75,9 @@ pub enum Error {
     /// The options cannot work.
     #[error("{0}")]
     Options(String),
+    /// The spool cannot be used, or cannot be written at present.
+    #[error("the spool {0}")]
+    Spool(#[source] DiskError),
     /// The client was closed.
     #[error("the client is closed")]
     Closed,
@@ -132,6 +136,7 @@ impl Error {
                     | RequestError::Offline
                     | RequestError::TooManyRequests
             ),
+            Self::Spool(error) => error.retryable(),
             Self::Topic { .. } | Self::Overflow { .. } | Self::Options(_) | Self::Closed => false,
         }
     }

@@ -36,6 +36,9 @@ mod mailbox;
 mod options;
 mod reconnect;
 mod request;
+mod spool;
+#[cfg(feature = "durable")]
+mod spool_file;
 mod state;
 mod subscription;
 mod ticket;
@@ -60,6 +63,9 @@ pub use event::{ClientEvent, ConnectionState, EventSource, EventStream};
 pub use mailbox::{AckPolicy, MailboxOptions, Overflow, ReadyHook};
 pub use options::{AuthFactory, ClientOptions, Reconnect};
 pub use request::{IncomingRequest, Server};
+pub use spool::{Spool, SpoolListener};
+#[cfg(feature = "durable")]
+pub use spool_file::DiskSpool;
 pub use state::Stats;
 pub use subscription::Subscription;
 pub use ticket::{Completion, CompletionSink};
@@ -78,7 +84,7 @@ pub use crate::session::client::{
     RequestError, SessionOptions, SubscribeRequest,
 };
 
-use state::{Inner, Life, Progress, refused};
+use state::{Inner, Life, Progress, State, refused};
 use ticket::{Recipient, TicketId};
 use transport::Given;
 
@@ -166,7 +172,7 @@ impl Client {
             })?,
         };
         let sockets = connector.has_sockets().then(|| runtime.clone());
-        let inner = Inner::new(options);
+        let inner = Inner::new(options)?;
         let driver = driver::run(Arc::clone(&inner), Box::new(connector));
         if inner.options.clock.is_adjustable() {
             runtime.spawn(inner.options.clock.watch(sockets, driver));
@@ -349,7 +355,18 @@ impl Client {
     /// Counters.
     pub fn stats(&self) -> Stats {
         let state = self.inner().state.lock();
-        Stats { unmatched: state.dispatch.dropped(), unfinished: state.session.unfinished(), ..state.stats }
+        let (unfinished, spooled) = (state.session.unfinished(), state.session.spooled());
+        Stats { unmatched: state.dispatch.dropped(), unfinished, spooled, ..state.stats }
+    }
+
+    /// Waits until everything that was accepted so far is in the spool, where a crash cannot reach it; the failure if it
+    /// cannot be put there. Publishing with QoS 1 and 2 does not wait for that: what it waits for is the server.
+    pub async fn flush(&self) -> Result<(), Error> {
+        let Some(flushed) = self.inner().with(State::expect_commit)? else { return Ok(()) };
+        match flushed.await {
+            Ok(result) => result.map_err(Error::Spool),
+            Err(_) => Err(Error::Closed),
+        }
     }
 
     /// Ends the client: waits for what is unfinished, sends DISCONNECT, closes. All handles are useless afterwards.

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
-use super::{ClientTls, CompletionSink, Error, EventSource, MailboxOptions, ServerUrl};
+use super::{ClientTls, CompletionSink, Error, EventSource, MailboxOptions, ServerUrl, Spool};
 use crate::{
     clock::Clock,
     codec::{Text, Version, Will},
@@ -40,6 +40,13 @@ pub struct ClientOptions {
     pub completions: Option<Arc<dyn CompletionSink>>,
     /// Makes the exchange for enhanced authentication.
     pub auth: Option<AuthFactory>,
+    /// Keeps publications with QoS 1 and 2, and what QoS 2 needs, until they are done, whatever becomes of the process:
+    /// the next one with the same client identifier goes on. It needs a session that is kept
+    /// ([`Self::persistent`]). `None`: they go with the process.
+    pub spool: Option<Arc<dyn Spool>>,
+    /// Bytes of publications in the spool; what does not fit waits, or is refused with
+    /// [`super::RequestError::QueueFull`]. They are in memory, too. Default 64 MiB.
+    pub spool_bytes_max: usize,
     /// Where the time comes from: keep-alive, expiry, waits and time-outs. Default: the system.
     pub clock: Clock,
     /// Where the client's task runs. `None`: the runtime that `connect` is called in.
@@ -146,6 +153,8 @@ impl Default for ClientOptions {
             events: None,
             completions: None,
             auth: None,
+            spool: None,
+            spool_bytes_max: 64 << 20,
             clock: Clock::system(),
             runtime: None,
         }

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    ClientEvent, ClientOptions, Completion, ConnectionState, Error, EventSource, Outgoing,
+    ClientEvent, ClientOptions, Completion, ConnectionState, Error, EventSource, Outgoing, Spool,
     dispatch::{Delivery, Dispatch, MailboxId},
     mailbox::Mailbox,
     reconnect::random,
@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     codec::{PacketType, Properties, QoS, ReasonCode},
+    disk::DiskError,
     session::client::{
         AckHandle, AckMode, ClientSession, CloseReason, Connected, Event, PublishAck, Published, Reply, RequestError,
         Token,
@@ -83,6 +84,9 @@ pub(super) struct State {
     /// Who waits for the client's task to have nothing left to do.
     pub(super) resting: Vec<oneshot::Sender<()>>,
     sink_wants_room: bool,
+    spool: Option<Arc<dyn Spool>>,
+    /// Who waits for a batch to be in the spool.
+    flushing: Vec<(u64, oneshot::Sender<Result<(), DiskError>>)>,
 }
 
 /// Whether the client is meant to be connected.
@@ -116,6 +120,11 @@ pub struct Stats {
     pub bytes_out: u64,
     /// Publications queued or unacknowledged now.
     pub unfinished: usize,
+    /// Publications with QoS 1 and 2 in the spool now, those of earlier processes included.
+    pub spooled: usize,
+    /// Publications given up or refused of which nobody was told: nobody waited any more, as for those of an earlier
+    /// process.
+    pub given_up: u64,
 }
 
 /// What is to be told after the lock is released.
@@ -132,7 +141,7 @@ pub(super) struct Effects {
 }
 
 impl Inner {
-    pub(super) fn new(mut options: ClientOptions) -> Arc<Self> {
+    pub(super) fn new(mut options: ClientOptions) -> Result<Arc<Self>, Error> {
         // Subscriptions differ in who acknowledges; the session leaves it to us, message by message.
         options.session.ack_mode = AckMode::Application;
         options.session.connack_timeout = options.session.connack_timeout.min(options.connect_timeout);
@@ -143,8 +152,9 @@ impl Inner {
             let id = dispatch.add_unmatched(Arc::clone(&mailbox));
             (id, mailbox)
         });
+        let session = ClientSession::new(options.session.clone(), exchange, now);
         let state = State {
-            session: ClientSession::new(options.session.clone(), exchange, now),
+            session: resume(session, &options, now)?,
             dispatch,
             tickets: Tickets::default(),
             life: Life::Running,
@@ -161,8 +171,10 @@ impl Inner {
             room: Vec::new(),
             resting: Vec::new(),
             sink_wants_room: false,
+            spool: options.spool.clone(),
+            flushing: Vec::new(),
         };
-        Arc::new(Self {
+        let inner = Arc::new(Self {
             state: Mutex::new(state),
             events: options.events.take().unwrap_or_else(|| EventSource::new(EVENTS_MAX)),
             progress: watch::channel(Progress::Starting).0,
@@ -170,7 +182,16 @@ impl Inner {
             requests_open: AtomicUsize::new(0),
             unmatched: Mutex::new(unmatched),
             options,
-        })
+        });
+        if let Some(spool) = &inner.options.spool {
+            let weak = Arc::downgrade(&inner);
+            spool.on_commit(Box::new(move |result| {
+                if let Some(inner) = weak.upgrade() {
+                    inner.with(|state| state.spooled(result));
+                }
+            }));
+        }
+        Ok(inner)
     }
 
     /// Now, by the client's clock.
@@ -250,13 +271,13 @@ impl Inner {
         effects.closed.extend(mailboxes.map(|mailbox| (mailbox, failure.clone())));
         state.replies.clear();
         state.resting.clear();
+        state.flushing.clear();
         effects.wakers.append(&mut state.room);
         drop(state);
         for Delivery { mailbox, messages } in undelivered {
             mailbox.force(messages);
         }
         effects.run(self);
-        self.progress.send_replace(Progress::Ended(failure));
     }
 
     /// Ready when a publication that is charged with `queue_bytes` would not be refused for want of room.
@@ -290,6 +311,12 @@ impl State {
         options: &ClientOptions,
     ) -> Result<Published, Error> {
         self.check_alive()?;
+        if let Some(spool) = self.spool.as_ref().filter(|_| message.qos > QoS::AtMostOnce)
+            && let Some(failure) = spool.failure()
+        {
+            // What could not be kept is not accepted.
+            return Err(Error::Spool(failure));
+        }
         if message.qos == QoS::AtMostOnce
             && self.session.is_online()
             && self.session.output_bytes() >= options.output_bytes_max
@@ -382,17 +409,68 @@ impl State {
         if !self.room.is_empty() || self.sink_wants_room {
             self.tell_room(effects);
         }
+        if let Some(spool) = &self.spool
+            && let Some((batch, changes)) = self.session.take_changes()
+        {
+            spool.submit(batch, changes);
+        }
+    }
+
+    /// The spool has committed, or cannot.
+    fn spooled(&mut self, result: Result<u64, DiskError>) {
+        match result {
+            Ok(batch) => {
+                self.session.committed(batch);
+                for (_, waits) in self.flushing.extract_if(.., |(wanted, _)| *wanted <= batch) {
+                    // Who asked may have lost interest.
+                    let _ = waits.send(Ok(()));
+                }
+            }
+            Err(failure) => {
+                for (_, waits) in self.flushing.drain(..) {
+                    let _ = waits.send(Err(failure.clone()));
+                }
+            }
+        }
+    }
+
+    /// What tells that everything so far is in the spool, unless it is.
+    #[allow(clippy::type_complexity)] // what a channel is
+    pub(super) fn expect_commit(&mut self) -> Result<Option<oneshot::Receiver<Result<(), DiskError>>>, Error> {
+        let Some(spool) = &self.spool else {
+            return Err(Error::Options("there is no spool to flush: name one in the options".to_owned()));
+        };
+        if let Some(failure) = spool.failure() {
+            return Err(Error::Spool(failure));
+        }
+        let Some(batch) = self.session.uncommitted() else { return Ok(None) };
+        self.check_alive()?;
+        let (sender, receiver) = oneshot::channel();
+        self.flushing.push((batch, sender));
+        Ok(Some(receiver))
     }
 
     fn published(&mut self, token: Token, result: Result<PublishAck, RequestError>, effects: &mut Effects) {
         match Recipient::of(token) {
-            Recipient::Nobody => {}
+            Recipient::Nobody => self.note_unheard(&result),
             Recipient::Ticket(id) => effects.wakers.extend(self.tickets.complete(id, result)),
             Recipient::Sink(number) => {
                 let result = result.map_err(|error| self.explain(error)).and_then(refused);
                 effects.completions.push(Completion { number, result });
             }
         }
+    }
+
+    /// What became of a publication that nobody waits for.
+    fn note_unheard(&mut self, result: &Result<PublishAck, RequestError>) {
+        match result {
+            Ok(ack) if !ack.reason.is_error() => return,
+            // It is still in the spool, or its publisher asked for no more.
+            Err(RequestError::Closed) => return,
+            Ok(ack) => tracing::warn!(reason = %ack.reason, "the server refused a publication that nobody waits for"),
+            Err(error) => tracing::warn!(%error, "a publication that nobody waits for was given up"),
+        }
+        self.stats.given_up += 1;
     }
 
     /// Wakes the publishers that wait, once there is room for many messages.
@@ -407,12 +485,16 @@ impl State {
 
     fn has_room(&self, queue_bytes: usize, options: &ClientOptions) -> bool {
         let fits_queue = self.session.has_queue_room(queue_bytes) || self.session.queued_bytes() == 0;
-        fits_queue && (!self.session.is_online() || self.session.output_bytes() < options.output_bytes_max)
+        // What fits into neither an empty queue nor an empty spool is told so.
+        let fits_spool = self.session.has_spool_room(queue_bytes) || self.session.spooled() == 0;
+        fits_queue
+            && fits_spool
+            && (!self.session.is_online() || self.session.output_bytes() < options.output_bytes_max)
     }
 
     /// Who has to be woken if there is something to write or to hand out.
     fn driver_for_work(&mut self) -> Option<Waker> {
-        let has_output = !self.is_flushing && self.session.output_bytes() > 0;
+        let has_output = !self.is_flushing && self.session.has_output();
         if has_output || self.dispatch.has_staged() { self.driver.take() } else { None }
     }
 }
@@ -449,6 +531,20 @@ impl Effects {
             && self.closed.is_empty()
             && !self.sink_room
     }
+}
+
+/// Has the session go on where the last process stopped, if it left a spool.
+fn resume(session: ClientSession, options: &ClientOptions, now: Instant) -> Result<ClientSession, Error> {
+    let Some(spool) = &options.spool else { return Ok(session) };
+    let fault = |what: &str| Err(Error::Options(what.to_owned()));
+    if options.session.client_id.is_empty() {
+        return fault("a spool belongs to a client identifier: name one");
+    }
+    if options.session.clean_start || (options.session.version.is_v5() && options.session.session_expiry == 0) {
+        return fault("a spool needs a session that the server keeps: no clean start, and an expiry above 0");
+    }
+    let kept = spool.load().map_err(Error::Spool)?;
+    Ok(session.with_journal(kept, options.spool_bytes_max, now, options.clock.unix_time()))
 }
 
 /// An acknowledgement with a failure code is an error for who waits.

@@ -1,12 +1,12 @@
 //! The whole of `broker.toml`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::{
     Acl, Auth, Capabilities, ConfigError, ConfigFault, Limits, ListenerConfig, ListenerUrl, Log, Queue, Shared,
-    SlowConsumer, Sys, TCP_PORT, listeners, print::Page, reader,
+    SlowConsumer, StoreDurability, Sys, TCP_PORT, listeners, print::Page, reader,
 };
 
 /// Everything that a configuration file can say about a broker.
@@ -41,6 +41,11 @@ pub struct BrokerConfig {
     /// Threads that share the connections; `None`, written 0 or "auto", is one for each core.
     #[serde(deserialize_with = "listeners::deserialize_shards")]
     pub shards: Option<std::num::NonZeroUsize>,
+    /// Directory that keeps persistent sessions, their messages and retained messages over a restart; `None` keeps them
+    /// in memory. A relative one is looked for from where the broker was started.
+    pub store: Option<PathBuf>,
+    /// What an acknowledgement outlasts, with a store.
+    pub store_durability: StoreDurability,
     /// `[limits]`
     pub limits: Limits,
     /// `[capabilities]`
@@ -82,6 +87,7 @@ impl BrokerConfig {
         let mut page = Page::default();
         page.comment(&["Threads that share the connections; 0 is one for each core."]);
         page.key("shards", &[], &self.shards.map_or(0, std::num::NonZeroUsize::get));
+        self.print_store(&mut page);
         listeners::print(&self.listeners, &mut page);
         self.limits.print(&mut page);
         self.capabilities.print(&mut page);
@@ -94,6 +100,21 @@ impl BrokerConfig {
         self.log.print(&mut page);
         page.into_text()
     }
+
+    fn print_store(&self, page: &mut Page) {
+        page.comment(&[
+            "Directory that keeps persistent sessions and retained messages over a restart; none: in memory only.",
+        ]);
+        match &self.store {
+            Some(directory) => page.key("store", &[], &directory.display().to_string()),
+            None => page.comment(&["store = \"data/\""]),
+        }
+        let about = [
+            "What an acknowledgement outlasts, with a store: \"fsync\", the machine (each commit is synced to the disk), or",
+            "\"process\", the process alone (a power cut may lose the last ones).",
+        ];
+        page.key("store_durability", &about, &self.store_durability);
+    }
 }
 
 impl Default for BrokerConfig {
@@ -101,6 +122,8 @@ impl Default for BrokerConfig {
         Self {
             listeners: vec![ListenerUrl::local(TCP_PORT).into()],
             shards: None,
+            store: None,
+            store_durability: StoreDurability::Fsync,
             limits: Limits::default(),
             capabilities: Capabilities::default(),
             queue: Queue::default(),

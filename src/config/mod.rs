@@ -42,7 +42,7 @@ pub use presets::{preset, preset_names};
 #[cfg(feature = "config")]
 pub use sections::{
     Auth, Capabilities, DropPolicy, Limits, Log, LogFormat, LogLevel, MaximumQos, Queue, Secret, Shared, SlowConsumer,
-    Strategy, Sys,
+    StoreDurability, Strategy, Sys,
 };
 #[cfg(feature = "config")]
 pub use units::{ByteSize, Period, Seconds, UnitError};

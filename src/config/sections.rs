@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, num::NonZeroU16};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::units::{ByteSize, Period, Seconds};
-use crate::{broker::Settings, codec::QoS};
+use crate::{broker::Settings, codec::QoS, disk::Durability};
 
 /// Defines one table: a struct with `Default` from the broker's own defaults, strict keys, and its keys' comments.
 macro_rules! section {
@@ -256,6 +256,25 @@ words! {
         Text = "text",
         /// For machines: one object a line.
         Json = "json",
+    }
+}
+
+words! {
+    /// What an acknowledgement outlasts.
+    StoreDurability {
+        /// The machine: every commit is synced to the disk.
+        Fsync = "fsync",
+        /// The process: the system writes in its own time.
+        Process = "process",
+    }
+}
+
+impl From<StoreDurability> for Durability {
+    fn from(durability: StoreDurability) -> Self {
+        match durability {
+            StoreDurability::Fsync => Self::Fsync,
+            StoreDurability::Process => Self::Process,
+        }
     }
 }
 

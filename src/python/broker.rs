@@ -39,7 +39,7 @@ use crate::{
     codec::{Limits, Publish, TopicName},
     config::ListenerUrl,
     faults::Faults,
-    server::{self, BrokerHandle, PublishError},
+    server::{self, BrokerHandle, PublishError, StartError},
 };
 
 /// An MQTT broker inside this process, for 3.1, 3.1.1 and 5.0.
@@ -59,6 +59,8 @@ use crate::{
 ///     acl: Who may publish and subscribe to what: a list of rules, of which the first that fits decides, as
 ///         `[{"permission": "allow", "users": ["dev"], "filters": ["dev/%c/#"]}]`, or the table `[acl]`. What no rule
 ///         is about is refused. Default: everybody everything.
+///     store: Directory that keeps persistent sessions, their messages and retained messages over a restart: nothing is
+///         acknowledged before it is on the disk. `None`: all of it is in memory and goes with the broker.
 ///     shards: Threads that share the clients; 0 is one for each core. Default 1.
 ///     seed: Seeds what is random, for tests.
 ///     drain_timeout: How long stopping waits for what is unsent.
@@ -78,6 +80,7 @@ use crate::{
 /// Raises:
 ///     InvalidArgument: A setting is not known or cannot be.
 ///     ConnectError: When started: it cannot listen there.
+///     StorageError: When started: the store cannot be used.
 #[pyclass(frozen, module = "ferromq", subclass)]
 pub(crate) struct Broker {
     settings: BrokerSettings,
@@ -164,8 +167,10 @@ impl Broker {
         if let Some(faults) = &self.faults {
             builder = builder.faults(faults.try_get(py)?);
         }
-        let broker =
-            py.detach(|| builder.start()).map_err(|error| errors::new(py, Kind::ConnectError, &error.to_string()))?;
+        let broker = py.detach(|| builder.start()).map_err(|error| {
+            let kind = if matches!(error, StartError::Store(_)) { Kind::StorageError } else { Kind::ConnectError };
+            errors::new(py, kind, &error.to_string())
+        })?;
         if let Some(place) = self.place.handle.get() {
             *place.lock() = Some(broker.handle());
         }
@@ -191,8 +196,8 @@ impl Broker {
 #[allow(clippy::too_many_arguments)] // keyword arguments
 impl Broker {
     #[new]
-    #[pyo3(signature = (*, listeners = None, config = None, users = None, allow_anonymous = None, acl = None, shards = None,
-        seed = None, drain_timeout = 5.0, limits = None, capabilities = None, queue = None, slow_consumer = None,
+    #[pyo3(signature = (*, listeners = None, config = None, users = None, allow_anonymous = None, acl = None, store = None,
+        shards = None, seed = None, drain_timeout = 5.0, limits = None, capabilities = None, queue = None, slow_consumer = None,
         shared = None, sys = None, faults = false, trace = 0, like = None, clock = None))]
     fn new(
         py: Python<'_>,
@@ -201,6 +206,7 @@ impl Broker {
         users: Option<Bound<'_, PyDict>>,
         allow_anonymous: Option<bool>,
         acl: Option<Bound<'_, PyAny>>,
+        store: Option<std::path::PathBuf>,
         #[pyo3(from_py_with = optional_int)] shards: Option<i64>,
         #[pyo3(from_py_with = seed_argument)] seed: Option<u64>,
         drain_timeout: f64,
@@ -230,6 +236,7 @@ impl Broker {
             users,
             allow_anonymous,
             acl,
+            store,
             shards,
             seed,
             drain_timeout,
@@ -255,7 +262,7 @@ impl Broker {
         })
     }
 
-    /// Start; `with` and `async with` do it, too. A stopped broker may be started again, without its messages.
+    /// Start; `with` and `async with` do it, too. A stopped broker may be started again, with what its store has.
     fn start(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
         slf.get().start_now(slf.py())?;
         Ok(slf)

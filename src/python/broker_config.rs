@@ -30,6 +30,7 @@ pub(crate) struct BrokerArguments<'py> {
     pub(crate) users: Option<Bound<'py, PyDict>>,
     pub(crate) allow_anonymous: Option<bool>,
     pub(crate) acl: Option<Bound<'py, PyAny>>,
+    pub(crate) store: Option<std::path::PathBuf>,
     pub(crate) shards: Option<i64>,
     pub(crate) seed: Option<u64>,
     pub(crate) drain_timeout: Duration,
@@ -72,6 +73,12 @@ impl BrokerArguments<'_> {
             table.insert("listeners".into(), to_value(listeners)?);
         } else if !table.contains_key("listeners") {
             table.insert("listeners".into(), Value::Array(vec![Value::String(ANY_PORT.into())]));
+        }
+        if let Some(store) = &self.store {
+            let Some(store) = store.to_str() else {
+                return Err(errors::invalid(py, &format!("store is a path in Unicode, not {}", store.display())));
+            };
+            table.insert("store".into(), Value::String(store.to_owned()));
         }
         let text = toml::to_string(&table).map_err(|error| errors::invalid(py, &error.to_string()))?;
         let config = BrokerConfig::from_toml(&text, &name).map_err(|error| without_line(py, error))?;
@@ -144,6 +151,9 @@ impl BrokerSettings {
             server::Broker::builder().settings(settings).shards(self.shards).drain_timeout(self.drain_timeout);
         for listener in &self.config.listeners {
             builder = builder.listen(listener.clone());
+        }
+        if let Some(directory) = &self.config.store {
+            builder = builder.store(directory, self.config.store_durability.into());
         }
         match self.seed {
             Some(seed) => builder.seed(seed),

@@ -309,6 +309,17 @@ impl Client {
         publications.publish(py, &self.core, timeout)
     }
 
+    /// Wait until everything accepted so far is in the session's spool, where a crash cannot reach it.
+    ///
+    /// Publishing waits for the server, and not for the disk.
+    ///
+    /// Raises:
+    ///     InvalidArgument: There is no spool.
+    ///     StorageError: It cannot be written.
+    fn flush<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Operation::spawn(py, self.core.flush(py)?, |py, ()| Ok(py.None()))
+    }
+
     /// Subscribe. SUBSCRIBE is sent by `async with`, by `await`, or by beginning to iterate.
     ///
     /// Args:
@@ -442,6 +453,12 @@ impl Client {
     #[getter]
     fn client_id(&self) -> String {
         self.core.client_id()
+    }
+
+    /// Publications with QoS 1 and 2 in the spool, those of earlier processes included; 0 without one.
+    #[getter]
+    fn spooled(&self) -> usize {
+        self.core.spooled()
     }
 
     /// Whether there is a connection now.

@@ -1,6 +1,10 @@
 //! What `Client` and `SyncClient` share: settings, the connection if there is one, and who waits for publications.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use pyo3::{
@@ -9,6 +13,7 @@ use pyo3::{
     pybacked::PyBackedStr,
     types::{PyDict, PyString, PyTuple},
 };
+use tokio::task::spawn_blocking;
 
 use super::{
     broker::{Broker, MemoryConnector},
@@ -19,14 +24,20 @@ use super::{
     topics::parse_filter,
 };
 use crate::{
-    client::{Client, ClientOptions, ConnectionState, DisconnectOptions, Error, EventSource, EventStream, ServerUrl},
-    codec::ReasonCode,
+    client::{
+        Client, ClientOptions, ConnectionState, DisconnectOptions, DiskSpool, Error, EventSource, EventStream,
+        ServerUrl, Spool,
+    },
+    codec::{ReasonCode, Text},
+    disk::Durability,
 };
 
 /// A client, connected or not.
 pub(crate) struct Core {
     options: ClientOptions,
     target: Target,
+    /// The file that keeps publications, if one does; opened for each connection.
+    spool: Option<PathBuf>,
     sink: Arc<Sink>,
     events: EventSource,
     client: Local<Mutex<Option<Client>>>,
@@ -64,21 +75,22 @@ impl Core {
                 Target::Servers
             }
         };
-        Ok(Self::with_target(options, target))
+        Ok(Self::with_target(options, target, arguments.spool()))
     }
 
     /// A client of a broker in this process.
     pub(crate) fn in_memory(connector: MemoryConnector, options: ClientOptions) -> Arc<Self> {
-        Self::with_target(options, Target::Memory(connector))
+        Self::with_target(options, Target::Memory(connector), None)
     }
 
-    fn with_target(mut options: ClientOptions, target: Target) -> Arc<Self> {
+    fn with_target(mut options: ClientOptions, target: Target, spool: Option<PathBuf>) -> Arc<Self> {
         let timeout = options.connect_timeout;
         let sink = Arc::new(Sink::default());
         options.completions = Some(Arc::clone(&sink) as _);
         let events = EventSource::new(EVENTS_MAX);
         options.events = Some(events.clone());
-        let core = Arc::new(Self { options, target, sink, events, client: Local::new(Mutex::new(None)), timeout });
+        let client = Local::new(Mutex::new(None));
+        let core = Arc::new(Self { options, target, spool, sink, events, client, timeout });
         if let Target::Memory(connector) = &core.target {
             connector.register(&core);
         }
@@ -132,7 +144,15 @@ impl Core {
         }
         let core = Arc::clone(self);
         Ok(async move {
-            let client = core.begin()?;
+            let client = match core.spool.clone() {
+                None => core.begin(None)?,
+                Some(path) => {
+                    // It reads all of the file, and may have to repair it.
+                    let client_id = core.options.session.client_id.clone();
+                    let opened = spawn_blocking(move || open_spool(&path, &client_id)).await;
+                    core.begin(Some(opened.map_err(|_| Error::Closed)??))?
+                }
+            };
             client.ready().await?;
             Ok(client)
         })
@@ -141,14 +161,20 @@ impl Core {
     /// Begins to connect, without waiting.
     pub(crate) fn start(&self, py: Python<'_>) -> PyResult<()> {
         let _guard = self.process(py)?.runtime().enter();
-        self.connected(self.begin().map_err(|error| errors::from_client(py, &error))?);
+        let begun = py.detach(|| {
+            let client_id = &self.options.session.client_id;
+            let spool = self.spool.as_ref().map(|path| open_spool(path, client_id)).transpose()?;
+            self.begin(spool)
+        });
+        self.connected(begun.map_err(|error| errors::from_client(py, &error))?);
         Ok(())
     }
 
-    fn begin(&self) -> Result<Client, Error> {
+    fn begin(&self, spool: Option<Arc<dyn Spool>>) -> Result<Client, Error> {
+        let options = ClientOptions { spool, ..self.options.clone() };
         match &self.target {
-            Target::Servers => Client::start(self.options.clone()),
-            Target::Memory(connector) => Client::start_with(self.options.clone(), connector.clone()),
+            Target::Servers => Client::start(options),
+            Target::Memory(connector) => Client::start_with(options, connector.clone()),
         }
     }
 
@@ -203,7 +229,20 @@ impl Core {
         dict.set_item("bytes_in", stats.bytes_in)?;
         dict.set_item("bytes_out", stats.bytes_out)?;
         dict.set_item("unfinished", stats.unfinished)?;
+        dict.set_item("spooled", stats.spooled)?;
+        dict.set_item("given_up", stats.given_up)?;
         Ok(dict)
+    }
+
+    /// Waits until what was accepted is in the spool.
+    pub(crate) fn flush(&self, py: Python<'_>) -> PyResult<impl Future<Output = Result<(), Error>> + Send + use<>> {
+        let client = self.client(py)?;
+        Ok(async move { client.flush().await })
+    }
+
+    /// Publications in the spool.
+    pub(crate) fn spooled(&self) -> usize {
+        self.peek().map_or(0, |client| client.stats().spooled)
     }
 
     /// Where it connects to.
@@ -244,6 +283,11 @@ impl Core {
     pub(crate) fn peek(&self) -> Option<Client> {
         self.client.get()?.lock().clone()
     }
+}
+
+fn open_spool(path: &Path, client_id: &Text) -> Result<Arc<dyn Spool>, Error> {
+    let spool = DiskSpool::open(path, client_id, Durability::Fsync).map_err(Error::Spool)?;
+    Ok(Arc::new(spool))
 }
 
 fn servers(server: &Bound<'_, PyAny>) -> PyResult<Vec<ServerUrl>> {

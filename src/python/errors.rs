@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use pyo3::{
-    exceptions::{PyConnectionError, PyException, PyRuntimeError, PyTimeoutError, PyValueError},
+    exceptions::{PyConnectionError, PyException, PyOSError, PyRuntimeError, PyTimeoutError, PyValueError},
     prelude::*,
     sync::PyOnceLock,
     types::{PyDict, PyTuple, PyType},
@@ -33,6 +33,7 @@ pub(crate) enum Kind {
     InvalidTopic,
     DecodeError,
     Forked,
+    StorageError,
 }
 
 /// The table: class, FerroMQ's base, the builtin it is as well, documentation.
@@ -110,6 +111,13 @@ const TABLE: &[(Kind, &str, Option<Kind>, Builtin, &str)] = &[
         Builtin::Runtime,
         "Used in a forked child: the threads behind it stayed with the parent.",
     ),
+    (
+        Kind::StorageError,
+        "StorageError",
+        Some(Kind::FerroMQError),
+        Builtin::Os,
+        "A store or spool cannot be used: in use, damaged, somebody else's, or the disk is full.",
+    ),
 ];
 
 /// A builtin exception that a class is as well, so that general handlers find it.
@@ -121,6 +129,7 @@ enum Builtin {
     Timeout,
     Value,
     Runtime,
+    Os,
 }
 
 impl Builtin {
@@ -132,6 +141,7 @@ impl Builtin {
             Self::Timeout => Some(py.get_type::<PyTimeoutError>()),
             Self::Value => Some(py.get_type::<PyValueError>()),
             Self::Runtime => Some(py.get_type::<PyRuntimeError>()),
+            Self::Os => Some(py.get_type::<PyOSError>()),
         }
     }
 }
@@ -213,6 +223,7 @@ fn kind_of(error: &Error) -> Kind {
         Error::Timeout { .. } => Kind::Timeout,
         Error::Overflow { .. } => Kind::QueueFull,
         Error::Options(_) => Kind::InvalidArgument,
+        Error::Spool(_) => Kind::StorageError,
         Error::Closed => Kind::Closed,
     }
 }

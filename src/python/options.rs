@@ -3,6 +3,7 @@
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
     ops::RangeInclusive,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -206,22 +207,43 @@ impl Reconnect {
 ///     expiry: How long, in seconds; infinite by default. Before MQTT 5 only infinite and 0 (no longer than the
 ///         connection) can be asked for, and other values are refused when the client is made.
 ///     clean_start: Forget what the server kept from earlier runs (MQTT 5).
+///     spool: Path of a file that keeps publications with QoS 1 and 2, and what QoS 2 needs, until they are done, so
+///         that they survive the process: the next one with the same `client_id` and `spool` completes them. What was
+///         accepted is in the file a few milliseconds later; `Client.flush` waits for that. Needs a `client_id`.
+///     spool_bytes_max: Bytes of publications in the spool, which are in memory, too; what does not fit waits, or
+///         raises `QueueFull`.
+///
+/// Raises:
+///     InvalidArgument: A `spool` with `clean_start`, or without an `expiry`.
 #[pyclass(frozen, module = "ferromq", eq)]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Session {
     expiry: u32,
     clean_start: bool,
+    spool: Option<PathBuf>,
+    spool_bytes_max: usize,
 }
 
 #[pymethods]
 impl Session {
     #[new]
     // 1e999 is how Python writes an infinite number without a call.
-    #[pyo3(signature = (expiry = f64::INFINITY, *, clean_start = false),
-        text_signature = "(expiry=1e999, *, clean_start=False)")]
-    fn new(py: Python<'_>, expiry: f64, clean_start: bool) -> PyResult<Self> {
+    #[pyo3(signature = (expiry = f64::INFINITY, *, clean_start = false, spool = None, spool_bytes_max = 67_108_864),
+        text_signature = "(expiry=1e999, *, clean_start=False, spool=None, spool_bytes_max=67108864)")]
+    fn new(
+        py: Python<'_>,
+        expiry: f64,
+        clean_start: bool,
+        spool: Option<PathBuf>,
+        #[pyo3(from_py_with = int)] spool_bytes_max: i64,
+    ) -> PyResult<Self> {
         let expiry = if expiry == f64::INFINITY { u32::MAX } else { whole_seconds(py, "expiry", expiry)? };
-        Ok(Self { expiry, clean_start })
+        if spool.is_some() && (clean_start || expiry == 0) {
+            let what = "a spool goes on where the last process stopped: it needs an expiry, and no clean_start";
+            return Err(errors::invalid(py, what));
+        }
+        let spool_bytes_max = number(py, "spool_bytes_max", spool_bytes_max, 1..=i64::MAX)?;
+        Ok(Self { expiry, clean_start, spool, spool_bytes_max })
     }
 
     /// Seconds.
@@ -236,8 +258,22 @@ impl Session {
         self.clean_start
     }
 
+    /// The file that keeps publications.
+    #[getter]
+    fn spool(&self) -> Option<&Path> {
+        self.spool.as_deref()
+    }
+
+    /// Bytes of publications in it.
+    #[getter]
+    fn spool_bytes_max(&self) -> usize {
+        self.spool_bytes_max
+    }
+
     fn __repr__(&self) -> String {
-        format!("Session(expiry={}, clean_start={})", self.expiry(), if self.clean_start { "True" } else { "False" })
+        let clean_start = if self.clean_start { "True" } else { "False" };
+        let spool = self.spool.as_ref().map(|path| format!(", spool={:?}", path.display().to_string()));
+        format!("Session(expiry={}, clean_start={clean_start}{})", self.expiry(), spool.unwrap_or_default())
     }
 }
 
@@ -306,11 +342,24 @@ impl ClientArguments<'_, '_> {
             bytes_max: number(py, "max_queued_bytes", self.max_queued_bytes, 0..=i64::MAX)?,
             drop_oldest: false,
         };
+        if let Some(kept) = self.session.map(Bound::get).filter(|kept| kept.spool.is_some()) {
+            if self.client_id.is_empty() {
+                return Err(errors::invalid(py, "a spool is found again by its client identifier: pass client_id="));
+            }
+            session.queue.bytes_max = session.queue.bytes_max.max(kept.spool_bytes_max);
+            options.spool_bytes_max = kept.spool_bytes_max;
+        }
+        let session = &mut options.session;
         session.queue_qos0 = self.queue_qos0;
         if let Some(pairs) = self.user_properties {
             session.user_properties = user_properties(pairs)?;
         }
         Ok(options)
+    }
+
+    /// The file that keeps publications.
+    pub(crate) fn spool(&self) -> Option<PathBuf> {
+        self.session.and_then(|session| session.get().spool.clone())
     }
 
     /// Refuses what this version of MQTT has no way to carry: dropped silently, a will would come too early, and a
@@ -328,7 +377,7 @@ impl ClientArguments<'_, '_> {
         }
         match self.session.map(Bound::get) {
             Some(Session { expiry: 1..u32::MAX, .. }) => needs_v5("a Session that expires, but not at once,"),
-            Some(Session { expiry: u32::MAX, clean_start: true }) => {
+            Some(Session { expiry: u32::MAX, clean_start: true, .. }) => {
                 needs_v5("a Session with a clean_start that is kept afterwards")
             }
             _ => Ok(()),

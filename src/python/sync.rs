@@ -226,6 +226,11 @@ impl SyncClient {
         publications.publish_blocking(py, &self.core, timeout)
     }
 
+    /// Wait until everything accepted so far is in the session's spool. As `Client.flush`.
+    fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        self.block_on(py, self.core.flush(py)?)
+    }
+
     /// Subscribe, and wait for SUBACK. As `Client.subscribe`.
     #[pyo3(signature = (*filters, qos = 0, maxsize = 65_536, max_bytes = 67_108_864, overflow = "block", ack = "auto",
         no_local = false, retain_as_published = false, retain_handling = "send", user_properties = None))]
@@ -318,6 +323,12 @@ impl SyncClient {
     #[getter]
     fn client_id(&self) -> String {
         self.core.client_id()
+    }
+
+    /// Publications with QoS 1 and 2 in the spool, those of earlier processes included; 0 without one.
+    #[getter]
+    fn spooled(&self) -> usize {
+        self.core.spooled()
     }
 
     /// Whether there is a connection now.

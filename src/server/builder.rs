@@ -32,6 +32,8 @@ pub struct BrokerBuilder {
     drain_timeout: Duration,
     clock: Clock,
     faults: Option<Faults>,
+    #[cfg(feature = "durable")]
+    store: Option<(std::path::PathBuf, crate::disk::Durability)>,
 }
 
 impl Default for BrokerBuilder {
@@ -45,6 +47,8 @@ impl Default for BrokerBuilder {
             drain_timeout: DRAIN_TIMEOUT,
             clock: Clock::system(),
             faults: None,
+            #[cfg(feature = "durable")]
+            store: None,
         }
     }
 }
@@ -107,8 +111,18 @@ impl BrokerBuilder {
         self
     }
 
+    /// Keeps persistent sessions, their messages and retained messages in a directory, in place of the store of the
+    /// hooks. Nothing is acknowledged before it is there, and the next broker goes on with it.
+    #[cfg(feature = "durable")]
+    #[must_use]
+    pub fn store(mut self, directory: impl Into<std::path::PathBuf>, durability: crate::disk::Durability) -> Self {
+        self.store = Some((directory.into(), durability));
+        self
+    }
+
     /// Starts it. When this returns, all listeners accept connections.
-    pub fn start(self) -> Result<Broker, StartError> {
+    pub fn start(mut self) -> Result<Broker, StartError> {
+        self.open_store()?;
         let count = match self.shards {
             0 => thread::available_parallelism().map_or(1, usize::from),
             count => count,
@@ -124,7 +138,7 @@ impl BrokerBuilder {
         let interposer = self.faults.as_ref().map(Faults::interposer);
         let (shards, polls) =
             Shards::new(&shared, authenticator, authorizer, seed, &self.clock, interposer).map_err(StartError::Poll)?;
-        if let Some(store) = store {
+        if let Some(store) = &store {
             follow(&shards, store.as_ref());
         }
         let mut broker = Broker {
@@ -133,6 +147,7 @@ impl BrokerBuilder {
             threads: Vec::new(),
             socket_files: Vec::new(),
             drain_timeout: self.drain_timeout,
+            store,
         };
         for listener in bound {
             shards.listen(listener.sockets, &listener.info).map_err(StartError::Poll)?;
@@ -145,6 +160,22 @@ impl BrokerBuilder {
             broker.threads.push(thread);
         }
         Ok(broker)
+    }
+}
+
+impl BrokerBuilder {
+    #[cfg(feature = "durable")]
+    fn open_store(&mut self) -> Result<(), StoreError> {
+        if let Some((directory, durability)) = &self.store {
+            self.hooks.store = Some(Arc::new(crate::store::DiskStore::open(directory, *durability)?));
+        }
+        Ok(())
+    }
+
+    #[cfg(not(feature = "durable"))]
+    #[allow(clippy::unnecessary_wraps, clippy::unused_self)] // there is none to open
+    fn open_store(&mut self) -> Result<(), StoreError> {
+        Ok(())
     }
 }
 

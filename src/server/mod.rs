@@ -28,6 +28,7 @@ use crate::net::{
     listener::{ListenerUrl, SocketFile},
     shard::Shards,
 };
+use crate::store::Store;
 
 /// A running broker. There may be several in a process; they share nothing.
 ///
@@ -40,6 +41,8 @@ pub struct Broker {
     /// Removed when the broker is gone.
     socket_files: Vec<SocketFile>,
     drain_timeout: Duration,
+    /// Closed when nobody submits to it any more.
+    store: Option<Arc<dyn Store>>,
 }
 
 impl Broker {
@@ -81,6 +84,9 @@ impl Broker {
             }
         }
         self.socket_files.clear();
+        if let Some(store) = self.store.take() {
+            store.close();
+        }
     }
 
     fn shards(&self) -> &Arc<Shards> {

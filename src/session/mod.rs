@@ -195,6 +195,11 @@ impl<M: Stored> Session<M> {
         self.received.contains(packet_id)
     }
 
+    /// The identifiers of QoS 2 messages received and not released.
+    pub fn received(&self) -> &[PacketId] {
+        self.received.ids()
+    }
+
     /// Messages sent and not acknowledged.
     pub fn inflight(&self) -> usize {
         self.inflight.len()

@@ -1,5 +1,6 @@
-//! What outlasts the broker: one trait through which shards record every change of what must survive, and the memory
-//! engine. Sans-IO: the trait neither waits nor asks for the time.
+//! What outlasts the broker: one trait through which shards record every change of what must survive, an engine in
+//! memory, and one on a disk (`DiskStore`, with the feature `durable`). Sans-IO: the trait neither waits nor asks for the
+//! time.
 //!
 //! A broker appends [`Record`]s to *logs*: each shard has one for its sessions, and all share one for retained messages
 //! ([`LogId::SHARED`]). [`Store::submit`] takes a batch and returns a [`Ticket`] at once; the engine commits when and where
@@ -22,11 +23,23 @@ mod contents;
 mod memory;
 mod record;
 
+#[cfg(feature = "durable")]
+mod disk;
+#[cfg(feature = "durable")]
+mod rows;
+#[cfg(feature = "durable")]
+mod stage;
+
 use std::fmt;
+
+#[cfg(feature = "durable")]
+pub use disk::DiskStore;
 
 pub use contents::{Contents, DeliveryContents, MessageContents, Progress, Relay, SessionContents};
 pub use memory::MemoryStore;
 pub use record::{Handover, Id, Life, Message, Record, SessionState, ShareMember, SubscriptionState, WillState};
+
+use crate::disk::DiskError;
 
 /// A storage engine.
 pub trait Store: Send + Sync + fmt::Debug {
@@ -46,6 +59,10 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// What is committed. Called once, before anything is submitted; may take its time.
     fn load(&self) -> Result<Contents, StoreError>;
+
+    /// The broker has ended and submits nothing more: commits what was submitted, and lets go of what it holds. May take
+    /// its time.
+    fn close(&self) {}
 }
 
 /// What is called on commits.
@@ -74,4 +91,7 @@ pub enum StoreError {
     /// What it reads makes no sense.
     #[error("the store is damaged: {0}")]
     Damaged(String),
+    /// Its file cannot be used.
+    #[error("the store {0}")]
+    Disk(#[from] DiskError),
 }

@@ -9,13 +9,14 @@ import pytest
 def test_the_hierarchy_is_one_and_meets_the_builtin_one():
     names = [name for name in dir(ferromq) if isinstance(getattr(ferromq, name), type)]
     exceptions = [getattr(ferromq, name) for name in names if issubclass(getattr(ferromq, name), Exception)]
-    assert len(exceptions) == 13
+    assert len(exceptions) == 14
     assert all(issubclass(exception, ferromq.FerroMQError) for exception in exceptions)
     assert issubclass(ferromq.ConnectError, ConnectionError)
     assert issubclass(ferromq.ConnectionLost, ConnectionError)
     assert issubclass(ferromq.Timeout, TimeoutError)
     assert issubclass(ferromq.InvalidTopic, ValueError)
     assert issubclass(ferromq.NotAuthorized, ferromq.Refused)
+    assert issubclass(ferromq.StorageError, OSError)
     assert ferromq.Closed.__module__ == "ferromq"
     assert ferromq.Closed.__doc__
 

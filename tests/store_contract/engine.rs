@@ -3,12 +3,22 @@
 use std::{path::Path, sync::Arc, sync::mpsc, time::Duration};
 
 use ferromq::store::{LogId, MemoryStore, Record, Store, Ticket};
+#[cfg(feature = "durable")]
+use ferromq::{disk::Durability, store::DiskStore};
 
 /// Name, and how to open the store that lives at a path; after a restart the one that was closed is given, which only
 /// an engine without a disk has a use for.
 pub(crate) type Engine = (&'static str, fn(&Path, Option<Arc<dyn Store>>) -> Arc<dyn Store>);
 
-pub(crate) const ENGINES: &[Engine] = &[("memory", |_, closed| closed.unwrap_or_else(|| Arc::new(MemoryStore::new())))];
+pub(crate) const ENGINES: &[Engine] = &[
+    ("memory", |_, closed| closed.unwrap_or_else(|| Arc::new(MemoryStore::new()))),
+    #[cfg(feature = "durable")]
+    ("disk", |place, closed| {
+        // Only now is the file free.
+        drop(closed);
+        Arc::new(DiskStore::open(place, Durability::Process).unwrap())
+    }),
+];
 
 /// A store that commits in its own time, and the means to wait for that.
 pub(crate) struct Bench {

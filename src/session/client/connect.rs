@@ -200,11 +200,18 @@ impl ClientSession {
         }
         let sent = self.session.inflight();
         let old = std::mem::take(&mut self.session);
+        // SUBSCRIBE waits for that to be committed, so the new session has nothing for us whose identifier is still taken.
+        for packet_id in old.received() {
+            self.record_released(*packet_id);
+        }
         self.queued_qos0 = 0;
         for (at, message) in old.into_messages().enumerate() {
             if at < sent && message.qos() == QoS::ExactlyOnce {
-                self.events.push_back(Event::Published(message.token, Err(RequestError::SessionLost)));
+                self.given_up(&message, RequestError::SessionLost);
                 continue;
+            }
+            if at < sent {
+                self.record_unsent(&message);
             }
             self.queued_qos0 += usize::from(message.qos() == QoS::AtMostOnce);
             self.session.enqueue(message, &ADMITTED).unwrap_or_else(|_| unreachable!("the queue has no bound here"));

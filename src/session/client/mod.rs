@@ -10,6 +10,7 @@
 mod acks;
 mod connect;
 mod event;
+mod journal;
 mod message;
 mod options;
 mod publish;
@@ -22,12 +23,14 @@ use std::{
 };
 
 pub use event::{CloseReason, Connected, Event, PublishAck, Reply, RequestError, Token};
+pub use journal::{Change, Kept, Progress, Spooled};
 pub use message::{AckHandle, Message};
 pub use options::{AckMode, AuthExchange, Capabilities, SessionOptions};
 pub use publish::{Outgoing, Payload, Published};
 pub use subscribe::SubscribeRequest;
 
 use acks::AckOrder;
+use journal::Journal;
 use publish::OutMessage;
 use subscribe::{Active, Request};
 
@@ -53,6 +56,8 @@ pub struct ClientSession {
     server: Capabilities,
     response_information: Option<Text>,
     session: Session<OutMessage>,
+    /// Records what must survive the process, if anything has to.
+    journal: Option<Box<Journal>>,
     /// QoS 0 publications in the session's queue, which newer ones must not overtake.
     queued_qos0: usize,
     requests: VecDeque<Request>,
@@ -101,6 +106,7 @@ impl ClientSession {
             server: Capabilities::default(),
             response_information: None,
             session: Session::new(),
+            journal: None,
             queued_qos0: 0,
             requests: VecDeque::new(),
             active: BTreeMap::new(),
@@ -126,7 +132,7 @@ impl ClientSession {
         self.answer_due = None;
         self.is_paused = false;
         self.bytes_needed = 0;
-        self.out.clear();
+        self.forget_output();
         self.acks.connection_lost();
         self.forget_request_ids();
     }
@@ -197,19 +203,23 @@ impl ClientSession {
         if self.phase == Phase::Online {
             self.pump(now);
         }
-        if self.out.is_empty() {
+        let free = self.free_output_bytes();
+        if free == 0 {
             return;
         }
         // [MQTT-3.1.2-20] the keep-alive counts from the last packet sent.
         self.keep_alive.touch(now);
-        if into.is_empty() {
+        if free < self.out.len() {
+            into.extend(self.out.drain(..free));
+        } else if into.is_empty() {
             std::mem::swap(into, &mut self.out);
         } else {
             into.append(&mut self.out);
         }
+        self.output_taken(free);
     }
 
-    /// Bytes waiting to be taken.
+    /// Bytes waiting to be taken, those included that [`Self::take_output`] does not give yet.
     #[inline]
     pub fn output_bytes(&self) -> usize {
         self.out.len()

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{
-    Capabilities, ClientSession, Event, PUBREL, Phase, PublishAck, RequestError, Token, receive::Violation, write_ack,
+    Capabilities, ClientSession, Event, PUBREL, Phase, PublishAck, RequestError, Token,
+    journal::{Kept, instant, unix_ms},
+    receive::Violation,
+    write_ack,
 };
 use crate::{
     codec::{
@@ -59,6 +62,8 @@ pub(super) struct OutMessage {
     retain: bool,
     expires_at: Option<Instant>,
     pub(super) token: Token,
+    /// Its number in the journal; 0 if it is not kept.
+    pub(super) spooled: u64,
 }
 
 impl Payload<'_> {
@@ -94,9 +99,14 @@ impl ClientSession {
                 return Err(RequestError::Offline);
             }
         }
-        let message = self.keep(message, token, now)?;
+        let mut message = self.keep(message, token, now)?;
+        if message.qos > QoS::AtMostOnce && !self.has_spool_room(message.bytes()) {
+            let (messages, bytes) = (self.spooled(), self.spooled_bytes());
+            return Err(RequestError::QueueFull { messages, bytes });
+        }
         let has_room = self.out.len() < OUTPUT_BYTES_HIGH;
         if is_online && has_room && message.qos > QoS::AtMostOnce && self.session.may_send() {
+            self.record_accepted(&mut message);
             self.write_new(now, message)?;
         } else {
             self.enqueue(now, message)?;
@@ -107,16 +117,20 @@ impl ClientSession {
     /// Whether [`Self::publish`] would find room in the queue for a message of [`Outgoing::queue_bytes`].
     pub fn has_queue_room(&self, queue_bytes: usize) -> bool {
         let queue = &self.options.queue;
-        self.session.pending() < queue.messages_max && self.session.pending_bytes() + queue_bytes <= queue.bytes_max
+        self.session.pending() < queue.messages_max
+            && self.session.pending_bytes() + queue_bytes <= queue.bytes_max
+            && self.has_spool_room(queue_bytes)
     }
 
     /// Whether at least a quarter of the queue is free, so that it is worth it to wake those who wait for room.
     pub fn has_much_queue_room(&self) -> bool {
         let queue = &self.options.queue;
-        self.session.pending() <= queue.messages_max / 4 * 3 && self.session.pending_bytes() <= queue.bytes_max / 4 * 3
+        self.session.pending() <= queue.messages_max / 4 * 3
+            && self.session.pending_bytes() <= queue.bytes_max / 4 * 3
+            && self.has_much_spool_room()
     }
 
-    /// Fails every publication and request that is not finished; for a client that closes.
+    /// Fails every publication and request that is not finished; for a client that closes. What is kept stays kept.
     pub fn abandon(&mut self) {
         self.queued_qos0 = 0;
         for message in std::mem::take(&mut self.session).into_messages() {
@@ -128,25 +142,32 @@ impl ClientSession {
     /// Sends what the window and the output's bound allow: first what is to be sent again, then the queue.
     pub(super) fn pump(&mut self, now: Instant) {
         while self.out.len() < OUTPUT_BYTES_HIGH {
-            let mut wire = Wire::new(&mut self.out, &mut self.aliases_out, &self.server, self.options.version, now);
             match self.session.poll_send(now) {
                 None => return,
                 Some(Send::Publish { packet_id, dup, message }) => {
+                    if let Some(journal) = &mut self.journal {
+                        journal.sending(message, packet_id, dup, self.out.len());
+                    }
+                    let (out, aliases) = (&mut self.out, &mut self.aliases_out);
+                    let mut wire = Wire::new(out, aliases, &self.server, self.options.version, now);
                     if let Err(fault) = wire.publish(message, Some(packet_id), dup) {
                         self.give_up(packet_id, fault);
                     }
                 }
                 Some(Send::PubRel(id)) => {
+                    self.wait_for_commit();
                     write_ack(&mut self.out, self.options.version, PUBREL, id.get(), ReasonCode::Success);
                 }
                 Some(Send::Once(message)) => {
                     self.queued_qos0 -= 1;
+                    let (out, aliases) = (&mut self.out, &mut self.aliases_out);
+                    let mut wire = Wire::new(out, aliases, &self.server, self.options.version, now);
                     let result = wire.publish(&message, None, false).map(|()| PublishAck::success());
                     self.events.push_back(Event::Published(message.token, result));
                 }
                 Some(Send::Expired(message)) => {
                     self.queued_qos0 -= usize::from(message.qos == QoS::AtMostOnce);
-                    self.events.push_back(Event::Published(message.token, Err(RequestError::Expired)));
+                    self.given_up(&message, RequestError::Expired);
                 }
             }
         }
@@ -154,7 +175,7 @@ impl ClientSession {
 
     pub(super) fn handle_puback(&mut self, ack: Ack) -> Result<(), Violation> {
         match self.session.handle_puback(ack.packet_id) {
-            Ok(message) => self.published(message.token, ack.reason, ack.properties),
+            Ok(message) => self.published(&message, ack.reason, ack.properties),
             // It answers a publication that was given up before it was sent again.
             Err(AckError::Unknown) => {}
             Err(AckError::Unexpected) => {
@@ -168,10 +189,13 @@ impl ClientSession {
         let failed = ack.reason.is_error();
         let reason = match self.session.handle_pubrec(ack.packet_id, failed) {
             Ok(Some(message)) => {
-                self.published(message.token, ack.reason, ack.properties);
+                self.published(&message, ack.reason, ack.properties);
                 return Ok(());
             }
-            Ok(None) => ReasonCode::Success,
+            Ok(None) => {
+                self.record_pubrec(ack.packet_id);
+                ReasonCode::Success
+            }
             Err(AckError::Unknown) if failed => return Ok(()),
             Err(AckError::Unknown) => ReasonCode::PacketIdentifierNotFound,
             Err(AckError::Unexpected) => {
@@ -187,17 +211,23 @@ impl ClientSession {
         match self.session.handle_pubcomp(ack.packet_id) {
             // The server took the message with PUBREC; that it has forgotten the identifier since is no failure.
             Ok(message) if ack.reason == ReasonCode::PacketIdentifierNotFound => {
-                self.published(message.token, ReasonCode::Success, ack.properties);
+                self.published(&message, ReasonCode::Success, ack.properties);
             }
-            Ok(message) => self.published(message.token, ack.reason, ack.properties),
+            Ok(message) => self.published(&message, ack.reason, ack.properties),
             Err(AckError::Unknown) => {}
             Err(AckError::Unexpected) => return Err(Violation::protocol("PUBCOMP for a packet that awaits none")),
         }
         Ok(())
     }
 
-    fn published(&mut self, token: Token, reason: ReasonCode, properties: Properties) {
-        self.events.push_back(Event::Published(token, Ok(PublishAck { reason, properties })));
+    fn published(&mut self, message: &OutMessage, reason: ReasonCode, properties: Properties) {
+        self.record_settled(message);
+        self.events.push_back(Event::Published(message.token, Ok(PublishAck { reason, properties })));
+    }
+
+    pub(super) fn given_up(&mut self, message: &OutMessage, fault: RequestError) {
+        self.record_settled(message);
+        self.events.push_back(Event::Published(message.token, Err(fault)));
     }
 
     /// Judges what does not depend on when the message is sent, and what the present server says.
@@ -233,6 +263,7 @@ impl ClientSession {
             retain: message.retain,
             expires_at: expiry.map(|seconds| now + Duration::from_secs(seconds.into())),
             token,
+            spooled: 0,
         })
     }
 
@@ -253,6 +284,9 @@ impl ClientSession {
     fn write_new(&mut self, now: Instant, message: OutMessage) -> Result<(), RequestError> {
         let packet_id = self.session.sent(message);
         let message = self.session.message(packet_id).expect("it was just recorded");
+        if let Some(journal) = &mut self.journal {
+            journal.sending(message, packet_id, false, self.out.len());
+        }
         let mut wire = Wire::new(&mut self.out, &mut self.aliases_out, &self.server, self.options.version, now);
         let written = wire.publish(message, Some(packet_id), false);
         if written.is_err() {
@@ -261,19 +295,25 @@ impl ClientSession {
         written
     }
 
-    fn enqueue(&mut self, now: Instant, message: OutMessage) -> Result<(), RequestError> {
+    fn enqueue(&mut self, now: Instant, mut message: OutMessage) -> Result<(), RequestError> {
         if !self.has_queue_room(message.bytes()) {
             self.sweep(now);
+        }
+        if self.options.queue.drop_oldest || self.has_queue_room(message.bytes()) {
+            self.record_accepted(&mut message);
         }
         let queued_qos0 = usize::from(message.qos == QoS::AtMostOnce);
         let (messages, bytes) = (self.session.pending(), self.session.pending_bytes());
         match self.session.enqueue(message, &self.options.queue) {
             Ok(()) => {}
-            Err(Full::New(_)) => return Err(RequestError::QueueFull { messages, bytes }),
+            Err(Full::New(message)) => {
+                self.record_settled(&message);
+                return Err(RequestError::QueueFull { messages, bytes });
+            }
             Err(Full::Oldest(dropped)) => {
                 for message in dropped {
                     self.queued_qos0 -= usize::from(message.qos == QoS::AtMostOnce);
-                    self.events.push_back(Event::Published(message.token, Err(RequestError::Displaced)));
+                    self.given_up(&message, RequestError::Displaced);
                 }
             }
         }
@@ -282,11 +322,12 @@ impl ClientSession {
     }
 
     fn sweep(&mut self, now: Instant) {
-        let (events, queued_qos0) = (&mut self.events, &mut self.queued_qos0);
-        self.session.sweep(now, |message| {
-            *queued_qos0 -= usize::from(message.qos == QoS::AtMostOnce);
-            events.push_back(Event::Published(message.token, Err(RequestError::Expired)));
-        });
+        let mut expired = Vec::new();
+        self.session.sweep(now, |message| expired.push(message));
+        for message in expired {
+            self.queued_qos0 -= usize::from(message.qos == QoS::AtMostOnce);
+            self.given_up(&message, RequestError::Expired);
+        }
     }
 
     /// A message in flight that this server cannot take.
@@ -297,9 +338,39 @@ impl ClientSession {
     }
 
     fn withdraw(&mut self, packet_id: PacketId) -> Option<OutMessage> {
-        match self.session.message(packet_id)?.qos {
+        let message = match self.session.message(packet_id)?.qos {
             QoS::ExactlyOnce => self.session.handle_pubrec(packet_id, true).ok().flatten(),
             _ => self.session.handle_puback(packet_id).ok(),
+        }?;
+        self.record_settled(&message);
+        Some(message)
+    }
+}
+
+impl OutMessage {
+    /// A publication of an earlier process; nobody waits for it any more.
+    pub(super) fn restore(kept: Kept, id: u64, clock: (Instant, Duration)) -> Self {
+        Self {
+            topic: TopicName::from_checked(kept.topic),
+            payload: kept.payload,
+            properties: kept.properties.into(),
+            qos: kept.qos,
+            retain: kept.retain,
+            expires_at: kept.expires_at.map(|at| instant(clock, at)),
+            token: 0,
+            spooled: id,
+        }
+    }
+
+    /// As it is kept.
+    pub(super) fn to_kept(&self, clock: (Instant, Duration)) -> Kept {
+        Kept {
+            topic: self.topic.as_text().clone(),
+            payload: self.payload.clone(),
+            properties: Bytes::copy_from_slice(&self.properties),
+            qos: self.qos,
+            retain: self.retain,
+            expires_at: self.expires_at.map(|at| unix_ms(clock, at)),
         }
     }
 }

@@ -200,6 +200,9 @@ impl ClientSession {
 
     fn handle_pubrel(&mut self, packet_id: PacketId) {
         let is_known = self.session.handle_pubrel(packet_id);
+        if is_known {
+            self.record_released(packet_id);
+        }
         let reason = if is_known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         // [MQTT-4.3.3-11]
         write_ack(&mut self.out, self.options.version, PUBCOMP, packet_id.get(), reason);
@@ -225,6 +228,9 @@ impl ClientSession {
 
     fn send_ack(&mut self, id: PacketId, exactly_once: bool, reason: ReasonCode) {
         let header = if exactly_once { PUBREC } else { PUBACK };
+        if exactly_once && !(reason.is_error() && self.is_v5()) {
+            self.record_received(id);
+        }
         write_ack(&mut self.out, self.options.version, header, id.get(), reason);
         match (exactly_once, reason.is_error() && self.is_v5()) {
             (false, _) => self.session.acknowledged(id, QoS::AtLeastOnce),
