@@ -4,15 +4,17 @@ send.py URL block|json COUNT QOS
 """
 
 import sys
+from typing import Literal
 
 import ferromq
-from payloads import BLOCK, block, json_block
-from table import TOPIC
+from payloads import block, json_block
+from table import BLOCK, TOPIC
 
 
 def main() -> None:
     """Publish in thousands."""
-    url, kind, count, qos = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    url, kind, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    qos: Literal[0, 1] = 1 if sys.argv[4] == "1" else 0
     payloads = block()
     tables = [json_block(start) for start in range(0, count if kind == "json" else 0, BLOCK)]
     with ferromq.SyncClient(url) as client:

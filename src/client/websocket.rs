@@ -33,6 +33,11 @@ pub(super) struct WebSocket {
 }
 
 impl WebSocket {
+    /// What it runs on.
+    pub(super) fn socket(&self) -> &TcpStream {
+        &self.stream
+    }
+
     /// Upgrades the connection.
     pub(super) async fn connect(mut stream: TcpStream, authority: &str, path: &str) -> io::Result<Self> {
         let nonce = (u128::from(random()) << 64 | u128::from(random())).to_be_bytes();

@@ -7,8 +7,8 @@ from typing import Any
 
 from amqtt.client import MQTTClient
 from meter import IDLE_SECONDS_MAX, Meter
-from payloads import BLOCK, block, is_last, json_sum
-from table import JSON_TOPIC, TOPIC, WINDOW
+from payloads import block, is_last, json_sum
+from table import BLOCK, JSON_TOPIC, TOPIC, WINDOW
 
 
 async def connected(url: str) -> MQTTClient:

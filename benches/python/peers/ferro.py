@@ -2,14 +2,17 @@
 
 import asyncio
 import time
+from typing import Literal, TypeAlias
 
 import ferromq
 from meter import Meter, all_or_idle
-from payloads import BLOCK, block, is_last, json_sum
-from table import JSON_TOPIC, TOPIC, WINDOW
+from payloads import block, is_last, json_sum
+from table import BLOCK, JSON_TOPIC, TOPIC, WINDOW
+
+QoS: TypeAlias = Literal[0, 1, 2]
 
 
-async def receive(url: str, count: int, qos: int, meter: Meter) -> None:
+async def receive(url: str, count: int, qos: QoS, meter: Meter) -> None:
     """`async for`, topic and payload read."""
     received, last, done = 0, b"", asyncio.Event()
     async with ferromq.Client(url) as client, client.subscribe(TOPIC, qos=qos) as messages:
@@ -30,7 +33,7 @@ async def receive(url: str, count: int, qos: int, meter: Meter) -> None:
         consumer.cancel()
 
 
-async def publish(url: str, count: int, qos: int, meter: Meter) -> None:
+async def publish(url: str, count: int, qos: QoS, meter: Meter) -> None:
     """One await a message."""
     payloads = block()
     async with ferromq.Client(url) as client:
@@ -42,7 +45,7 @@ async def publish(url: str, count: int, qos: int, meter: Meter) -> None:
         meter.stop(count)
 
 
-async def publish_many(url: str, count: int, qos: int, meter: Meter) -> None:
+async def publish_many(url: str, count: int, qos: QoS, meter: Meter) -> None:
     """One await for a thousand."""
     payloads = block()
     async with ferromq.Client(url) as client:
@@ -53,7 +56,7 @@ async def publish_many(url: str, count: int, qos: int, meter: Meter) -> None:
         meter.stop(count)
 
 
-async def publish_windowed(url: str, count: int, qos: int, meter: Meter) -> None:
+async def publish_windowed(url: str, count: int, qos: QoS, meter: Meter) -> None:
     """A hundred under way, then each is awaited."""
     payloads = block()[:WINDOW]
     async with ferromq.Client(url) as client:
@@ -64,7 +67,7 @@ async def publish_windowed(url: str, count: int, qos: int, meter: Meter) -> None
         meter.stop(count)
 
 
-async def sequential(url: str, count: int, qos: int, meter: Meter) -> None:
+async def sequential(url: str, count: int, qos: QoS, meter: Meter) -> None:
     """Each after the acknowledgement of the one before."""
     payload, samples = block()[0], []
     async with ferromq.Client(url) as client:
@@ -76,7 +79,7 @@ async def sequential(url: str, count: int, qos: int, meter: Meter) -> None:
         meter.stop(count, samples=samples)
 
 
-def frame(url: str, count: int, qos: int, meter: Meter) -> None:
+def frame(url: str, count: int, qos: QoS, meter: Meter) -> None:
     """`collect`, and a frame of pandas."""
     import pandas as pd  # noqa: F401, PLC0415 - loaded before the clock runs
 

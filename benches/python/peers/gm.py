@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import gmqtt
 from meter import Meter, all_or_idle
-from payloads import BLOCK, block, is_last, json_sum
-from table import JSON_TOPIC, TOPIC, WINDOW
+from payloads import block, is_last, json_sum
+from table import BLOCK, JSON_TOPIC, TOPIC, WINDOW
 
 
 async def connected(url: str) -> gmqtt.Client:

@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
 from meter import Meter, all_or_idle_blocking
-from payloads import BLOCK, block, is_last, json_sum
-from table import JSON_TOPIC, TOPIC, WINDOW
+from paho.mqtt.enums import CallbackAPIVersion
+from payloads import block, is_last, json_sum
+from table import BLOCK, JSON_TOPIC, TOPIC, WINDOW
 
 SECONDS_MAX = 120
 
@@ -17,7 +18,7 @@ SECONDS_MAX = 120
 def connected(url: str) -> mqtt.Client:
     """A client that is connected, and whose loop runs."""
     ready = threading.Event()
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2)
     client.on_connect = lambda *_: ready.set()
     client.max_inflight_messages_set(WINDOW)
     client.connect(urlsplit(url).hostname or "127.0.0.1", urlsplit(url).port or 1883)
@@ -40,7 +41,7 @@ def receive(url: str, count: int, qos: int, meter: Meter) -> None:
 
     def arrived(_client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         nonlocal received, last
-        _, last = message.topic, message.payload
+        _, last = message.topic, bytes(message.payload)
         received += 1
         if received == count:
             done.set()
