@@ -26,7 +26,8 @@ def compare(rounds, before, after):
           f"descriptors {before[2]} -> {after[2]}")
     # A leak of one small object a round would be a few hundred bytes; the allocator's own ups and downs are less.
     assert after[0] - before[0] < 2048 + rounds // 5, "memory"
-    assert after[1] <= before[1], "threads"
+    # Threads that may block, such as those that look up names, come and go.
+    assert after[1] <= before[1] + 2, "threads"
     assert after[2] <= before[2], "descriptors"
 """
 
