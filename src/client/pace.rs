@@ -83,9 +83,9 @@ impl Arrivals {
         if window.reads < self.reads_wanted {
             return None;
         }
-        let took = now.saturating_duration_since(window.began).max(Duration::from_micros(1));
-        let rate = window.bytes as f64 / took.as_secs_f64();
-        let bytes = ((rate * GATHERING.as_secs_f64()) as usize).clamp(GATHERED_BYTES_MIN, GATHERED_BYTES_MAX);
+        let took_us = now.saturating_duration_since(window.began).as_micros().max(1);
+        let bytes = window.bytes as u128 * GATHERING.as_micros() / took_us;
+        let bytes = (bytes as usize).clamp(GATHERED_BYTES_MIN, GATHERED_BYTES_MAX);
         self.window = None;
         self.gathering = Some(Gathering { reads: 0, last: now, bytes, is_late: false });
         Some(bytes)
