@@ -37,7 +37,19 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("bench", &["codec", "session::client", "session::QueueLimits"]),
     (
         "cli",
-        &["codec", "auth", "broker", "net::listener", "config", "client", "server", "observe", "bench", "telemetry"],
+        &[
+            "codec",
+            "auth",
+            "broker",
+            "net::listener",
+            "net::tls",
+            "config",
+            "client",
+            "server",
+            "observe",
+            "bench",
+            "telemetry",
+        ],
     ),
     (
         "python",
@@ -48,6 +60,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "auth",
             "broker",
             "net::listener",
+            "net::tls",
             "config",
             "client",
             "clock",

@@ -10,6 +10,7 @@ use std::{
 };
 
 use ferromq::{
+    client::ClientTls,
     clock::Clock,
     codec::{Packet, PacketType, QoS, ReasonCode},
     faults::{Action, Direction, Faults, Proxy, Select},
@@ -123,7 +124,8 @@ fn a_proxy_does_the_same_to_any_broker() {
     let faults = Faults::new(&Clock::system(), runtime.handle().clone(), 1, 8);
     assert!(faults.clock().is_adjustable(), "delays need one");
     let upstream = url.to_string().parse().unwrap();
-    let proxy = runtime.block_on(Proxy::start(faults.clone(), "127.0.0.1", 0, upstream)).unwrap();
+    let proxy =
+        runtime.block_on(Proxy::start(faults.clone(), "127.0.0.1", 0, upstream, &ClientTls::default())).unwrap();
     let proxied: ListenerUrl = format!("tcp://{}", proxy.address()).parse().unwrap();
     let mut client = Client::connect(&proxied, "c");
     client.subscribe("t", QoS::AtMostOnce);

@@ -96,7 +96,7 @@ fn an_unspecified_ipv6_address_serves_both_families() {
     let broker = Broker::builder().listen(url("tcp://[::]:0")).start().unwrap();
     let port = broker.listeners()[0].port().unwrap();
     for host in ["127.0.0.1", "::1"] {
-        let at = ListenerUrl::Tcp { host: host.into(), port };
+        let at = ListenerUrl::Tcp { host: host.into(), port, tls: false };
         Client::connect(&at, host).disconnect();
     }
 }

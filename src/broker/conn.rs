@@ -31,6 +31,8 @@ pub enum TransportEnd {
     Error,
     /// The WebSocket layer was violated.
     WebSocket,
+    /// TLS failed: in its handshake, or by bytes that nobody has encrypted.
+    Tls,
 }
 
 /// The connection.

@@ -68,6 +68,8 @@ reasons! {
         TransportError => "transport_error",
         /// The WebSocket layer was violated.
         WebSocketError => "websocket_error",
+        /// TLS failed: its handshake, or bytes that were not encrypted.
+        TlsError => "tls_error",
         /// No complete CONNECT in time.
         ConnectTimeout => "connect_timeout",
         /// Nothing heard for 1.5 times the keep-alive.

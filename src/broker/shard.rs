@@ -254,6 +254,7 @@ impl Shard {
             TransportEnd::Closed => EndReason::ClientClosed,
             TransportEnd::Error => EndReason::TransportError,
             TransportEnd::WebSocket => EndReason::WebSocketError,
+            TransportEnd::Tls => EndReason::TlsError,
         };
         self.lost(now, id, reason);
         self.wire.remove(id);

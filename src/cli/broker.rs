@@ -13,19 +13,29 @@ use crate::{
     auth::{Authenticator, Authorizer, Users},
     broker::{EndReason, Event, EventSink, Hooks},
     config::{BrokerConfig, LogFormat, LogLevel, SHARDS_MAX},
-    net::listener::{ListenerConfig, ListenerUrl},
+    net::listener::{ListenerConfig, ListenerTls, ListenerUrl},
     server::{Broker, BrokerBuilder},
 };
 
 /// Arguments of `ferromq broker`; they win over the configuration file.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Where to listen: tcp://host:port, ws://host:port/path or unix:///path; may be repeated. Port 0 takes a free one.
+    /// Where to listen: tcp://host:port, tls://host:port, ws://host:port/path, wss://host:port/path or unix:///path; may be
+    /// repeated. Port 0 takes a free one.
     #[arg(long, value_name = "URL")]
     listen: Vec<ListenerUrl>,
     /// The same as --listen tcp://127.0.0.1:PORT.
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
+    /// Certificate chain (PEM) of the listeners with TLS that --listen names.
+    #[arg(long, value_name = "FILE", requires_all = ["key", "listen"])]
+    cert: Option<PathBuf>,
+    /// Private key (PEM) of --cert.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// Clients must show a certificate that one of these (PEM) has signed.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    client_ca: Option<PathBuf>,
     /// Configuration file (TOML).
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -104,7 +114,8 @@ impl Arguments {
             None => BrokerConfig::default(),
         };
         let port = self.port.map(ListenerUrl::local);
-        let listeners: Vec<_> = self.listen.iter().cloned().chain(port).map(ListenerConfig::from).collect();
+        let urls = self.listen.iter().cloned().chain(port);
+        let listeners: Vec<_> = urls.map(|url| ListenerConfig { tls: self.tls(&url), ..url.into() }).collect();
         if !listeners.is_empty() {
             config.listeners = listeners;
         }
@@ -122,6 +133,12 @@ impl Arguments {
             ));
         }
         Ok(config)
+    }
+
+    /// The certificate of a listener that wants one.
+    fn tls(&self, url: &ListenerUrl) -> Option<ListenerTls> {
+        let (cert, key) = self.cert.clone().zip(self.key.clone()).filter(|_| url.is_tls())?;
+        Some(ListenerTls { cert: cert.into(), key: key.into(), client_ca: self.client_ca.clone().map(Into::into) })
     }
 }
 

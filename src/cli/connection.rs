@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use clap::Args;
 
-use super::{Failure, complain, exit_code, packets::Tap};
+use super::{Failure, complain, exit_code, packets::Tap, tls::Tls};
 use crate::{
     client::{
         Client, ClientEvent, ClientOptions, DisconnectOptions, EventSource, EventStream, MailboxOptions, Reconnect,
@@ -33,15 +33,17 @@ pub(super) struct Connection {
     /// Host of the broker.
     #[arg(short = 'h', long = "host", default_value = "localhost", allow_hyphen_values = true, conflicts_with = "url")]
     host: String,
-    /// Port of the broker [default: 1883]
+    /// Port of the broker [default: 1883, with TLS 8883]
     #[arg(short = 'p', long = "port", conflicts_with = "url")]
     port: Option<u16>,
     /// Unix socket of the broker, instead of host and port.
     #[arg(long, value_name = "PATH", allow_hyphen_values = true, conflicts_with_all = ["url", "host", "port"])]
     unix: Option<PathBuf>,
-    /// All in one: mqtt://[user[:password]@]host[:port]/topic, ws://host:port/path, unix:///path
+    /// All in one: mqtt://[user[:password]@]host[:port]/topic, mqtts://, ws://host:port/path, wss://, unix:///path
     #[arg(short = 'L', long = "url", value_name = "URL", allow_hyphen_values = true)]
     url: Option<String>,
+    #[command(flatten)]
+    tls: Tls,
     /// Client identifier; the broker assigns one if it is left out.
     #[arg(short = 'i', long = "id", allow_hyphen_values = true)]
     id: Option<String>,
@@ -115,7 +117,8 @@ impl Connection {
         tokio::spawn(tell_events(events.stream(), self.quiet));
         let options = ClientOptions { unmatched, reconnect, events: Some(events), ..self.options()? };
         let client = if self.debug {
-            let tap = Tap::new(options.servers.clone(), self.version);
+            let tap = Tap::new(options.servers.clone(), &options.tls, self.version);
+            let tap = tap.map_err(|fault| Failure::usage(fault.to_string()))?;
             Client::start_with(options, tap)?
         } else {
             Client::start(options)?
@@ -171,7 +174,8 @@ impl Connection {
         let Some(url) = self.url.as_deref() else { return Ok(None) };
         self.server()?;
         let topic =
-            url.strip_prefix("mqtt://").and_then(|rest| rest.split_once('/')).map(|(_, topic)| topic.to_owned());
+            url.split_once("://").filter(|(scheme, _)| has_topic(scheme)).and_then(|(_, rest)| rest.split_once('/'));
+        let topic = topic.map(|(_, topic)| topic.to_owned());
         Ok(topic.filter(|topic| !topic.is_empty()))
     }
 
@@ -219,6 +223,7 @@ impl Connection {
         session.will = self.will()?;
         self.connect_properties(&mut options)?;
         options.connect_timeout = CONNECT_TIMEOUT;
+        options.tls = self.tls.options();
         Ok(options)
     }
 
@@ -268,22 +273,30 @@ impl Connection {
             return Ok((server_url("--unix", &format!("unix://{}", path.display()))?, None));
         }
         let Some(url) = &self.url else {
-            let (host, port) = (bracketed(&self.host)?, self.port.unwrap_or(MQTT_PORT));
-            return Ok((server_url("-h", &format!("mqtt://{host}:{port}"))?, None));
+            let scheme = if self.tls.is_wanted(self.port) { "mqtts" } else { "mqtt" };
+            let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
+            return Ok((server_url("-h", &format!("{scheme}://{}{port}", bracketed(&self.host)?))?, None));
         };
         let Some((scheme, rest)) = url.split_once("://") else { return Ok((server_url("-L", url)?, None)) };
         if scheme == "unix" {
             return Ok((server_url("-L", url)?, None));
         }
         let (user, rest) = rest.rsplit_once('@').map_or((None, rest), |(user, rest)| (Some(user), rest));
-        // In the form that mosquitto knows, what follows the host of mqtt:// is the topic.
-        let rest = if scheme == "mqtt" { rest.split_once('/').map_or(rest, |(host, _)| host) } else { rest };
+        if self.tls.is_wanted(None) && !matches!(scheme, "mqtts" | "wss" | "tls" | "ssl") {
+            return Err(Failure::usage(format!("-L {url}: TLS options need mqtts:// or wss://")));
+        }
+        let rest = if has_topic(scheme) { rest.split_once('/').map_or(rest, |(host, _)| host) } else { rest };
         let credentials = user.map(|user| match user.split_once(':') {
             Some((name, password)) => (Some(name.to_owned()), Some(password.to_owned())),
             None => (Some(user.to_owned()), None),
         });
         Ok((server_url("-L", &format!("{scheme}://{rest}"))?, credentials))
     }
+}
+
+/// Whether what follows the host is the topic, as mosquitto's users know it.
+fn has_topic(scheme: &str) -> bool {
+    matches!(scheme, "mqtt" | "mqtts")
 }
 
 fn server_url(option: &str, url: &str) -> Result<ServerUrl, Failure> {
@@ -476,8 +489,6 @@ async fn tell_events(mut events: EventStream, is_quiet: bool) {
 }
 
 const USER_PROPERTY: &str = "user-property";
-
-const MQTT_PORT: u16 = 1883;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 

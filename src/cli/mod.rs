@@ -16,6 +16,7 @@ mod record;
 mod replay;
 mod request;
 mod subscribe;
+mod tls;
 mod top;
 
 use std::{

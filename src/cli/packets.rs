@@ -9,8 +9,9 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    client::{BoxStream, Connecting, Connector, ServerUrl, UrlConnector},
+    client::{BoxStream, ClientTls, Connecting, Connector, ServerUrl, UrlConnector},
     codec::{Ack, Decoder, Limits, Packet, PacketId, Publish, Version},
+    net::tls::TlsError,
 };
 
 /// Connects to servers, and logs what is said to them and by them.
@@ -21,8 +22,8 @@ pub(super) struct Tap {
 }
 
 impl Tap {
-    pub(super) fn new(servers: Vec<ServerUrl>, version: Version) -> Self {
-        Self { inner: UrlConnector { servers }, version }
+    pub(super) fn new(servers: Vec<ServerUrl>, tls: &ClientTls, version: Version) -> Result<Self, TlsError> {
+        Ok(Self { inner: UrlConnector::new(servers, tls)?, version })
     }
 }
 

@@ -470,6 +470,10 @@ impl<'a> Connection<'a> {
                 Poll::Ready(Err(error)) => self.fail(error),
             }
         }
+        // A stream that encrypts or frames may hold some of it yet.
+        if let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_flush(cx) {
+            self.fail(error);
+        }
         progress
     }
 

@@ -4,6 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use crate::{
     codec::{PacketType, Properties, ReasonCode, Text, topic::InvalidTopic},
+    net::tls::explain_io,
     session::client::{CloseReason, RequestError},
 };
 
@@ -136,7 +137,7 @@ impl Error {
     }
 
     pub(super) fn io(doing: impl Into<String>, source: io::Error) -> Self {
-        Self::Io { doing: doing.into(), source: Arc::new(source) }
+        Self::Io { doing: doing.into(), source: Arc::new(explain_io(source)) }
     }
 }
 

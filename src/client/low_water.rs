@@ -4,6 +4,7 @@
 //! whether anybody reads or not. Only Linux takes the mark for polling as it does for reading.
 
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use super::{transport::Stream, websocket::WebSocket};
 
@@ -15,7 +16,11 @@ pub(super) fn set(stream: &dyn Stream, bytes: usize) -> bool {
 
 fn socket_of(stream: &dyn Stream) -> Option<&TcpStream> {
     let any: &dyn std::any::Any = stream;
-    any.downcast_ref::<TcpStream>().or_else(|| any.downcast_ref::<WebSocket>().map(WebSocket::socket))
+    if let Some(socket) = any.downcast_ref::<WebSocket>() {
+        return socket_of(socket.stream());
+    }
+    let secure = || any.downcast_ref::<TlsStream<TcpStream>>().map(|stream| stream.get_ref().0);
+    any.downcast_ref::<TcpStream>().or_else(secure)
 }
 
 #[cfg(target_os = "linux")]

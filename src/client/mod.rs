@@ -41,6 +41,7 @@ mod request;
 mod state;
 mod subscription;
 mod ticket;
+mod tls;
 mod transport;
 mod url;
 mod websocket;
@@ -64,11 +65,15 @@ pub use request::{IncomingRequest, Server};
 pub use state::Stats;
 pub use subscription::Subscription;
 pub use ticket::{Completion, CompletionSink};
+pub use tls::ClientTls;
 pub use transport::{BoxStream, Connecting, Connector, Stream};
 pub use url::{InvalidUrl, ServerUrl};
 
 // For the command line's `-d`, which reads along.
 pub(crate) use transport::UrlConnector;
+// For faults, which stand between two sockets.
+pub(crate) use tls::Secure;
+pub(crate) use transport::connect_tcp;
 
 pub use crate::session::client::{
     AckHandle, AuthExchange, Capabilities, CloseReason, Connected, Message, Outgoing, Payload, PublishAck, Published,
@@ -148,8 +153,8 @@ impl Client {
         if options.servers.is_empty() {
             return Err(Error::Options("the options name no server to connect to".to_owned()));
         }
-        let servers = options.servers.clone();
-        Self::start_with(options, UrlConnector { servers })
+        let connector = UrlConnector::new(options.servers.clone(), &options.tls);
+        Self::start_with(options, connector.map_err(|fault| Error::Options(fault.to_string()))?)
     }
 
     /// Starts connecting over transports that `connector` makes, and returns at once.

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
-use super::{CompletionSink, Error, EventSource, MailboxOptions, ServerUrl};
+use super::{ClientTls, CompletionSink, Error, EventSource, MailboxOptions, ServerUrl};
 use crate::{
     clock::Clock,
     codec::{Text, Version, Will},
@@ -17,6 +17,8 @@ use crate::{
 pub struct ClientOptions {
     /// Servers, tried in turn; each with all of its addresses.
     pub servers: Vec<ServerUrl>,
+    /// Whom it believes, at servers with TLS.
+    pub tls: ClientTls,
     /// What the protocol is told: identifier, credentials, will, session, windows, queue bounds.
     pub session: SessionOptions,
     /// How long one attempt (look-up, transport, CONNACK) may take. Default 10 s.
@@ -134,6 +136,7 @@ impl Default for ClientOptions {
     fn default() -> Self {
         Self {
             servers: Vec::new(),
+            tls: ClientTls::default(),
             session: SessionOptions::default(),
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),

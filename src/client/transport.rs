@@ -1,4 +1,4 @@
-//! How a transport comes to be: look-up, TCP, Unix sockets, WebSocket, or whatever the caller brings.
+//! How a transport comes to be: look-up, TCP, TLS, Unix sockets, WebSocket, or whatever the caller brings.
 
 use std::{any::Any, fmt, future::Future, io, pin::Pin, sync::Mutex};
 
@@ -7,7 +7,8 @@ use tokio::{
     net::{TcpStream, lookup_host},
 };
 
-use super::{ServerUrl, websocket::WebSocket};
+use super::{ClientTls, ServerUrl, tls::Secure, websocket::WebSocket};
+use crate::net::tls::TlsError;
 
 /// A connected transport.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + Any {}
@@ -42,7 +43,17 @@ pub trait Connector: Send + Sync + fmt::Debug + 'static {
 /// Connects to addresses.
 #[derive(Debug)]
 pub(crate) struct UrlConnector {
-    pub(crate) servers: Vec<ServerUrl>,
+    servers: Vec<ServerUrl>,
+    /// There if one of them needs it.
+    secure: Option<Secure>,
+}
+
+impl UrlConnector {
+    /// Reads certificates if a server needs them.
+    pub(crate) fn new(servers: Vec<ServerUrl>, tls: &ClientTls) -> Result<Self, TlsError> {
+        let secure = tls.for_servers(&servers)?;
+        Ok(Self { servers, secure })
+    }
 }
 
 impl Connector for UrlConnector {
@@ -57,7 +68,7 @@ impl Connector for UrlConnector {
     fn connect(&self, target: usize) -> Connecting<'_> {
         Box::pin(async move {
             match self.servers.get(target) {
-                Some(url) => connect(url).await,
+                Some(url) => connect(url, self.secure.as_ref()).await,
                 None => Err(io::Error::new(io::ErrorKind::NotFound, "no server is named in the options")),
             }
         })
@@ -94,24 +105,33 @@ impl fmt::Debug for Given {
     }
 }
 
-async fn connect(url: &ServerUrl) -> io::Result<BoxStream> {
+async fn connect(url: &ServerUrl, secure: Option<&Secure>) -> io::Result<BoxStream> {
     match url {
-        ServerUrl::Tcp { host, port } => Ok(Box::new(connect_tcp(host, *port).await?)),
+        ServerUrl::Tcp { host, port, tls } => connect_to(host, *port, secure.filter(|_| *tls)).await,
         #[cfg(unix)]
         ServerUrl::Unix { path } => Ok(Box::new(tokio::net::UnixStream::connect(path).await?)),
         #[cfg(not(unix))]
         ServerUrl::Unix { .. } => {
             Err(io::Error::new(io::ErrorKind::Unsupported, "Unix sockets do not exist on this system"))
         }
-        ServerUrl::WebSocket { host, port, path } => {
-            let stream = connect_tcp(host, *port).await?;
+        ServerUrl::WebSocket { host, port, path, tls } => {
+            let stream = connect_to(host, *port, secure.filter(|_| *tls)).await?;
             Ok(Box::new(WebSocket::connect(stream, &url.authority(), path).await?))
         }
     }
 }
 
+/// Connects to `host`, with TLS if there is something to do it with.
+async fn connect_to(host: &str, port: u16, secure: Option<&Secure>) -> io::Result<BoxStream> {
+    let stream = connect_tcp(host, port).await?;
+    Ok(match secure {
+        Some(secure) => Box::new(secure.connect(stream, host).await?),
+        None => Box::new(stream),
+    })
+}
+
 /// Connects to the first address of `host` that answers.
-async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+pub(crate) async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in lookup_host((host, port)).await? {
         match TcpStream::connect(address).await {

@@ -1,4 +1,4 @@
-//! Where a server is: `mqtt://host:port`, `tcp://`, `ws://host:port/path`, `unix:///path`.
+//! Where a server is: `mqtt://host:port`, `mqtts://`, `ws://host:port/path`, `wss://`, `unix:///path`.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -6,19 +6,21 @@ use std::{fmt, path::PathBuf, str::FromStr};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ServerUrl {
-    /// `mqtt://` or `tcp://`; port 1883 if none is named.
+    /// `mqtt://` or `tcp://`, port 1883 if none is named; `mqtts://`, `tls://` or `ssl://`, port 8883 if none is named.
     Tcp {
         /// Name or address.
         host: String,
         /// Port.
         port: u16,
+        /// Whether TLS is spoken.
+        tls: bool,
     },
     /// `unix://`.
     Unix {
         /// Path of the socket.
         path: PathBuf,
     },
-    /// `ws://`; port 80 if none is named.
+    /// `ws://`, port 80 if none is named; `wss://`, port 443 if none is named.
     WebSocket {
         /// Name or address.
         host: String,
@@ -26,12 +28,16 @@ pub enum ServerUrl {
         port: u16,
         /// Path of the request, with its leading slash.
         path: String,
+        /// Whether TLS is spoken.
+        tls: bool,
     },
 }
 
 /// Why a text is no server address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{url:?} is no server address: {fault}; use mqtt://host:port, ws://host:port/path or unix:///path")]
+#[error(
+    "{url:?} is no server address: {fault}; use mqtt://host:port, mqtts://host:port, ws://host:port/path, wss://host:port/path or unix:///path"
+)]
 pub struct InvalidUrl {
     url: String,
     fault: &'static str,
@@ -41,9 +47,16 @@ impl ServerUrl {
     /// Host and port as the `Host` header of HTTP names them; the path of a Unix socket.
     pub(super) fn authority(&self) -> String {
         match self {
-            Self::Tcp { host, port } | Self::WebSocket { host, port, .. } => format!("{}:{port}", Bracketed(host)),
+            Self::Tcp { host, port, .. } | Self::WebSocket { host, port, .. } => {
+                format!("{}:{port}", Bracketed(host))
+            }
             Self::Unix { path } => path.display().to_string(),
         }
+    }
+
+    /// Whether TLS is spoken.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tcp { tls: true, .. } | Self::WebSocket { tls: true, .. })
     }
 }
 
@@ -66,9 +79,13 @@ impl TryFrom<&str> for ServerUrl {
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { host, port } => write!(f, "mqtt://{}:{port}", Bracketed(host)),
+            Self::Tcp { host, port, tls } => {
+                write!(f, "{}://{}:{port}", if *tls { "mqtts" } else { "mqtt" }, Bracketed(host))
+            }
             Self::Unix { path } => write!(f, "unix://{}", path.display()),
-            Self::WebSocket { host, port, path } => write!(f, "ws://{}:{port}{path}", Bracketed(host)),
+            Self::WebSocket { host, port, path, tls } => {
+                write!(f, "{}://{}:{port}{path}", if *tls { "wss" } else { "ws" }, Bracketed(host))
+            }
         }
     }
 }
@@ -85,23 +102,24 @@ impl fmt::Display for Bracketed<'_> {
 fn parse(url: &str) -> Result<ServerUrl, &'static str> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("mqtt", url));
     match scheme {
-        "mqtt" | "tcp" => {
+        "mqtt" | "tcp" | "mqtts" | "tls" | "ssl" => {
+            let tls = !matches!(scheme, "mqtt" | "tcp");
             let (authority, path) = split_path(rest);
             if !matches!(path, "" | "/") {
                 return Err("mqtt:// has no path");
             }
-            let (host, port) = host_and_port(authority, MQTT_PORT)?;
-            Ok(ServerUrl::Tcp { host, port })
+            let (host, port) = host_and_port(authority, if tls { MQTTS_PORT } else { MQTT_PORT })?;
+            Ok(ServerUrl::Tcp { host, port, tls })
         }
-        "ws" => {
+        "ws" | "wss" => {
+            let tls = scheme == "wss";
             let (authority, path) = split_path(rest);
-            let (host, port) = host_and_port(authority, HTTP_PORT)?;
+            let (host, port) = host_and_port(authority, if tls { HTTPS_PORT } else { HTTP_PORT })?;
             let path = if path.is_empty() { DEFAULT_WS_PATH } else { path };
-            Ok(ServerUrl::WebSocket { host, port, path: path.to_owned() })
+            Ok(ServerUrl::WebSocket { host, port, path: path.to_owned(), tls })
         }
         "unix" if rest.is_empty() => Err("the path is missing"),
         "unix" => Ok(ServerUrl::Unix { path: PathBuf::from(rest) }),
-        "mqtts" | "ssl" | "tls" | "wss" => Err("TLS is not built in"),
         _ => Err("the scheme is not known"),
     }
 }
@@ -137,7 +155,9 @@ fn host_and_port(authority: &str, default_port: u16) -> Result<(String, u16), &'
 }
 
 const MQTT_PORT: u16 = 1883;
+const MQTTS_PORT: u16 = 8883;
 const HTTP_PORT: u16 = 80;
+const HTTPS_PORT: u16 = 443;
 const DEFAULT_WS_PATH: &str = "/mqtt";
 
 #[cfg(test)]
@@ -154,6 +174,9 @@ mod tests {
             ("mqtt://[::1]", "mqtt://[::1]:1883"),
             ("ws://h:8083/x/y", "ws://h:8083/x/y"),
             ("ws://h", "ws://h:80/mqtt"),
+            ("mqtts://h", "mqtts://h:8883"),
+            ("ssl://h:7", "mqtts://h:7"),
+            ("wss://h", "wss://h:443/mqtt"),
             ("unix:///tmp/s", "unix:///tmp/s"),
         ] {
             assert_eq!(text.parse::<ServerUrl>().unwrap().to_string(), written);
@@ -170,7 +193,6 @@ mod tests {
             ("mqtt://[::1", "not closed"),
             ("mqtt://u:p@h", "belong in the options"),
             ("mqtt://h/p", "no path"),
-            ("mqtts://h", "TLS is not built in"),
             ("http://h", "scheme is not known"),
             ("unix://", "path is missing"),
         ] {

@@ -6,20 +6,19 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::reconnect::random;
+use super::{
+    reconnect::random,
+    transport::{BoxStream, Stream},
+};
 use crate::net::ws::{
     Client, ClientHandshake, Closed, FRAME_BYTES_MAX, Subprotocol, WsClient, WsCodec, apply_mask, encode_header,
 };
 
 /// The client's end of an upgraded connection.
-#[derive(Debug)]
 pub(super) struct WebSocket {
-    stream: TcpStream,
+    stream: BoxStream,
     codec: WsCodec<Client>,
     /// Where frames are read to and decoded in place.
     raw: Vec<u8>,
@@ -34,16 +33,17 @@ pub(super) struct WebSocket {
 
 impl WebSocket {
     /// What it runs on.
-    pub(super) fn socket(&self) -> &TcpStream {
-        &self.stream
+    pub(super) fn stream(&self) -> &dyn Stream {
+        &*self.stream
     }
 
     /// Upgrades the connection.
-    pub(super) async fn connect(mut stream: TcpStream, authority: &str, path: &str) -> io::Result<Self> {
+    pub(super) async fn connect(mut stream: BoxStream, authority: &str, path: &str) -> io::Result<Self> {
         let nonce = (u128::from(random()) << 64 | u128::from(random())).to_be_bytes();
         let (mut machine, request) =
             WsClient::new(authority, path, Subprotocol::Mqtt, nonce).map_err(io::Error::other)?;
         stream.write_all(&request).await?;
+        stream.flush().await?;
         let mut raw = vec![0; READ_BYTES];
         loop {
             let count = stream.read(&mut raw).await?;

@@ -1,4 +1,4 @@
-//! Where a broker listens: `tcp://host:port`, `ws://host:port/path`, `unix:///path`, and how each is bound.
+//! Where a broker listens: `tcp://host:port`, `tls://`, `ws://host:port/path`, `wss://`, `unix:///path`, and how each is bound.
 //!
 //! Free of serde, so that sockets can be opened without the feature `config`.
 
@@ -8,6 +8,8 @@ use std::{
     path::PathBuf,
     str::FromStr,
 };
+
+use super::Pem;
 
 /// One listener, as asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,12 +23,25 @@ pub struct ListenerConfig {
     /// One socket for each shard, so that the kernel spreads connections. `None`, the default, does it where that
     /// works well: TCP on Linux, more than one shard. `Some(false)` accepts on the first shard and deals out.
     pub reuse_port: Option<bool>,
+    /// What `tls://` and `wss://` need; others have none.
+    pub tls: Option<ListenerTls>,
+}
+
+/// How a listener proves who it is, and whom it asks the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// The server's certificate, followed by those between it and a trusted one.
+    pub cert: Pem,
+    /// Its private key: PKCS #8, PKCS #1 or SEC 1.
+    pub key: Pem,
+    /// Clients must show a certificate that one of these has signed. `None`, the default, asks for none.
+    pub client_ca: Option<Pem>,
 }
 
 impl ListenerConfig {
     /// A listener with the defaults.
     pub fn new(url: ListenerUrl) -> Self {
-        Self { url, max_connections: 0, backlog: BACKLOG, reuse_port: None }
+        Self { url, max_connections: 0, backlog: BACKLOG, reuse_port: None, tls: None }
     }
 }
 
@@ -39,14 +54,16 @@ impl From<ListenerUrl> for ListenerConfig {
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ListenerUrl {
-    /// MQTT over TCP: `tcp://host:port` or `mqtt://host:port`.
+    /// MQTT over TCP: `tcp://host:port` or `mqtt://host:port`; over TLS: `tls://host:port` or `mqtts://host:port`.
     Tcp {
         /// A name or an address, IPv6 without brackets.
         host: String,
         /// Port; 0 lets the system choose.
         port: u16,
+        /// Whether TLS is spoken.
+        tls: bool,
     },
-    /// MQTT in WebSocket frames: `ws://host:port/path`.
+    /// MQTT in WebSocket frames: `ws://host:port/path`; over TLS: `wss://host:port/path`.
     Ws {
         /// A name or an address, IPv6 without brackets.
         host: String,
@@ -54,6 +71,8 @@ pub enum ListenerUrl {
         port: u16,
         /// Path of the endpoint, with its slash.
         path: String,
+        /// Whether TLS is spoken.
+        tls: bool,
     },
     /// MQTT over a Unix stream socket: `unix:///path`.
     Unix {
@@ -65,7 +84,12 @@ pub enum ListenerUrl {
 impl ListenerUrl {
     /// `tcp://127.0.0.1:port`: what `--port` and no listener at all (1883) stand for.
     pub fn local(port: u16) -> Self {
-        Self::Tcp { host: "127.0.0.1".to_owned(), port }
+        Self::Tcp { host: "127.0.0.1".to_owned(), port, tls: false }
+    }
+
+    /// Whether TLS is spoken, so that a certificate is needed.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tcp { tls: true, .. } | Self::Ws { tls: true, .. })
     }
 
     /// The port, if it is a network listener.
@@ -80,7 +104,7 @@ impl ListenerUrl {
     #[must_use]
     pub fn at(&self, ip: IpAddr, real_port: u16) -> Self {
         let mut real = self.clone();
-        if let Self::Tcp { host, port } | Self::Ws { host, port, .. } = &mut real {
+        if let Self::Tcp { host, port, .. } | Self::Ws { host, port, .. } = &mut real {
             *host = ip.to_string();
             *port = real_port;
         }
@@ -91,8 +115,12 @@ impl ListenerUrl {
 impl fmt::Display for ListenerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { host, port } => write!(f, "tcp://{}:{port}", Bracketed(host)),
-            Self::Ws { host, port, path } => write!(f, "ws://{}:{port}{path}", Bracketed(host)),
+            Self::Tcp { host, port, tls } => {
+                write!(f, "{}://{}:{port}", if *tls { "tls" } else { "tcp" }, Bracketed(host))
+            }
+            Self::Ws { host, port, path, tls } => {
+                write!(f, "{}://{}:{port}{path}", if *tls { "wss" } else { "ws" }, Bracketed(host))
+            }
             Self::Unix { path } => write!(f, "unix://{}", path.display()),
         }
     }
@@ -118,17 +146,15 @@ pub struct ListenerUrlError {
 enum Fault {
     #[error("it has no scheme; write tcp://host:port, ws://host:port/path or unix:///path")]
     NoScheme,
-    #[error("its scheme is not known; write tcp://, mqtt://, ws:// or unix://")]
+    #[error("its scheme is not known; write tcp://, tls://, ws://, wss:// or unix://")]
     Scheme,
-    #[error("TLS is not available; terminate it in front and write tcp:// or ws://")]
-    Tls,
     #[error("it has no host; write 0.0.0.0 for every interface, 127.0.0.1 for this machine only")]
     NoHost,
     #[error("its host is not valid; an IPv6 address stands in brackets, as in tcp://[::1]:1883")]
     Host,
     #[error("its port is not a number from 0 to 65535")]
     Port,
-    #[error("only ws:// has a path after the port")]
+    #[error("only ws:// and wss:// have a path after the port")]
     NoPath,
     #[error("its path may have visible ASCII characters only, and neither query nor fragment")]
     Path,
@@ -141,27 +167,28 @@ enum Fault {
 fn parse(url: &str) -> Result<ListenerUrl, Fault> {
     let (scheme, rest) = url.split_once("://").ok_or(Fault::NoScheme)?;
     match scheme {
-        "tcp" | "mqtt" => {
+        "tcp" | "mqtt" | "tls" | "mqtts" | "ssl" => {
+            let tls = !matches!(scheme, "tcp" | "mqtt");
             let authority = rest.strip_suffix('/').unwrap_or(rest);
             if authority.contains('/') {
                 return Err(Fault::NoPath);
             }
-            let (host, port) = split_authority(authority, TCP_PORT)?;
-            Ok(ListenerUrl::Tcp { host, port })
+            let (host, port) = split_authority(authority, if tls { TLS_PORT } else { TCP_PORT })?;
+            Ok(ListenerUrl::Tcp { host, port, tls })
         }
-        "ws" => {
+        "ws" | "wss" => {
+            let tls = scheme == "wss";
             let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            let (host, port) = split_authority(authority, WS_PORT)?;
+            let (host, port) = split_authority(authority, if tls { WSS_PORT } else { WS_PORT })?;
             if path.contains(['?', '#']) || !path.chars().all(|c| c.is_ascii_graphic()) {
                 return Err(Fault::Path);
             }
             let path = if path.is_empty() { WS_PATH } else { path };
-            Ok(ListenerUrl::Ws { host, port, path: path.to_owned() })
+            Ok(ListenerUrl::Ws { host, port, path: path.to_owned(), tls })
         }
         "unix" if !rest.starts_with('/') || rest.ends_with('/') => Err(Fault::UnixPath),
         "unix" if rest.len() > UNIX_PATH_BYTES_MAX || rest.contains('\0') => Err(Fault::UnixPathLength),
         "unix" => Ok(ListenerUrl::Unix { path: PathBuf::from(rest) }),
-        "mqtts" | "tls" | "ssl" | "wss" => Err(Fault::Tls),
         _ => Err(Fault::Scheme),
     }
 }
@@ -213,6 +240,12 @@ impl fmt::Display for Bracketed<'_> {
 /// Registered for MQTT.
 pub const TCP_PORT: u16 = 1883;
 
+/// Registered for MQTT over TLS.
+pub const TLS_PORT: u16 = 8883;
+
+/// Where most brokers offer MQTT over WebSocket and TLS; 443 would need privileges.
+const WSS_PORT: u16 = 8084;
+
 /// Where most brokers offer MQTT over WebSocket; 80 would need privileges.
 pub const WS_PORT: u16 = 8083;
 
@@ -238,6 +271,8 @@ mod tests {
             "tcp://localhost:18830",
             "ws://[::1]:8080/mqtt",
             "ws://broker.example.com:80/a/b",
+            "tls://0.0.0.0:8883",
+            "wss://[::]:443/mqtt",
             "unix:///run/ferromq.sock",
         ] {
             assert_eq!(url.parse::<ListenerUrl>().unwrap().to_string(), url);
@@ -252,6 +287,8 @@ mod tests {
             ("tcp://[::1]", "tcp://[::1]:1883"),
             ("ws://host", "ws://host:8083/mqtt"),
             ("ws://host:81/", "ws://host:81/"),
+            ("mqtts://host", "tls://host:8883"),
+            ("wss://host", "wss://host:8084/mqtt"),
         ] {
             assert_eq!(short.parse::<ListenerUrl>().unwrap().to_string(), long);
         }
@@ -263,7 +300,6 @@ mod tests {
         for (url, words) in [
             ("localhost:1883", "no scheme"),
             ("http://host", "not known"),
-            ("mqtts://host", "TLS"),
             ("tcp://:1883", "no host"),
             ("tcp://", "no host"),
             ("tcp://::1:1883", "brackets"),
@@ -273,7 +309,7 @@ mod tests {
             ("tcp://[::1]x", "brackets"),
             ("tcp://ho st:1", "not valid"),
             ("tcp://user@host:1", "not valid"),
-            ("tcp://host:1/mqtt", "only ws://"),
+            ("tls://host:1/mqtt", "only ws://"),
             ("tcp://host:65536", "port"),
             ("tcp://host:+1", "port"),
             ("tcp://host:", "port"),

@@ -7,7 +7,7 @@ use serde::{
     de::{self, Visitor, value::MapAccessDeserializer},
 };
 
-use super::{ListenerConfig, ListenerUrl, SHARDS_MAX, print::Page};
+use super::{ListenerConfig, ListenerTls, ListenerUrl, Pem, SHARDS_MAX, print::Page, sections::HIDDEN};
 
 /// Reads the list.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ListenerConfig>, D::Error> {
@@ -48,7 +48,11 @@ pub(super) fn print(listeners: &[ListenerConfig], page: &mut Page) {
     }
     for listener in listeners {
         page.element("listeners");
-        page.key("url", &["tcp://host:port, ws://host:port/path or unix:///path."], &listener.url.to_string());
+        page.key(
+            "url",
+            &["tcp://host:port, tls://host:port, ws://host:port/path, wss://host:port/path or unix:///path."],
+            &listener.url.to_string(),
+        );
         page.key("max_connections", &["Connections at one time; 0 is no limit."], &listener.max_connections);
         page.key("backlog", &["Connections that the kernel completes ahead of the broker."], &listener.backlog);
         let about = "One socket for each shard: true, false, or \"auto\" for where that works well.";
@@ -56,6 +60,21 @@ pub(super) fn print(listeners: &[ListenerConfig], page: &mut Page) {
             Some(reuse_port) => page.key("reuse_port", &[about], &reuse_port),
             None => page.key("reuse_port", &[about], &AUTO),
         }
+        if let Some(tls) = &listener.tls {
+            page.key("cert", &["Certificate chain, PEM: the path of a file, or the text."], &shown(&tls.cert));
+            page.key("key", &["Its private key, PEM."], &shown(&tls.key));
+            if let Some(ca) = &tls.client_ca {
+                page.key("client_ca", &["Clients must show a certificate signed by one of these, PEM."], &shown(ca));
+            }
+        }
+    }
+}
+
+/// A path as it is; text, which may be a key, not at all.
+fn shown(pem: &Pem) -> String {
+    match pem {
+        Pem::File(path) => path.display().to_string(),
+        Pem::Text(_) => HIDDEN.to_owned(),
     }
 }
 
@@ -79,11 +98,13 @@ impl<'de> Deserialize<'de> for Entry {
 
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Entry, A::Error> {
                 let table = Table::deserialize(MapAccessDeserializer::new(map))?;
+                let tls = table.tls()?;
                 let defaults = ListenerConfig::new(table.url);
                 Ok(Entry(ListenerConfig {
                     max_connections: table.max_connections.unwrap_or(defaults.max_connections),
                     backlog: table.backlog.unwrap_or(defaults.backlog),
                     reuse_port: table.reuse_port.map_or(defaults.reuse_port, |auto| auto.0),
+                    tls,
                     ..defaults
                 }))
             }
@@ -101,6 +122,25 @@ struct Table {
     max_connections: Option<usize>,
     backlog: Option<u32>,
     reuse_port: Option<BoolOrAuto>,
+    cert: Option<String>,
+    key: Option<String>,
+    client_ca: Option<String>,
+}
+
+impl Table {
+    /// What belongs together must come together.
+    fn tls<E: de::Error>(&self) -> Result<Option<ListenerTls>, E> {
+        let pem = |text: &String| Pem::from(text.as_str());
+        match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) if self.url.is_tls() => {
+                Ok(Some(ListenerTls { cert: pem(cert), key: pem(key), client_ca: self.client_ca.as_ref().map(pem) }))
+            }
+            (None, None) if self.client_ca.is_none() => Ok(None),
+            (None, _) => Err(E::custom("cert is missing: TLS needs a certificate and its key")),
+            (_, None) => Err(E::custom("key is missing: TLS needs a certificate and its key")),
+            _ => Err(E::custom("cert and key are of no use without TLS: write tls:// or wss://, or leave them out")),
+        }
+    }
 }
 
 fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ListenerUrl, D::Error> {

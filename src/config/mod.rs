@@ -5,6 +5,7 @@
 //! that is in effect.
 
 mod listener;
+mod pem;
 
 #[cfg(feature = "config")]
 mod acl;
@@ -27,7 +28,8 @@ mod settings;
 #[cfg(feature = "config")]
 mod units;
 
-pub use listener::{ListenerConfig, ListenerUrl, ListenerUrlError, TCP_PORT, WS_PORT};
+pub use listener::{ListenerConfig, ListenerTls, ListenerUrl, ListenerUrlError, TCP_PORT, TLS_PORT, WS_PORT};
+pub use pem::Pem;
 
 #[cfg(feature = "config")]
 pub use acl::Acl;

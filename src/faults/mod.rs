@@ -15,6 +15,7 @@ mod packet;
 mod proxy;
 mod pump;
 mod rule;
+mod secure;
 mod trace;
 
 #[cfg(test)]
@@ -38,6 +39,7 @@ use self::{
     link::Link,
     pump::End,
     rule::{RuleBook, RuleState},
+    secure::Secured,
     trace::Trace,
 };
 use crate::{
@@ -285,6 +287,10 @@ impl Interposer for Inner {
         let _guard = self.runtime.enter();
         let near = match near {
             Near::Tcp(stream) => End::Tcp(tokio::net::TcpStream::from_std(stream).ok()?),
+            Near::Tls(stream, tls) => {
+                let stream = tokio::net::TcpStream::from_std(stream).ok()?;
+                End::Tls(Box::new(Secured::new(stream, tls)))
+            }
             Near::Unix(stream) => tokio::net::UnixStream::from_std(stream).ok()?.into(),
             Near::Memory(stream) => End::Other(Box::new(stream)),
         };

@@ -3,12 +3,12 @@
 use std::{io, net::SocketAddr, sync::Arc};
 
 use tokio::{
-    net::{TcpListener, TcpStream, UnixStream, lookup_host},
+    net::{TcpListener, TcpStream, UnixStream},
     task::JoinHandle,
 };
 
 use super::{Faults, Inner, UPSTREAM_TIMEOUT, pump::End};
-use crate::client::ServerUrl;
+use crate::client::{ClientTls, Secure, ServerUrl, connect_tcp};
 
 /// A proxy in front of a broker. Dropping it ends it and its connections.
 #[derive(Debug)]
@@ -20,8 +20,16 @@ pub struct Proxy {
 
 impl Proxy {
     /// Listens at `host` and `port` (0 is any that is free) for connections to the broker at `upstream`. MQTT in
-    /// WebSocket frames passes without being looked into.
-    pub async fn start(faults: Faults, host: &str, port: u16, upstream: ServerUrl) -> io::Result<Self> {
+    /// WebSocket frames passes without being looked into. The broker may speak TLS, as `tls` says; its clients are not to.
+    pub async fn start(
+        faults: Faults,
+        host: &str,
+        port: u16,
+        upstream: ServerUrl,
+        tls: &ClientTls,
+    ) -> io::Result<Self> {
+        let secure = upstream.is_tls().then(|| tls.secure()).transpose().map_err(io::Error::other)?;
+        let upstream = Upstream { url: upstream, secure };
         let listener = TcpListener::bind((host, port)).await?;
         let address = listener.local_addr()?;
         let inner = Arc::clone(&faults.0);
@@ -56,7 +64,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(inner: Arc<Inner>, listener: TcpListener, upstream: ServerUrl) {
+async fn accept(inner: Arc<Inner>, listener: TcpListener, upstream: Upstream) {
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
@@ -79,37 +87,38 @@ async fn accept(inner: Arc<Inner>, listener: TcpListener, upstream: ServerUrl) {
     }
 }
 
-async fn connect(inner: &Arc<Inner>, client: TcpStream, address: SocketAddr, upstream: &ServerUrl) {
+async fn connect(inner: &Arc<Inner>, client: TcpStream, address: SocketAddr, upstream: &Upstream) {
     let connecting = tokio::time::timeout(UPSTREAM_TIMEOUT, open(upstream)).await;
     match connecting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(broker) => {
-            let is_mqtt = !matches!(upstream, ServerUrl::WebSocket { .. });
+            let is_mqtt = !matches!(upstream.url, ServerUrl::WebSocket { .. });
             inner.join(Arc::from(address.to_string()), is_mqtt, End::Tcp(client), broker);
         }
         Err(error) => {
-            tracing::warn!(%error, %upstream, "the broker behind a proxy cannot be reached");
+            tracing::warn!(%error, upstream = %upstream.url, "the broker behind a proxy cannot be reached");
             End::Tcp(client).reset();
         }
     }
 }
 
-async fn open(upstream: &ServerUrl) -> io::Result<End> {
-    match upstream {
-        ServerUrl::Tcp { host, port } | ServerUrl::WebSocket { host, port, .. } => {
-            let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-            for address in lookup_host((host.as_str(), *port)).await? {
-                match TcpStream::connect(address).await {
-                    Ok(stream) => {
-                        stream.set_nodelay(true)?;
-                        return Ok(End::Tcp(stream));
-                    }
-                    Err(error) => failure = error,
-                }
-            }
-            Err(failure)
+async fn open(upstream: &Upstream) -> io::Result<End> {
+    match &upstream.url {
+        ServerUrl::Tcp { host, port, .. } | ServerUrl::WebSocket { host, port, .. } => {
+            let stream = connect_tcp(host, *port).await?;
+            Ok(match &upstream.secure {
+                Some(secure) => End::Other(Box::new(secure.connect(stream, host).await?)),
+                None => End::Tcp(stream),
+            })
         }
         ServerUrl::Unix { path } => Ok(UnixStream::connect(path).await?.into()),
     }
+}
+
+/// The broker behind.
+#[derive(Clone)]
+struct Upstream {
+    url: ServerUrl,
+    secure: Option<Secure>,
 }
 
 /// Before accepting is tried again.

@@ -19,6 +19,7 @@ use super::{
     Inner,
     link::{Link, Next},
     rule::Direction,
+    secure::Secured,
 };
 use crate::{
     client::{BoxStream, Stream},
@@ -28,6 +29,7 @@ use crate::{
 /// One end of a connection.
 pub(super) enum End {
     Tcp(TcpStream),
+    Tls(Box<Secured>),
     Other(BoxStream),
 }
 
@@ -35,15 +37,21 @@ impl End {
     fn as_stream(&mut self) -> Pin<&mut (dyn Stream + 'static)> {
         match self {
             Self::Tcp(stream) => Pin::new(stream),
+            Self::Tls(stream) => Pin::new(&mut **stream),
             Self::Other(stream) => Pin::new(&mut **stream),
         }
     }
 
     /// Closes it as a network does that fails: the peer's next read or write does.
     pub(super) fn reset(self) {
-        if let Self::Tcp(stream) = self {
+        let socket = match &self {
+            Self::Tcp(socket) => Some(socket),
+            Self::Tls(stream) => stream.socket(),
+            Self::Other(_) => None,
+        };
+        if let Some(socket) = socket {
             // Zero makes the system forget what is unsent and say RST.
-            let _ = stream.set_zero_linger();
+            let _ = socket.set_zero_linger();
         }
     }
 }
@@ -137,7 +145,11 @@ impl Pump<'_> {
         for _ in 0..WRITES_PER_TURN {
             let stream = self.ends[to].as_stream();
             let done = match link.next(now, way, &self.inner.rules.lock()) {
-                Next::Nothing => return progress,
+                Next::Nothing => {
+                    // TLS may hold some of it yet; if it fails, the next read or write says so.
+                    let _ = stream.poll_flush(cx);
+                    return progress;
+                }
                 Next::End => stream.poll_shutdown(cx).map_ok(|()| 0),
                 Next::Bytes(bytes) => match stream.poll_write(cx, bytes) {
                     Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),

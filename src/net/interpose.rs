@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use tokio::io::DuplexStream;
 
-use super::duplex::DuplexEnd;
+use super::{duplex::DuplexEnd, tls::Tls};
 use crate::broker::Peer;
 
 /// Takes connections before the shards do.
@@ -22,6 +22,8 @@ pub(crate) trait Interposer: Send + Sync + fmt::Debug {
 pub(crate) enum Near {
     /// TCP, without blocking.
     Tcp(std::net::TcpStream),
+    /// TCP, without blocking, on which TLS is to be spoken.
+    Tls(std::net::TcpStream, Tls),
     /// Unix stream socket, without blocking.
     Unix(std::os::unix::net::UnixStream),
     /// In-process pipe.

@@ -7,6 +7,7 @@
 
 pub mod duplex;
 pub mod listener;
+pub mod tls;
 pub mod ws;
 
 pub(crate) mod blocking;

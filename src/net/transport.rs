@@ -1,6 +1,6 @@
-//! One connection's bytes in and out, whatever carries them: TCP, Unix socket or duplex, plain or in WebSocket frames.
+//! One connection's bytes in and out, whatever carries them: TCP, TLS, Unix socket or duplex, plain or in WebSocket frames.
 //!
-//! A transport at rest holds no buffer: a descriptor, and for WebSocket a few dozen bytes of state.
+//! A transport at rest holds no buffer, but for TLS: a descriptor, and for WebSocket a few dozen bytes of state.
 
 use std::{
     io::{self, IoSlice, Read, Write},
@@ -21,6 +21,7 @@ use crate::{
         interpose::{Interposer, Near},
         listener::Permit,
         shard::Shards,
+        tls::{self, TlsStream},
         ws::{Closed, FRAME_BYTES_MAX, Handshake, Server, WsCodec, WsEgress, WsServer},
     },
 };
@@ -39,6 +40,8 @@ pub(crate) struct Transport {
 pub(crate) enum Stream {
     /// TCP.
     Tcp(TcpStream),
+    /// TLS over TCP.
+    Tls(Box<TlsStream>),
     /// Unix stream socket.
     Unix(UnixStream),
     /// In-process pipe.
@@ -81,6 +84,10 @@ impl Transport {
     pub(crate) fn interpose(mut self, interposer: Arc<dyn Interposer>, peer: &Peer) -> Option<Self> {
         let near = match self.stream {
             Stream::Tcp(stream) => Near::Tcp(stream.into()),
+            Stream::Tls(stream) => {
+                let (socket, tls) = stream.into_parts();
+                Near::Tls(socket.into(), tls)
+            }
             Stream::Unix(stream) => Near::Unix(stream.into()),
             Stream::Duplex(_) => return Some(self),
         };
@@ -92,6 +99,7 @@ impl Transport {
     pub(crate) fn register(&mut self, at: &Place<'_>, conn: ConnId) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => at.registry.register(stream, at.token, BOTH_WAYS),
+            Stream::Tls(stream) => at.registry.register(stream.socket(), at.token, BOTH_WAYS),
             Stream::Unix(stream) => at.registry.register(stream, at.token, BOTH_WAYS),
             Stream::Duplex(end) => {
                 end.register(Weak::clone(at.shards), at.shard, conn);
@@ -104,6 +112,7 @@ impl Transport {
     pub(crate) fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => registry.reregister(stream, token, Interest::READABLE),
+            Stream::Tls(stream) => registry.reregister(stream.socket(), token, Interest::READABLE),
             Stream::Unix(stream) => registry.reregister(stream, token, Interest::READABLE),
             Stream::Duplex(_) => Ok(()),
         }
@@ -113,6 +122,7 @@ impl Transport {
     pub(crate) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => registry.deregister(stream),
+            Stream::Tls(stream) => registry.deregister(stream.socket()),
             Stream::Unix(stream) => registry.deregister(stream),
             Stream::Duplex(end) => {
                 end.deregister();
@@ -126,6 +136,7 @@ impl Transport {
     pub(crate) fn read(&mut self, scratch: &mut [u8]) -> io::Result<Got> {
         let len = match &mut self.stream {
             Stream::Tcp(stream) => retry(|| stream.read(scratch))?,
+            Stream::Tls(stream) => return stream.read(scratch),
             Stream::Unix(stream) => retry(|| stream.read(scratch))?,
             Stream::Duplex(end) => return end.read(scratch).map(|(len, more)| Got { len, more }),
         };
@@ -179,7 +190,8 @@ impl Transport {
         };
         let flush = egress.flush::<Server>(outbox.len(), ());
         if flush.is_empty() {
-            return Ok(Wrote { outbox: 0, is_full: false });
+            let is_full = write_rest(&mut self.stream)?;
+            return Ok(Wrote { outbox: 0, is_full });
         }
         let header = flush.header;
         let count = outbox.io_slices(&mut slices);
@@ -196,6 +208,7 @@ impl Transport {
     /// Whether there is something to write although the outbox may be empty.
     pub(crate) fn has_reply(&self) -> bool {
         matches!(self.ws.as_deref(), Some(Ws::Open(_, egress)) if egress.is_waiting())
+            || matches!(&self.stream, Stream::Tls(stream) if stream.wants_write())
     }
 
     /// Begins to close: a WebSocket says so after the outbox.
@@ -210,9 +223,10 @@ impl Transport {
     }
 
     /// Nothing more will be written: the peer reads the end.
-    pub(crate) fn finish(&self) -> io::Result<()> {
-        match &self.stream {
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
+        match &mut self.stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tls(stream) => stream.finish(),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
             Stream::Duplex(end) => {
                 end.finish();
@@ -223,7 +237,7 @@ impl Transport {
 
     /// Whether closing it while the peer still sends could destroy what the peer has not read yet.
     pub(crate) fn must_linger(&self) -> bool {
-        matches!(self.stream, Stream::Tcp(_))
+        matches!(self.stream, Stream::Tcp(_) | Stream::Tls(_))
     }
 
     /// Whether there is something in an in-process pipe, whichever its direction.
@@ -266,6 +280,7 @@ fn write_slices(stream: &mut Stream, slices: &[IoSlice<'_>]) -> io::Result<(usiz
     let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
     let result = match stream {
         Stream::Tcp(stream) => retry(|| stream.write_vectored(slices)),
+        Stream::Tls(stream) => return stream.write(slices),
         Stream::Unix(stream) => retry(|| stream.write_vectored(slices)),
         Stream::Duplex(end) => end.write(slices),
     };
@@ -276,8 +291,25 @@ fn write_slices(stream: &mut Stream, slices: &[IoSlice<'_>]) -> io::Result<(usiz
     }
 }
 
+/// Writes what TLS has left; whether the socket is full.
+fn write_rest(stream: &mut Stream) -> io::Result<bool> {
+    match stream {
+        Stream::Tls(stream) => stream.write(&[]).map(|(_, is_full)| is_full),
+        _ => Ok(false),
+    }
+}
+
+/// How a transport ended that failed with `error`.
+pub(crate) fn end_of(error: &io::Error) -> TransportEnd {
+    if !tls::is_fault(error) {
+        return TransportEnd::Error;
+    }
+    tracing::debug!(%error, "TLS fault");
+    TransportEnd::Tls
+}
+
 /// A signal is no reason to give up.
-fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(crate) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

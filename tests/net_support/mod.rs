@@ -100,8 +100,8 @@ impl Client {
     /// Opens a transport, the upgrade of a WebSocket included.
     pub fn open(url: &ListenerUrl) -> Self {
         match url {
-            ListenerUrl::Tcp { host, port } => Self::raw(tcp((host.as_str(), *port))),
-            ListenerUrl::Ws { host, port, path } => {
+            ListenerUrl::Tcp { host, port, .. } => Self::raw(tcp((host.as_str(), *port))),
+            ListenerUrl::Ws { host, port, path, .. } => {
                 Self::raw(websocket::WebSocket::upgrade(tcp((host.as_str(), *port)), path))
             }
             ListenerUrl::Unix { path } => {
@@ -306,7 +306,7 @@ pub fn tcp(address: impl ToSocketAddrs) -> TcpStream {
 /// The host and port of a network listener.
 pub fn address(url: &ListenerUrl) -> (String, u16) {
     match url {
-        ListenerUrl::Tcp { host, port } | ListenerUrl::Ws { host, port, .. } => (host.clone(), *port),
+        ListenerUrl::Tcp { host, port, .. } | ListenerUrl::Ws { host, port, .. } => (host.clone(), *port),
         ListenerUrl::Unix { .. } => panic!("a Unix socket has no port"),
     }
 }

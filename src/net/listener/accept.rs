@@ -9,7 +9,13 @@ use std::{
 use mio::{Interest, Registry, Token};
 
 use super::{ListenerInfo, bind::ListenSocket};
-use crate::{broker::Peer, net::transport::Transport};
+use crate::{
+    broker::Peer,
+    net::{
+        tls::TlsStream,
+        transport::{Stream, Transport},
+    },
+};
 
 /// One shard's socket of a listener.
 #[derive(Debug)]
@@ -72,14 +78,15 @@ impl Acceptor {
             ListenSocket::Tcp(socket) => socket.accept().map(|(stream, address)| {
                 // Acknowledgements are small and must not wait for one another. A failure means the peer is gone.
                 let _ = stream.set_nodelay(true);
-                (stream.into(), Arc::from(address.to_string()))
+                (Stream::from(stream), Arc::from(address.to_string()))
             }),
-            ListenSocket::Unix(socket) => socket.accept().map(|(stream, _)| (stream.into(), Arc::from("unix"))),
+            ListenSocket::Unix(socket) => socket.accept().map(|(stream, _)| (Stream::from(stream), Arc::from("unix"))),
         };
         match accepted {
             Ok((stream, address)) => {
                 self.backoff = BACKOFF_MIN;
                 let Some(permit) = Permit::take(&self.info) else { return Admission::Refused };
+                let Ok(stream) = self.secure(stream) else { return Admission::Failed };
                 let transport = Transport::new(stream, self.info.ws_path.clone(), Some(permit));
                 Admission::Connection(transport, Peer { address, listener: Arc::clone(&self.info.name) })
             }
@@ -95,6 +102,16 @@ impl Acceptor {
             }
             // The connection in question failed (accept(2) passes such errors on); the next one may be fine.
             Err(_) => Admission::Failed,
+        }
+    }
+}
+
+impl Acceptor {
+    /// Has TLS spoken on it, if the listener does.
+    fn secure(&self, stream: Stream) -> io::Result<Stream> {
+        match (stream, &self.info.tls) {
+            (Stream::Tcp(socket), Some(tls)) => Ok(Stream::Tls(Box::new(TlsStream::new(socket, tls)?))),
+            (stream, _) => Ok(stream),
         }
     }
 }

@@ -13,6 +13,7 @@ use mio::net::{TcpListener, UnixListener};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::{ListenerConfig, ListenerInfo, ListenerUrl};
+use crate::net::tls::{Tls, TlsError, server_config};
 
 /// A listener that listens.
 #[derive(Debug)]
@@ -38,8 +39,10 @@ pub(crate) enum ListenSocket {
 /// Binds `config` for `shards` shards and listens.
 pub(crate) fn bind(config: &ListenerConfig, shards: usize) -> Result<Bound, BindError> {
     let fault = |source| BindError::new(&config.url, source);
+    // Before the port is taken: what is wrong with a file is wrong at every port.
+    let tls = tls(config).map_err(|fault| BindError::Tls { url: config.url.clone(), fault })?;
     let (url, sockets, socket_file) = match &config.url {
-        ListenerUrl::Tcp { host, port } | ListenerUrl::Ws { host, port, .. } => {
+        ListenerUrl::Tcp { host, port, .. } | ListenerUrl::Ws { host, port, .. } => {
             let address =
                 resolve(host, *port).map_err(|source| BindError::Resolve { url: config.url.clone(), source })?;
             let (address, sockets) = bind_tcp(address, config, shards).map_err(fault)?;
@@ -53,10 +56,21 @@ pub(crate) fn bind(config: &ListenerConfig, shards: usize) -> Result<Bound, Bind
     let info = ListenerInfo {
         name: url.to_string().into(),
         ws_path: if let ListenerUrl::Ws { path, .. } = &url { Some(path.as_str().into()) } else { None },
+        tls,
         max_connections: config.max_connections,
         connections: AtomicUsize::new(0),
     };
     Ok(Bound { url, info: Arc::new(info), sockets, socket_file })
+}
+
+/// What the connections of a TLS listener share.
+fn tls(config: &ListenerConfig) -> Result<Option<Tls>, TlsError> {
+    match (config.url.is_tls(), &config.tls) {
+        (true, Some(tls)) => server_config(tls).map(|config| Some(Tls(config))),
+        (true, None) => Err(TlsError::NoCertificate),
+        (false, Some(_)) => Err(TlsError::NotTls),
+        (false, None) => Ok(None),
+    }
 }
 
 /// The file of a Unix socket, removed on drop if it is still the one that was bound.
@@ -123,6 +137,14 @@ pub enum BindError {
         /// The listener.
         url: ListenerUrl,
     },
+    /// Its certificate or key is of no use.
+    #[error("cannot listen on {url}: {fault}")]
+    Tls {
+        /// The listener.
+        url: ListenerUrl,
+        /// What is wrong with them.
+        fault: TlsError,
+    },
     /// Anything else.
     #[error("cannot listen on {url}: {source}")]
     Io {
@@ -142,6 +164,7 @@ impl BindError {
             | Self::AddressNotAvailable { url }
             | Self::Resolve { url, .. }
             | Self::NotASocket { url }
+            | Self::Tls { url, .. }
             | Self::Io { url, .. } => url,
         }
     }

@@ -9,7 +9,9 @@ pub(crate) use accept::{Acceptor, Admission, Permit};
 pub use bind::BindError;
 pub(crate) use bind::{ListenSocket, SocketFile, bind};
 
-pub use crate::config::{ListenerConfig, ListenerUrl, ListenerUrlError};
+use super::tls::Tls;
+
+pub use crate::config::{ListenerConfig, ListenerTls, ListenerUrl, ListenerUrlError, Pem};
 
 /// What the connections of one listener share, whichever shard accepted them.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub(crate) struct ListenerInfo {
     pub(crate) name: Arc<str>,
     /// The WebSocket path, or `None` for plain MQTT.
     pub(crate) ws_path: Option<Arc<str>>,
+    /// Certificates, if TLS is spoken.
+    pub(crate) tls: Option<Tls>,
     pub(crate) max_connections: usize,
     pub(crate) connections: AtomicUsize,
 }

@@ -3,7 +3,10 @@
 use std::{io, ops::Range, time::Instant};
 
 use super::state::State;
-use crate::broker::{ConnId, TransportEnd};
+use crate::{
+    broker::{ConnId, TransportEnd},
+    net::transport::end_of,
+};
 
 impl State {
     /// Puts a connection on the list of those to read.
@@ -38,9 +41,15 @@ impl State {
         }
         let got = match slot.transport.read(&mut self.scratch) {
             Ok(got) => got,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
-            Err(_) => {
-                self.ended(now, conn, TransportEnd::Error);
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // A handshake's next words.
+                if slot.transport.has_reply() {
+                    self.flush.push(conn);
+                }
+                return 0;
+            }
+            Err(error) => {
+                self.ended(now, conn, end_of(&error));
                 return 0;
             }
         };
