@@ -1,6 +1,6 @@
-"""What one more pytest test costs that has a broker of its own, and how soon a broker answers.
+"""What one more pytest test costs that has a broker of its own.
 
-    python benches/python/pytest_cost.py [--tests 400] [--runs 3] [--json FILE]
+    python benches/python/pytest_cost.py [--tests 400] [--runs 3]
 
 pytest runs with many tests and with few, in a process of its own; the difference in time, by the difference in tests,
 is what one more costs. It counts all of it: fixtures, the broker, its clients, the round trip, taking leave. amqtt, a
@@ -9,9 +9,7 @@ broker in Python, does the same in the same run if it is installed.
 
 import argparse
 import importlib.util
-import json
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -80,6 +78,13 @@ HEADS = {
 }
 
 
+OF_PEER = {
+    "ferromq": "ferromq: broker, client by TCP, round trip (async)",
+    "amqtt": "amqtt: broker, client by TCP, round trip (async)",
+}
+"""The same test with each library."""
+
+
 class Cost(NamedTuple):
     """Milliseconds of wall clock and of CPU."""
 
@@ -96,10 +101,10 @@ def pytest_cost(suite: str, count: int, folder: Path) -> Cost:
     command = [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=auto", "-p", "no:cacheprovider", str(path)]
     command += ["-o", "asyncio_default_fixture_loop_scope=function", "-W", "ignore", "--no-header", "-p", "no:xdist"]
     began, used_before = time.perf_counter(), children_cpu()
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
     wall = time.perf_counter() - began
     if done.returncode:
-        sys.exit(f"{suite}: {done.stdout[-3000:]}{done.stderr[-1000:]}")
+        raise RuntimeError(f"{suite}: {done.stdout[-3000:]}{done.stderr[-1000:]}")
     return Cost(wall * 1e3, (children_cpu() - used_before) * 1e3)
 
 
@@ -109,41 +114,18 @@ def children_cpu() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def one_more(suite: str, tests: int, runs: int, folder: Path) -> Cost:
-    """Milliseconds for one more test: the least of all runs, as what is added to it is other people's."""
-    found = []
-    for _ in range(runs):
-        few, many = pytest_cost(suite, FEW, folder), pytest_cost(suite, FEW + tests, folder)
-        found.append(Cost((many.wall - few.wall) / tests, (many.cpu - few.cpu) / tests))
-    return Cost(min(one.wall for one in found), min(one.cpu for one in found))
-
-
-def first_connack(count: int) -> dict[str, float]:
-    """Milliseconds from the start of a broker to CONNACK over TCP, and over an in-memory pipe."""
-    import ferromq  # noqa: PLC0415 - pytest above is measured without it
-
-    found = {}
-    for name in ("TCP", "memory"):
-        times = []
-        for _ in range(count):
-            broker = ferromq.Broker()
-            began = time.perf_counter()
-            broker.start()
-            client = ferromq.SyncClient(broker.url if name == "TCP" else broker).connect()
-            times.append((time.perf_counter() - began) * 1e3)
-            client.disconnect()
-            broker.stop()
-        found[f"broker start to first CONNACK ({name}), median"] = statistics.median(times)
-    return found
+def one_more(suite: str, tests: int, folder: Path) -> Cost:
+    """Milliseconds for one more test."""
+    few, many = pytest_cost(suite, FEW, folder), pytest_cost(suite, FEW + tests, folder)
+    return Cost((many.wall - few.wall) / tests, (many.cpu - few.cpu) / tests)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    """Measure all suites; of each the least of all runs, as what is added to it is other people's."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--tests", type=int, default=400, help="tests more (default 400)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each, of which the least counts")
-    parser.add_argument("--json", type=Path, help="write the raw figures here")
     arguments = parser.parse_args()
-    raw: dict[str, object] = {}
     print("| milliseconds | wall | CPU |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for suite in SUITES:
@@ -151,14 +133,9 @@ def main() -> None:
                 print("| amqtt is not installed: pip install amqtt | | |")
                 continue
             tests = arguments.tests if not suite.startswith("amqtt") else max(arguments.tests // 8, 1)
-            cost = one_more(suite, tests, arguments.runs, Path(folder))
-            raw[suite] = cost._asdict()
-            print(f"| one more {suite} | {cost.wall:.2f} | {cost.cpu:.2f} |", flush=True)
-    for name, milliseconds in first_connack(200).items():
-        raw[name] = milliseconds
-        print(f"| {name} | {milliseconds:.2f} | |")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
+            found = [one_more(suite, tests, Path(folder)) for _ in range(arguments.runs)]
+            wall, cpu = min(cost.wall for cost in found), min(cost.cpu for cost in found)
+            print(f"| one more {suite} | {wall:.2f} | {cpu:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,17 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::MutexGuard;
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite},
+    time::{Sleep, sleep_until},
+};
 use tracing::{debug, trace};
 
 use super::{
     AckPolicy, ClientEvent, ConnectionState, Error, Message,
     dispatch::Delivery,
+    low_water,
+    pace::{Arrivals, Departures, Read, TICK},
     reconnect::Backoff,
     state::{Effects, Inner, Life, Progress, State},
     transport::{BoxStream, Connector},
@@ -113,6 +118,7 @@ impl Driver {
             Ok(stream) => self.serve(stream).await,
         };
         let mut state = self.inner.state.lock();
+        state.set_corked(false);
         state.session.connection_lost();
         state.dispatch.connection_lost();
         let began = state.connected_at.take();
@@ -216,6 +222,45 @@ struct Connection<'a> {
     end: Option<End>,
     /// Until when the last bytes must have left.
     flush_deadline: Option<Instant>,
+    pacing: Option<Pacing>,
+}
+
+/// Packets that are gathered, in and out. Not with a clock that is advanced: who counts on all being at rest would
+/// have to know of it.
+#[derive(Default)]
+struct Pacing {
+    arrivals: Arrivals,
+    /// When what has come is read, enough or not.
+    arrivals_due: Tick,
+    departures: Departures,
+    /// When what was published is written, told or not.
+    departures_due: Tick,
+}
+
+/// A timer of a millisecond.
+#[derive(Default)]
+struct Tick {
+    sleep: Option<Pin<Box<Sleep>>>,
+    is_set: bool,
+}
+
+impl Tick {
+    fn set(&mut self) {
+        let due = tokio::time::Instant::now() + TICK;
+        match &mut self.sleep {
+            Some(sleep) => sleep.as_mut().reset(due),
+            None => self.sleep = Some(Box::pin(sleep_until(due))),
+        }
+        self.is_set = true;
+    }
+
+    /// Whether it is over, now.
+    fn poll(&mut self, cx: &mut Context<'_>) -> bool {
+        let sleep = self.sleep.as_mut().filter(|_| self.is_set);
+        let is_over = sleep.is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready());
+        self.is_set &= !is_over;
+        is_over
+    }
 }
 
 /// Why a connection is over.
@@ -244,13 +289,15 @@ impl<'a> Connection<'a> {
             is_paused: false,
             end: None,
             flush_deadline: None,
+            pacing: (!inner.options.clock.is_adjustable()).then(Pacing::default),
         }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         for _ in 0..TURNS_MAX {
             self.deliver(cx);
-            let mut progress = self.poll_read(cx);
+            let mut progress = self.poll_pacing(cx);
+            progress |= self.poll_read(cx);
             progress |= self.poll_timer(cx);
             progress |= self.poll_write(cx);
             progress |= self.is_fresh;
@@ -303,10 +350,46 @@ impl<'a> Connection<'a> {
         state.recently = inner.now();
         state.stats.bytes_in += count as u64;
         state.session.stamp(stamp.as_micros() as u64);
-        let instant = state.recently;
+        let (instant, received) = (state.recently, state.stats.received);
         let taken = state.receive(instant, &input);
         self.keep_rest(&input, taken, state.session.bytes_needed());
+        let read = Read { bytes: count, messages: state.stats.received - received, said: state.said() };
         self.process(state, Effects::default());
+        self.arrived(instant, read);
+    }
+
+    /// Has the socket wait for more bytes at a time if that is worth it.
+    fn arrived(&mut self, now: Instant, read: Read) {
+        let Some(pacing) = &mut self.pacing else { return };
+        if let Some(bytes) = pacing.arrivals.read(now, read) {
+            trace!(server = %self.server, bytes, "gathering");
+            if !low_water::set(&*self.stream, bytes) {
+                pacing.arrivals.end();
+            }
+        }
+        if pacing.arrivals.is_waiting() {
+            pacing.arrivals_due.set();
+        }
+    }
+
+    /// Reads what comes too slowly to be waited for, and looks whether there is still much to write.
+    fn poll_pacing(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(pacing) = &mut self.pacing else { return false };
+        let is_late = pacing.arrivals_due.poll(cx);
+        if is_late {
+            pacing.arrivals.late();
+            low_water::set(&*self.stream, 1);
+        }
+        let is_tick = pacing.departures_due.poll(cx);
+        if is_tick {
+            let mut state = self.inner.state.lock();
+            if pacing.departures.tick(state.stats.published) {
+                pacing.departures_due.set();
+            } else {
+                state.set_corked(false);
+            }
+        }
+        is_late || is_tick
     }
 
     /// Takes the session's events, stages what came in, unlocks, and tells whoever is concerned.
@@ -420,6 +503,12 @@ impl<'a> Connection<'a> {
         state.is_flushing = false;
         let now = inner.now();
         state.session.take_output(now, &mut self.write);
+        if let Some(pacing) = self.pacing.as_mut().filter(|_| !self.write.is_empty())
+            && pacing.departures.write(now, state.stats.published)
+        {
+            state.set_corked(true);
+            pacing.departures_due.set();
+        }
         self.process(state, Effects::default());
         !self.write.is_empty()
     }

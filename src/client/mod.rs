@@ -32,8 +32,10 @@ mod driver;
 mod error;
 mod event;
 mod held;
+mod low_water;
 mod mailbox;
 mod options;
+mod pace;
 mod reconnect;
 mod request;
 mod spool;
@@ -231,6 +233,17 @@ impl Client {
     /// the message is [`Published::Written`] already.
     pub fn submit(&self, message: &Outgoing<'_>, number: u64) -> Result<Published, Error> {
         self.inner().publish(message, Recipient::Sink(number))
+    }
+
+    /// The same, for callers who publish many messages in a row and then call [`Self::write_submitted`]: it may leave the client's
+    /// task asleep, which writes without being told after a millisecond or two. The second value asks for the call.
+    pub fn submit_lazily(&self, message: &Outgoing<'_>, number: u64) -> Result<(Published, bool), Error> {
+        self.inner().publish_lazily(message, Recipient::Sink(number))
+    }
+
+    /// Has what was [submitted lazily](Self::submit_lazily) written.
+    pub fn write_submitted(&self) {
+        self.inner().flush();
     }
 
     /// Publishes many messages under one lock, without waiting. Returns how many were taken, how many of those the

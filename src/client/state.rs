@@ -69,6 +69,10 @@ pub(super) struct State {
     pub(super) driver: Option<Waker>,
     /// The task waits for the socket to take more: new output need not wake it.
     pub(super) is_flushing: bool,
+    /// The task looks after every tick for what was published lazily, which need not wake it.
+    is_corked: bool,
+    /// Somebody was asked to say when he is done.
+    is_flush_asked: bool,
     /// Why the present connection is over.
     pub(super) closed: Option<CloseReason>,
     pub(super) connected_at: Option<Instant>,
@@ -161,6 +165,8 @@ impl Inner {
             connection: ConnectionState::Connecting,
             driver: None,
             is_flushing: false,
+            is_corked: false,
+            is_flush_asked: false,
             closed: None,
             connected_at: None,
             connack: None,
@@ -201,11 +207,20 @@ impl Inner {
 
     /// Locks, does `work`, unlocks, and tells whoever is concerned; the client's task looks for new output.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        self.with_driver(State::driver_for_work, work)
+    }
+
+    /// The same, but `driver` says who has to be woken.
+    fn with_driver<T>(
+        &self,
+        driver: impl FnOnce(&mut State) -> Option<Waker>,
+        work: impl FnOnce(&mut State) -> T,
+    ) -> T {
         let mut effects = Effects::default();
         let mut state = self.state.lock();
         let result = work(&mut state);
         state.process(&mut effects);
-        let driver = state.driver_for_work();
+        let driver = driver(&mut state);
         drop(state);
         effects.run(self);
         if let Some(driver) = driver {
@@ -217,6 +232,31 @@ impl Inner {
     /// Publishes without waiting. The path of every message: one lock, and a wake only if the task sleeps.
     pub(super) fn publish(&self, message: &Outgoing<'_>, to: Recipient) -> Result<Published, Error> {
         self.with(|state| state.publish(message, to, &self.options))
+    }
+
+    /// The same by somebody who calls [`Self::flush`] soon; whether he is asked to.
+    pub(super) fn publish_lazily(&self, message: &Outgoing<'_>, to: Recipient) -> Result<(Published, bool), Error> {
+        let mut is_asked = false;
+        let driver = |state: &mut State| {
+            if !state.is_corked || state.session.output_bytes() >= CORKED_BYTES_MAX {
+                return state.driver_for_work();
+            }
+            is_asked = !std::mem::replace(&mut state.is_flush_asked, true);
+            None
+        };
+        let published = self.with_driver(driver, |state| state.publish(message, to, &self.options));
+        published.map(|published| (published, is_asked))
+    }
+
+    /// What was published lazily is all there is for now.
+    pub(super) fn flush(&self) {
+        let mut state = self.state.lock();
+        state.is_flush_asked = false;
+        let driver = state.driver_for_work();
+        drop(state);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
     }
 
     /// Whether somebody may be waiting for something that the server is yet to send.
@@ -492,6 +532,17 @@ impl State {
             && (!self.session.is_online() || self.session.output_bytes() < options.output_bytes_max)
     }
 
+    /// Whether the task looks after every tick for what was published lazily.
+    pub(super) fn set_corked(&mut self, is_corked: bool) {
+        self.is_corked = is_corked;
+        self.is_flush_asked = false;
+    }
+
+    /// Counts what the application has asked for: somebody may wait for an answer to it.
+    pub(super) fn said(&self) -> u64 {
+        self.stats.published + self.next_reply
+    }
+
     /// Who has to be woken if there is something to write or to hand out.
     fn driver_for_work(&mut self) -> Option<Waker> {
         let has_output = !self.is_flushing && self.session.has_output();
@@ -555,6 +606,9 @@ pub(super) fn refused(ack: PublishAck) -> Result<PublishAck, Error> {
     let what = "a publication".to_owned();
     Err(Error::Refused { packet: PacketType::Publish, what, reason: ack.reason, properties: ack.properties })
 }
+
+/// Output that is worth a wake, whoever may say that he is done.
+const CORKED_BYTES_MAX: usize = 32 * 1024;
 
 /// Events kept for a reader that lags.
 const EVENTS_MAX: usize = 256;

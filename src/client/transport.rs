@@ -1,6 +1,6 @@
 //! How a transport comes to be: look-up, TCP, TLS, Unix sockets, WebSocket, or whatever the caller brings.
 
-use std::{fmt, future::Future, io, pin::Pin, sync::Mutex};
+use std::{any::Any, fmt, future::Future, io, pin::Pin, sync::Mutex};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -11,7 +11,7 @@ use super::{ClientTls, ServerUrl, tls::Secure, websocket::WebSocket};
 use crate::net::tls::TlsError;
 
 /// A connected transport.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + Any {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 

@@ -8,7 +8,10 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::{reconnect::random, transport::BoxStream};
+use super::{
+    reconnect::random,
+    transport::{BoxStream, Stream},
+};
 use crate::net::ws::{
     Client, ClientHandshake, Closed, FRAME_BYTES_MAX, Subprotocol, WsClient, WsCodec, apply_mask, encode_header,
 };
@@ -29,6 +32,11 @@ pub(super) struct WebSocket {
 }
 
 impl WebSocket {
+    /// What it runs on.
+    pub(super) fn stream(&self) -> &dyn Stream {
+        &*self.stream
+    }
+
     /// Upgrades the connection.
     pub(super) async fn connect(mut stream: BoxStream, authority: &str, path: &str) -> io::Result<Self> {
         let nonce = (u128::from(random()) << 64 | u128::from(random())).to_be_bytes();

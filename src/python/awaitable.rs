@@ -2,7 +2,7 @@
 //! asynchronous iterator.
 //!
 //! CPython resumes an awaitable through the slot `am_send` without raising `StopIteration`; PyO3 has no such slot, and
-//! its `__next__` costs twice as much a message (benches/python/crossing.py). The type has `send`, `throw` and `close`
+//! its `__next__` costs twice as much a message (`make bench-python`). The type has `send`, `throw` and `close`
 //! too, so `asyncio.create_task` takes it for the coroutine it is.
 #![allow(unsafe_code)] // PyO3 offers no safe way to fill `am_send`
 

@@ -11,6 +11,7 @@ use pyo3::{
     exceptions::PyTypeError,
     prelude::*,
     pybacked::PyBackedStr,
+    sync::PyOnceLock,
     types::{PyDict, PyString, PyTuple},
 };
 use tokio::task::spawn_blocking;
@@ -18,6 +19,7 @@ use tokio::task::spawn_blocking;
 use super::{
     broker::{Broker, MemoryConnector},
     errors,
+    flush::Flusher,
     options::ClientArguments,
     publish::Sink,
     runtime::{Local, Process},
@@ -41,6 +43,7 @@ pub(crate) struct Core {
     sink: Arc<Sink>,
     events: EventSource,
     client: Local<Mutex<Option<Client>>>,
+    flusher: PyOnceLock<Py<Flusher>>,
     timeout: Duration,
 }
 
@@ -89,8 +92,8 @@ impl Core {
         options.completions = Some(Arc::clone(&sink) as _);
         let events = EventSource::new(EVENTS_MAX);
         options.events = Some(events.clone());
-        let client = Local::new(Mutex::new(None));
-        let core = Arc::new(Self { options, target, spool, sink, events, client, timeout });
+        let (client, flusher) = (Local::new(Mutex::new(None)), PyOnceLock::new());
+        let core = Arc::new(Self { options, target, spool, sink, events, client, flusher, timeout });
         if let Target::Memory(connector) = &core.target {
             connector.register(&core);
         }
@@ -114,6 +117,11 @@ impl Core {
             return Ok(());
         }
         Err(errors::invalid(py, &format!("{what} needs MQTT 5: connect with version 5")))
+    }
+
+    /// What is called when a turn of a loop is over.
+    pub(crate) fn flusher(self: &Arc<Self>, py: Python<'_>) -> PyResult<&Py<Flusher>> {
+        self.flusher.get_or_try_init(py, || Flusher::new(py, self))
     }
 
     pub(crate) fn sink(&self) -> &Sink {

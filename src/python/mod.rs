@@ -36,6 +36,7 @@ mod errors;
 mod events;
 mod fault_proxy;
 mod faults;
+mod flush;
 mod html;
 mod message;
 mod operation;

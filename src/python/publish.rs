@@ -3,7 +3,7 @@
 //! A QoS 0 message that finds room is done when the call returns. A QoS 1 or 2 message gets a future of the loop, and
 //! its end comes back by number through [`Sink`], many at a time. Only a message that finds no room costs a tokio task.
 
-use std::{collections::HashMap, fmt, future::Future, time::Duration};
+use std::{collections::HashMap, fmt, future::Future, sync::Arc, time::Duration};
 
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
@@ -20,6 +20,7 @@ use super::{
     bridge::{Bridge, Outcome, Promise, find_loop},
     core::Core,
     errors,
+    flush::flush_soon,
     operation::{Operation, is_turn_due},
     options,
     payload::Data,
@@ -112,16 +113,21 @@ impl<'a> Publication<'a> {
     }
 
     /// Publishes without ever waiting; nobody hears of the end.
-    pub(crate) fn publish_nowait(&self, py: Python<'_>, core: &Core) -> PyResult<()> {
+    pub(crate) fn publish_nowait(&self, py: Python<'_>, core: &Arc<Core>) -> PyResult<()> {
         let client = core.client(py)?;
-        client.try_publish(&self.as_outgoing()).map(drop).map_err(|error| errors::from_client(py, &error))
+        // No entry of the sink has this number: what becomes of it is told to nobody.
+        match client.submit_lazily(&self.as_outgoing(), 0) {
+            Ok((_, true)) => flush_soon(py, core),
+            Ok(_) => Ok(()),
+            Err(error) => Err(errors::from_client(py, &error)),
+        }
     }
 
     /// Publishes; an awaitable for the end.
     pub(crate) fn publish<'py>(
         &self,
         py: Python<'py>,
-        core: &Core,
+        core: &Arc<Core>,
         timeout: Option<Duration>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let client = core.client(py)?;
@@ -129,7 +135,7 @@ impl<'a> Publication<'a> {
             return self.publish_in_task(py, client, timeout);
         }
         let submitted = if self.qos == QoS::AtMostOnce {
-            client.try_publish(&self.as_outgoing()).map(|_| None).map_err(Failure::from)
+            self.submit_lazily(py, core, &client, 0).map(|()| None)
         } else {
             let Some(event_loop) = find_loop(py)? else { return self.publish_in_task(py, client, None) };
             self.submit(&event_loop, core, &client).map(Some)
@@ -168,20 +174,28 @@ impl<'a> Publication<'a> {
     fn submit<'py>(
         &self,
         event_loop: &Bound<'py, PyAny>,
-        core: &Core,
+        core: &Arc<Core>,
         client: &Client,
     ) -> Result<Bound<'py, PyAny>, Failure> {
         let (promise, future) = Bridge::of(event_loop)?.promise_in(event_loop)?;
         let number = core.sink().expect(Waiting::One(promise));
-        match client.submit(&self.as_outgoing(), number) {
-            Ok(_) => Ok(future),
-            Err(error) => {
-                if let Some(Waiting::One(promise)) = core.sink().forget(number) {
-                    promise.forget(event_loop.py());
-                }
-                Err(Failure::Client(error))
-            }
+        let submitted = self.submit_lazily(event_loop.py(), core, client, number);
+        if submitted.is_err()
+            && let Some(Waiting::One(promise)) = core.sink().forget(number)
+        {
+            promise.forget(event_loop.py());
         }
+        submitted.map(|()| future)
+    }
+
+    /// Submits what is written when this turn of the loop is over, at the latest.
+    #[inline]
+    fn submit_lazily(&self, py: Python<'_>, core: &Arc<Core>, client: &Client, number: u64) -> Result<(), Failure> {
+        let (_, wants_flush) = client.submit_lazily(&self.as_outgoing(), number)?;
+        if wants_flush {
+            flush_soon(py, core)?;
+        }
+        Ok(())
     }
 
     fn publish_in_task<'py>(

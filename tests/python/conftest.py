@@ -45,9 +45,9 @@ def sync_client(broker):
 def run_python():
     """Run a program to its end; its output, or a failure with what it wrote."""
 
-    def run(program, *arguments, code=0):
+    def run(program, *arguments, code=0, seconds=60):
         command = [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(program), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)  # noqa: S603
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 

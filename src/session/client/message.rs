@@ -14,7 +14,7 @@ pub struct Message {
     /// The PUBLISH after its fixed header; validated when it came in.
     body: Bytes,
     /// The topic, if the packet named it by an alias.
-    aliased: Option<Box<Text>>,
+    aliased: Option<Text>,
     ack: Option<AckHandle>,
     received_at_us: u64,
     topic_len: u16,
@@ -77,7 +77,7 @@ impl Message {
     }
 
     pub(super) fn with_topic(mut self, topic: Text) -> Self {
-        self.aliased = Some(Box::new(topic));
+        self.aliased = Some(topic);
         self
     }
 
@@ -112,7 +112,7 @@ impl Message {
     /// The topic as text that shares the buffer.
     pub fn topic_text(&self) -> Text {
         match &self.aliased {
-            Some(topic) => Text::clone(topic),
+            Some(topic) => topic.clone(),
             None => Text::from_utf8(self.body.slice_ref(self.topic_bytes())).unwrap_or_default(),
         }
     }
