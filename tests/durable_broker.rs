@@ -13,11 +13,12 @@ use std::{
 };
 
 use ferromq::{
+    broker::Message,
     client::{
         Client, ClientOptions, DisconnectOptions, MailboxOptions, PublishRequest, Reconnect, SubscribeRequest,
         Subscription,
     },
-    codec::{Limits, QoS, SubscriptionOptions, Text, TopicFilter},
+    codec::{Limits, QoS, SubscriptionOptions, Text, TopicFilter, TopicName},
     disk::Durability,
     net::listener::ListenerUrl,
     server::{Broker, StartError},
@@ -202,3 +203,17 @@ const MESSAGES: u32 = 6000;
 
 /// Publications under way at one time.
 const LANES: u32 = 64;
+
+/// What is published before the broker has settled its store, and right before its end.
+#[test]
+fn what_is_published_at_the_last_moment_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    for number in 0..5 {
+        let broker = Broker::builder().store(folder.path(), Durability::Fsync).start().unwrap();
+        let topic = TopicName::new(&format!("t/{number}")).unwrap();
+        broker.handle().publish(Message::new(topic, "kept".into()).retain(true)).unwrap();
+        broker.shutdown();
+    }
+    let broker = Broker::builder().store(folder.path(), Durability::Fsync).start().unwrap();
+    assert_eq!(broker.handle().retained("t/#", 100).len(), 5);
+}

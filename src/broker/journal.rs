@@ -390,8 +390,13 @@ impl Journal {
         waits.tick <= self.done && waits.receipt.is_none_or(|number| !self.receipts.contains_key(&number))
     }
 
+    /// Whether there is something that was not submitted: until what was left half done is settled, nothing is.
+    pub(crate) fn has_unsubmitted(&self) -> bool {
+        self.current() >= self.tick
+    }
+
     fn submit(&mut self) {
-        if self.current() < self.tick {
+        if !self.has_unsubmitted() {
             return;
         }
         let store = &self.durable.store;

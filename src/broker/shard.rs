@@ -343,6 +343,11 @@ impl Shard {
         }
     }
 
+    /// Whether the store has yet to be given something.
+    pub fn has_unsubmitted(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.has_unsubmitted())
+    }
+
     /// When [`Self::handle_timeout`] is due next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.wire.timers.next()

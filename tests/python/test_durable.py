@@ -35,7 +35,9 @@ async def test_sessions_and_retained_messages_outlast_the_broker(tmp_path):
     session = ferromq.Session(EXPIRY)
     async with broker:
         async with ferromq.Client(broker, client_id="away", session=session) as away:
-            await away.subscribe("t/#", qos=2)
+            subscription = await away.subscribe("t/#", qos=2)
+        del subscription  # not earlier, or it is ended at the server, too
+        await broker.settled()  # the broker has read that nobody is there
         async with ferromq.Client(broker) as publisher:
             await publisher.publish("t/1", b"waits", qos=1)
             await publisher.publish("t/2", b"waits once", qos=2)

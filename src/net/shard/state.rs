@@ -203,7 +203,8 @@ impl State {
         let Some(draining) = self.draining else { return false };
         let Some(linger_deadline) = draining.linger_deadline else { return now >= draining.deadline };
         let lingers = !self.lingering.is_empty() && now < linger_deadline;
-        if self.conns.is_empty() && !self.is_backlogged() && !self.has_more() && !lingers {
+        let is_stored = !self.shard.has_unsubmitted();
+        if self.conns.is_empty() && !self.is_backlogged() && !self.has_more() && !lingers && is_stored {
             shards.note_drained(self.index);
         }
         shards.is_drained() || now >= draining.deadline

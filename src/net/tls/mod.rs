@@ -1,5 +1,5 @@
 //! TLS by rustls: from PEM to what a server or a client needs. The client's stream is tokio-rustls, the shard's is
-//! [`TlsStream`].
+//! `TlsStream`.
 
 mod explain;
 mod stream;
