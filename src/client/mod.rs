@@ -235,10 +235,11 @@ impl Client {
         self.inner().publish(message, Recipient::Sink(number))
     }
 
-    /// The same, for callers who publish many messages in a row and then call [`Self::write_submitted`]: it may leave the client's
-    /// task asleep, which writes without being told after a millisecond or two. The second value asks for the call.
-    pub fn submit_lazily(&self, message: &Outgoing<'_>, number: u64) -> Result<(Published, bool), Error> {
-        self.inner().publish_lazily(message, Recipient::Sink(number))
+    /// The same, for callers who publish many messages in a row and then call [`Self::write_submitted`]: it may leave the
+    /// client's task asleep, which writes without being told after a millisecond or two. The second value asks for the
+    /// call. Without a number the outcome goes to nobody; a failure is logged, and counted in [`Stats::given_up`].
+    pub fn submit_lazily(&self, message: &Outgoing<'_>, number: Option<u64>) -> Result<(Published, bool), Error> {
+        self.inner().publish_lazily(message, number.map_or(Recipient::Nobody, Recipient::Sink))
     }
 
     /// Has what was [submitted lazily](Self::submit_lazily) written.

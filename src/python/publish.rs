@@ -115,8 +115,7 @@ impl<'a> Publication<'a> {
     /// Publishes without ever waiting; nobody hears of the end.
     pub(crate) fn publish_nowait(&self, py: Python<'_>, core: &Arc<Core>) -> PyResult<()> {
         let client = core.client(py)?;
-        // No entry of the sink has this number: what becomes of it is told to nobody.
-        match client.submit_lazily(&self.as_outgoing(), 0) {
+        match client.submit_lazily(&self.as_outgoing(), None) {
             Ok((_, true)) => flush_soon(py, core),
             Ok(_) => Ok(()),
             Err(error) => Err(errors::from_client(py, &error)),
@@ -135,7 +134,7 @@ impl<'a> Publication<'a> {
             return self.publish_in_task(py, client, timeout);
         }
         let submitted = if self.qos == QoS::AtMostOnce {
-            self.submit_lazily(py, core, &client, 0).map(|()| None)
+            self.submit_lazily(py, core, &client, None).map(|()| None)
         } else {
             let Some(event_loop) = find_loop(py)? else { return self.publish_in_task(py, client, None) };
             self.submit(&event_loop, core, &client).map(Some)
@@ -179,7 +178,7 @@ impl<'a> Publication<'a> {
     ) -> Result<Bound<'py, PyAny>, Failure> {
         let (promise, future) = Bridge::of(event_loop)?.promise_in(event_loop)?;
         let number = core.sink().expect(Waiting::One(promise));
-        let submitted = self.submit_lazily(event_loop.py(), core, client, number);
+        let submitted = self.submit_lazily(event_loop.py(), core, client, Some(number));
         if submitted.is_err()
             && let Some(Waiting::One(promise)) = core.sink().forget(number)
         {
@@ -190,7 +189,13 @@ impl<'a> Publication<'a> {
 
     /// Submits what is written when this turn of the loop is over, at the latest.
     #[inline]
-    fn submit_lazily(&self, py: Python<'_>, core: &Arc<Core>, client: &Client, number: u64) -> Result<(), Failure> {
+    fn submit_lazily(
+        &self,
+        py: Python<'_>,
+        core: &Arc<Core>,
+        client: &Client,
+        number: Option<u64>,
+    ) -> Result<(), Failure> {
         let (_, wants_flush) = client.submit_lazily(&self.as_outgoing(), number)?;
         if wants_flush {
             flush_soon(py, core)?;

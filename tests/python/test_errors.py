@@ -256,3 +256,11 @@ async def test_a_publication_may_have_a_timeout(broker):
             await client.publish("x", qos=1, timeout=0.05)
         with pytest.raises(ferromq.Timeout):
             await client.publish_many([b""], topic="x", qos=1, timeout=0.05)
+
+
+async def test_a_refusal_that_nobody_waits_for_is_counted():
+    with ferromq.Broker(acl=ferromq.Acl(no_match="deny")) as broker:
+        async with ferromq.Client(broker) as client:
+            client.publish_nowait("t", b"1", qos=1)
+            await broker.settled()
+            assert client.stats()["given_up"] == 1
