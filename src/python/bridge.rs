@@ -23,7 +23,7 @@ use pyo3::{
     exceptions::{PyNotImplementedError, PyRuntimeError},
     prelude::*,
     sync::PyOnceLock,
-    types::{PyWeakrefMethods, PyWeakrefReference},
+    types::{PyDict, PyWeakrefMethods, PyWeakrefReference},
 };
 
 use super::{
@@ -53,6 +53,14 @@ pub(crate) enum Outcome {
     Published(Result<PublishAck, Error>),
     /// With what this makes on the thread of the loop.
     Made(Make),
+}
+
+/// What a loop finds in its queue.
+enum Item {
+    /// For this future.
+    For(Token, Outcome),
+    /// The failure of a publication that nobody can ask for any more.
+    Lost(Result<PublishAck, Error>),
 }
 
 /// Makes a result, or an exception, where Python may be called.
@@ -89,6 +97,16 @@ impl Bridge {
         let future = event_loop.call_method0(pyo3::intern!(py, "create_future"))?;
         let token = self.0.futures.lock().insert(future.clone().unbind());
         Ok((Promise { bridge: self.clone(), token: Some(token) }, future))
+    }
+
+    /// Has the loop's exception handler told of a publication's failure that nobody can ask for any more.
+    pub(crate) fn report(&self, ended: Result<PublishAck, Error>) {
+        self.0.push(Item::Lost(ended));
+    }
+
+    /// Whether the loop may still run, and in this process.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.0.is_usable()
     }
 
     #[cfg(unix)]
@@ -133,7 +151,7 @@ impl Promise {
     /// Completes the future with what `outcome` makes, on the thread of its loop.
     pub(crate) fn complete(mut self, outcome: Outcome) {
         if let Some(token) = self.token.take() {
-            self.bridge.0.push(token, outcome);
+            self.bridge.0.push(Item::For(token, outcome));
         }
     }
 
@@ -155,7 +173,7 @@ impl Drop for Promise {
     fn drop(&mut self) {
         if let Some(token) = self.token.take() {
             let given_up = Outcome::Made(Box::new(|py| Err(errors::closed(py, "the operation was given up"))));
-            self.bridge.0.push(token, given_up);
+            self.bridge.0.push(Item::For(token, given_up));
         }
     }
 }
@@ -185,7 +203,7 @@ pub(crate) fn is_done(future: &Bound<'_, PyAny>) -> PyResult<bool> {
 struct Shared {
     epoch: u32,
     is_closed: AtomicBool,
-    queue: Mutex<Vec<(Token, Outcome)>>,
+    queue: Mutex<Vec<Item>>,
     futures: Mutex<Futures>,
     wake: Wake,
     /// Only for loops without `add_reader`, which keep no reference themselves.
@@ -213,12 +231,16 @@ impl Shared {
         }
     }
 
-    fn push(self: &Arc<Self>, token: Token, outcome: Outcome) {
-        if self.is_closed.load(Ordering::Acquire) || is_forked(self.epoch) {
+    fn is_usable(&self) -> bool {
+        !self.is_closed.load(Ordering::Acquire) && !is_forked(self.epoch)
+    }
+
+    fn push(self: &Arc<Self>, item: Item) {
+        if !self.is_usable() {
             return;
         }
         let mut queue = self.queue.lock();
-        queue.push((token, outcome));
+        queue.push(item);
         let is_first = queue.len() == 1;
         drop(queue);
         if is_first {
@@ -238,10 +260,16 @@ impl Shared {
     /// Completes what is queued; on the loop's thread.
     fn drain(&self, py: Python<'_>) {
         let batch = std::mem::take(&mut *self.queue.lock());
-        for (token, outcome) in batch {
-            let Some(future) = self.futures.lock().remove(token) else { continue };
-            if let Err(error) = settle(future.bind(py), outcome) {
-                error.write_unraisable(py, Some(future.bind(py)));
+        for item in batch {
+            let done = match item {
+                Item::For(token, outcome) => {
+                    let future = self.futures.lock().remove(token);
+                    future.map_or(Ok(()), |future| settle(future.bind(py), outcome))
+                }
+                Item::Lost(ended) => tell_handler(py, ended),
+            };
+            if let Err(error) = done {
+                error.write_unraisable(py, None);
             }
         }
     }
@@ -289,6 +317,15 @@ fn settle(future: &Bound<'_, PyAny>, outcome: Outcome) -> PyResult<()> {
         Err(error) => future.call_method1(pyo3::intern!(py, "set_exception"), (error.into_value(py),))?,
     };
     Ok(())
+}
+
+/// As asyncio does for a future whose exception was never retrieved.
+fn tell_handler(py: Python<'_>, ended: Result<PublishAck, Error>) -> PyResult<()> {
+    let Err(error) = publish::finished(py, ended) else { return Ok(()) };
+    let context = PyDict::new(py);
+    context.set_item("message", "a publication failed, and nobody awaited it")?;
+    context.set_item("exception", error.into_value(py))?;
+    running_loop(py)?.call_method1("call_exception_handler", (context,)).map(drop)
 }
 
 /// What a loop calls when there are outcomes. It lives as long as the loop does.
@@ -353,8 +390,7 @@ impl Known {
     }
 
     fn is_alive(&self) -> bool {
-        let usable = |shared: Arc<Shared>| !shared.is_closed.load(Ordering::Acquire) && !is_forked(shared.epoch);
-        self.shared.upgrade().is_some_and(usable)
+        self.shared.upgrade().is_some_and(|shared| shared.is_usable())
     }
 }
 

@@ -441,12 +441,12 @@ impl Faults {
     /// End the connection of a client with a reason; whether there was one.
     ///
     /// A broker does so itself, as with `Broker.kick`. A proxy says DISCONNECT in its place.
-    #[pyo3(signature = (client, reason = 0x98))]
-    fn kick(&self, py: Python<'_>, client: &str, #[pyo3(from_py_with = int)] reason: i64) -> PyResult<bool> {
-        let reason = disconnect_reason(py, reason)?;
-        let Some(place) = &self.place else { return Ok(py.detach(|| self.faults.kick(client, reason))) };
+    #[pyo3(signature = (client_id, reason_code = 0x98))]
+    fn kick(&self, py: Python<'_>, client_id: &str, #[pyo3(from_py_with = int)] reason_code: i64) -> PyResult<bool> {
+        let reason = disconnect_reason(py, reason_code)?;
+        let Some(place) = &self.place else { return Ok(py.detach(|| self.faults.kick(client_id, reason))) };
         let handle = place.handle(py)?;
-        Ok(py.detach(|| handle.kick(client, reason)))
+        Ok(py.detach(|| handle.kick(client_id, reason)))
     }
 
     /// Remove all rules.

@@ -42,6 +42,7 @@ mod message;
 mod operation;
 mod options;
 mod payload;
+mod pending;
 mod properties;
 mod publish;
 mod request;

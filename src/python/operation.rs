@@ -19,6 +19,7 @@ use super::{
     awaitable::{Awaitable, Step, new_object},
     bridge::{Bridge, Outcome, find_loop, is_done, running_loop},
     errors,
+    pending::Pending,
     runtime::{Local, Process},
 };
 use crate::client::Error;
@@ -29,6 +30,8 @@ pub(crate) enum Operation {
     Ready(Py<PyAny>),
     /// Finished as well, but whoever awaits it gives up a turn of the loop first.
     Turn { value: Py<PyAny>, is_given: AtomicBool },
+    /// A publication that is to be acknowledged.
+    Publication(Pending),
     /// Finished when its future is.
     Waiting(Waiting),
     /// Made where no loop runs: it begins when a loop first asks, like any coroutine.
@@ -37,8 +40,8 @@ pub(crate) enum Operation {
 
 pub(crate) struct Waiting {
     future: Py<PyAny>,
-    /// The task that works for it, if there is one, ends with the wait.
-    task: Option<Local<AbortHandle>>,
+    /// The task that works for it ends with the wait.
+    task: Local<AbortHandle>,
 }
 
 type Start = Box<dyn FnOnce(Python<'_>) -> PyResult<Waiting> + Send>;
@@ -61,10 +64,9 @@ impl Operation {
         new_object(py, Self::Turn { value: value.unbind(), is_given: AtomicBool::new(false) })
     }
 
-    /// An operation that is finished when `future` is.
-    pub(crate) fn waiting(future: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
-        let py = future.py();
-        new_object(py, Self::Waiting(Waiting { future: future.unbind(), task: None }))
+    /// An operation that is finished when the publication is.
+    pub(crate) fn publication(py: Python<'_>, pending: Pending) -> PyResult<Bound<'_, PyAny>> {
+        new_object(py, Self::Publication(pending))
     }
 
     /// Runs `work` on tokio; `convert` makes its result a Python object, on the thread of the loop. When the operation
@@ -84,7 +86,7 @@ impl Operation {
 
     fn begin(&self, py: Python<'_>) -> PyResult<Option<&Waiting>> {
         match self {
-            Self::Ready(_) | Self::Turn { .. } => Ok(None),
+            Self::Ready(_) | Self::Turn { .. } | Self::Publication(_) => Ok(None),
             Self::Waiting(waiting) => Ok(Some(waiting)),
             Self::Deferred { start, begun } => {
                 if begun.get(py).is_none() {
@@ -115,7 +117,7 @@ impl Waiting {
                 Err(error) => Err(errors::from_client(py, &error)),
             })));
         });
-        Ok(Self { future: future.unbind(), task: Some(Local::new(task.abort_handle())) })
+        Ok(Self { future: future.unbind(), task: Local::new(task.abort_handle()) })
     }
 }
 
@@ -137,6 +139,7 @@ impl Awaitable for Operation {
     fn ready<'py>(&self, py: Python<'py>) -> Option<PyResult<Bound<'py, PyAny>>> {
         match self {
             Self::Ready(value) => Some(Ok(value.bind(py).clone())),
+            Self::Publication(pending) => pending.ready(py),
             _ => None,
         }
     }
@@ -149,6 +152,9 @@ impl Awaitable for Operation {
             let was_given = is_given.swap(true, Ordering::Relaxed);
             return Ok(if was_given { Step::Return(value.clone_ref(py)) } else { Step::Yield(py.None()) });
         }
+        if let Self::Publication(pending) = self {
+            return pending.step(py);
+        }
         let waiting = self.begin(py)?.ok_or_else(|| errors::closed(py, "the operation failed to begin"))?;
         let future = waiting.future.bind(py);
         if is_done(future)? {
@@ -159,7 +165,7 @@ impl Awaitable for Operation {
 
     fn abandon(&self, py: Python<'_>) {
         let waiting = match self {
-            Self::Ready(_) | Self::Turn { .. } => None,
+            Self::Ready(_) | Self::Turn { .. } | Self::Publication(_) => None,
             Self::Waiting(waiting) => Some(waiting),
             Self::Deferred { start, begun } => {
                 let never_begun = start.lock().take();
@@ -167,7 +173,7 @@ impl Awaitable for Operation {
                 begun.get(py)
             }
         };
-        if let Some(task) = waiting.and_then(|waiting| waiting.task.as_ref()).and_then(Local::get) {
+        if let Some(task) = waiting.and_then(|waiting| waiting.task.get()) {
             task.abort();
         }
     }
@@ -175,6 +181,7 @@ impl Awaitable for Operation {
     fn traverse(&self, visit: &mut dyn FnMut(&Py<PyAny>) -> Result<(), c_int>) -> Result<(), c_int> {
         match self {
             Self::Ready(value) | Self::Turn { value, .. } => visit(value),
+            Self::Publication(pending) => pending.future().map_or(Ok(()), visit),
             Self::Waiting(waiting) => visit(&waiting.future),
             // Its future is known to the loop as well, so nothing is collected too late.
             Self::Deferred { .. } => Ok(()),

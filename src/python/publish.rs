@@ -1,7 +1,7 @@
 //! Publishing from Python: the fast path is one call into the client and an awaitable that exists already.
 //!
-//! A QoS 0 message that finds room is done when the call returns. A QoS 1 or 2 message gets a future of the loop, and
-//! its end comes back by number through [`Sink`], many at a time. Only a message that finds no room costs a tokio task.
+//! A QoS 0 message that finds room is done when the call returns. The end of a QoS 1 or 2 message comes back by number
+//! through [`Sink`], many at a time ([`super::pending`]). Only a message that finds no room costs a tokio task.
 
 use std::{collections::HashMap, fmt, future::Future, sync::Arc, time::Duration};
 
@@ -17,24 +17,26 @@ use pyo3::{
 use tokio::sync::oneshot;
 
 use super::{
-    bridge::{Bridge, Outcome, Promise, find_loop},
+    bridge::{Bridge, find_loop},
     core::Core,
     errors,
     flush::flush_soon,
     operation::{Operation, is_turn_due},
     options,
     payload::Data,
+    pending::{Duty, Pending, Wake},
     properties::{Keywords, user_properties_tuple},
     telemetry::{self, arrow},
 };
 use crate::{
     client::{Client, Completion, CompletionSink, Error, Outgoing, Payload, PublishAck, PublishRequest, RequestError},
-    codec::{Properties, QoS, Text},
+    codec::{Properties, QoS, ReasonCode, Text},
     telemetry::Messages,
 };
 
 /// The end of a publication. For QoS 0 it says that the message was handed to the connection.
-#[pyclass(frozen, module = "ferromq", name = "PublishAck")]
+#[pyclass(frozen, eq, module = "ferromq", name = "PublishAck")]
+#[derive(PartialEq)]
 pub(crate) struct Ack(PublishAck);
 
 #[pymethods]
@@ -55,6 +57,10 @@ impl Ack {
     #[getter]
     fn user_properties<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         user_properties_tuple(py, &self.0.properties)
+    }
+
+    fn __hash__(&self) -> u64 {
+        self.0.reason.as_u8().into()
     }
 
     fn __repr__(&self) -> String {
@@ -141,7 +147,7 @@ impl<'a> Publication<'a> {
         };
         match submitted {
             Ok(None) => finished_operation(py),
-            Ok(Some(future)) => Operation::waiting(future),
+            Ok(Some(pending)) => Operation::publication(py, pending),
             Err(Failure::Client(error)) if waits_for_room(&error) => self.publish_in_task(py, client, None),
             Err(Failure::Client(error)) => Err(errors::from_client(py, &error)),
             Err(Failure::Python(error)) => Err(error),
@@ -170,21 +176,16 @@ impl<'a> Publication<'a> {
         finished(py, result)
     }
 
-    fn submit<'py>(
-        &self,
-        event_loop: &Bound<'py, PyAny>,
-        core: &Arc<Core>,
-        client: &Client,
-    ) -> Result<Bound<'py, PyAny>, Failure> {
-        let (promise, future) = Bridge::of(event_loop)?.promise_in(event_loop)?;
-        let number = core.sink().expect(Waiting::One(promise));
+    fn submit(&self, event_loop: &Bound<'_, PyAny>, core: &Arc<Core>, client: &Client) -> Result<Pending, Failure> {
+        let (pending, duty) = Pending::new(Bridge::of(event_loop)?);
+        let number = core.sink().expect(Waiting::One(duty));
         let submitted = self.submit_lazily(event_loop.py(), core, client, Some(number));
         if submitted.is_err()
-            && let Some(Waiting::One(promise)) = core.sink().forget(number)
+            && let Some(Waiting::One(duty)) = core.sink().forget(number)
         {
-            promise.forget(event_loop.py());
+            duty.forget();
         }
-        submitted.map(|()| future)
+        submitted.map(|()| pending)
     }
 
     /// Submits what is written when this turn of the loop is over, at the latest.
@@ -381,7 +382,7 @@ struct Entries {
 }
 
 enum Waiting {
-    One(Promise),
+    One(Duty),
     Many {
         sender: oneshot::Sender<Result<(), Error>>,
         /// Publications that are not finished; negative while more of them have ended than are known to be open.
@@ -443,13 +444,15 @@ impl CompletionSink for Sink {
         for Completion { number, result } in batch.drain(..) {
             if matches!(entries.waiting.get(&number), Some(Waiting::Many { .. })) {
                 entries.end_of_many(number, result);
-            } else if let Some(Waiting::One(promise)) = entries.waiting.remove(&number) {
-                ended.push((promise, result));
+            } else if let Some(Waiting::One(duty)) = entries.waiting.remove(&number) {
+                ended.push((duty, result));
             }
         }
         drop(entries);
-        for (promise, result) in ended {
-            promise.complete(Outcome::Published(result));
+        // Who is woken goes on to the next ones at once, and finds them over.
+        let wakes: Vec<Wake> = ended.into_iter().filter_map(|(duty, result)| duty.settle(result)).collect();
+        for (promise, outcome) in wakes {
+            promise.complete(outcome);
         }
     }
 }
@@ -462,16 +465,25 @@ impl fmt::Debug for Sink {
 
 /// The end of a publication as Python sees it: an object, or an exception.
 pub(crate) fn finished(py: Python<'_>, result: Result<PublishAck, Error>) -> PyResult<Py<PyAny>> {
-    static SUCCESS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let ack = result.map_err(|error| errors::from_client(py, &error))?;
     if ack.reason.is_error() {
         return Err(errors::refused(py, ack.reason, &ack.properties));
     }
-    if ack.reason.as_u8() == 0 && ack.properties.is_empty() {
-        let success = SUCCESS.get_or_try_init(py, || Py::new(py, Ack(ack)).map(Py::into_any))?;
-        return Ok(success.clone_ref(py));
-    }
-    Ok(Py::new(py, Ack(ack))?.into_any())
+    if is_plain(&ack) { plain_success(py, ack.reason).map(Bound::unbind) } else { Ok(Py::new(py, Ack(ack))?.into_any()) }
+}
+
+/// Whether there is nothing to be told but a code of success.
+pub(crate) fn is_plain(ack: &PublishAck) -> bool {
+    matches!(ack.reason, ReasonCode::Success | ReasonCode::NoMatchingSubscribers) && ack.properties.is_empty()
+}
+
+/// The end of a publication that is plain: one object for each code.
+pub(crate) fn plain_success(py: Python<'_>, reason: ReasonCode) -> PyResult<Bound<'_, PyAny>> {
+    static SUCCESS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static NOBODY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let cell = if reason == ReasonCode::Success { &SUCCESS } else { &NOBODY };
+    let make = || Py::new(py, Ack(PublishAck { reason, ..PublishAck::success() })).map(Py::into_any);
+    cell.get_or_try_init(py, make).map(|ack| ack.bind(py).clone())
 }
 
 /// `future`, but no longer than `timeout`.

@@ -37,7 +37,12 @@ impl Pattern {
         let last = levels.len() - 1;
         let skipped = if levels[0] == "$share" { 2 } else { 0 };
         for (at, level) in levels.iter_mut().enumerate().skip(skipped) {
-            let Some(inner) = level.strip_prefix('{').and_then(|level| level.strip_suffix('}')) else { continue };
+            let Some(inner) = level.strip_prefix('{').and_then(|level| level.strip_suffix('}')) else {
+                if level.starts_with('{') || (level.ends_with('}') && !level.contains('{')) {
+                    return Err(half_open(py, text, level));
+                }
+                continue;
+            };
             let (name, is_rest) = inner.strip_suffix(":#").map_or((inner, false), |name| (name, true));
             let level_of_topic = at - skipped;
             if !is_identifier(name) || names.iter().any(|known: &Named| *known.name == *name) || (is_rest && at != last)
@@ -139,6 +144,13 @@ fn invalid_topic(py: Python<'_>, topic: &str, fault: &InvalidTopic) -> PyErr {
 fn bad_name(py: Python<'_>, pattern: &str, level: &str) -> PyErr {
     let message = format!(
         "{pattern:?}: {level} must hold a Python identifier that occurs once, and {{name:#}} must be the last level"
+    );
+    errors::new(py, Kind::InvalidTopic, &message)
+}
+
+fn half_open(py: Python<'_>, pattern: &str, level: &str) -> PyErr {
+    let message = format!(
+        "{pattern:?}: {level:?} has one brace only; {{name}} takes a whole level, and + stands for one with a lone brace"
     );
     errors::new(py, Kind::InvalidTopic, &message)
 }

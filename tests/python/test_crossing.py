@@ -304,17 +304,81 @@ async def wait(awaitable):
     return await awaitable
 
 
-async def test_cancelling_a_publication_does_not_disturb_the_others(client, other, within):
-    async with other.subscribe("x", qos=1) as messages:
-        tasks = [asyncio.create_task(wait(client.publish("x", str(n), qos=1))) for n in range(20)]
-        await asyncio.sleep(0)
-        for task in tasks[::2]:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert all(isinstance(result, asyncio.CancelledError) for result in results[::2])
-        assert all(isinstance(result, ferromq.PublishAck) for result in results[1::2])
-        received = sorted([int((await within(anext(messages))).text()) for _ in range(20)])
-        assert received == list(range(20)), "they were on their way already"
+async def test_a_publication_that_is_over_before_it_is_awaited_gives_its_end(client, broker):
+    publications = [client.publish("x", b"", qos=1) for _ in range(100)]
+    await client.publish("x", b"", qos=1)
+    await broker.settled()
+    for publication in publications:
+        # Without a turn of the loop: there is nothing to wait for.
+        with pytest.raises(StopIteration) as ended:
+            publication.send(None)
+        assert ended.value.value.reason_code in {0, 0x10}
+        assert await publication == ended.value.value
+
+
+@pytest.fixture
+def strict():
+    with ferromq.Broker(acl=ferromq.Acl(no_match="deny")) as broker:
+        yield broker
+
+
+async def test_a_refusal_is_raised_however_late_and_often_it_is_asked_for(strict):
+    async with ferromq.Client(strict) as client:
+        publications = [client.publish("x", b"", qos=1) for _ in range(3)]
+        for publication in publications * 2:
+            with pytest.raises(ferromq.Refused) as refused:
+                await publication
+            assert refused.value.reason_code == 0x87
+
+
+@pytest.mark.parametrize("is_dropped_first", [True, False])
+async def test_a_refusal_that_nobody_asks_for_goes_to_the_exception_handler(strict, within, is_dropped_first):
+    told = asyncio.Queue()
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.put_nowait(context))
+    async with ferromq.Client(strict) as client:
+        lost = client.publish("x", b"", qos=1)
+        if is_dropped_first:
+            del lost
+        with pytest.raises(ferromq.Refused):
+            await client.publish("x", b"", qos=1)
+        if not is_dropped_first:
+            assert told.empty()
+            del lost
+        context = await within(told.get())
+    assert isinstance(context["exception"], ferromq.Refused)
+    assert context["message"] == "a publication failed, and nobody awaited it"
+    assert told.empty(), "the one that was awaited is known"
+
+
+async def test_a_publication_may_be_awaited_on_another_loop(client):
+    publications = [client.publish("x", b"", qos=1) for _ in range(50)]
+
+    async def elsewhere():
+        return [await publication for publication in publications]
+
+    acks = await asyncio.to_thread(asyncio.run, elsewhere())
+    assert acks == [await publication for publication in publications]
+
+
+async def test_cancelling_a_publication_does_not_disturb_the_others(within):
+    with ferromq.Broker(faults=True) as broker:
+        broker.faults.delay("PUBACK", by="20 s", client="slow", direction="to_client")
+        async with (
+            ferromq.Client(broker, client_id="slow") as client,
+            ferromq.Client(broker) as other,
+            other.subscribe("x", qos=1) as messages,
+        ):
+            tasks = [asyncio.create_task(wait(client.publish("x", str(n), qos=1))) for n in range(20)]
+            await asyncio.sleep(0)
+            for task in tasks[::2]:
+                task.cancel()
+            received = sorted([int((await within(anext(messages))).text()) for _ in range(20)])
+            assert received == list(range(20)), "they were on their way already"
+            assert not any(task.done() for task in tasks[1::2])
+            broker.clock.advance("20 s")
+            results = await within(asyncio.gather(*tasks, return_exceptions=True))
+            assert all(isinstance(result, asyncio.CancelledError) for result in results[::2])
+            assert all(isinstance(result, ferromq.PublishAck) for result in results[1::2])
 
 
 async def test_cancelling_a_connection_attempt_ends_it(within):
