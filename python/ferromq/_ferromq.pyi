@@ -1893,7 +1893,7 @@ class Faults:
     def drop_connections(self, client: str | None = None) -> int:
         """Reset connections, as a network does that fails; how many."""
 
-    def kick(self, client: str, reason: int = 0x98) -> bool:
+    def kick(self, client_id: str, reason_code: int = 0x98) -> bool:
         """End the connection of a client with a reason; whether there was one.
 
         A broker does so itself, as with `Broker.kick`. A proxy says DISCONNECT in its place.

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 from ._ferromq import Message, parse_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+    from typing import Literal
 
     from ._ferromq import Client, Subscription
 
@@ -51,9 +52,15 @@ class Router:
     def on(
         self,
         *filters: str,
-        qos: int = 1,
+        qos: Literal[0, 1, 2] = 1,
         thread: bool = False,
-        **options: Any,  # noqa: ANN401 - those of `Client.subscribe`
+        maxsize: int = 65_536,
+        max_bytes: int = 67_108_864,
+        overflow: Literal["block", "drop_oldest", "drop_new", "latest_per_topic", "error"] = "block",
+        no_local: bool = False,
+        retain_as_published: bool = False,
+        retain_handling: Literal["send", "new", "none"] = "send",
+        user_properties: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
     ) -> Callable[[_Handler], _Handler]:
         """Decorator: have a function, `async` or not, handle messages.
 
@@ -61,15 +68,32 @@ class Router:
             *filters: Topic filters, with named levels.
             qos: Greatest quality of service to deliver with.
             thread: Call the function, which is not `async`, on a thread: it may block.
-            **options: Further arguments of `Client.subscribe`.
+            maxsize: Messages that may wait for the router, of the route.
+            max_bytes: Their bytes.
+            overflow: What happens when more come; this and the rest as with `Client.subscribe`.
+            no_local: Leave out what this client publishes itself (MQTT 5).
+            retain_as_published: Keep the retain flag as it was published (MQTT 5).
+            retain_handling: Whether retained messages are sent: `"send"`, `"new"` (only if the subscription did not
+                exist), or `"none"` (MQTT 5).
+            user_properties: User properties of SUBSCRIBE (MQTT 5).
 
         Raises:
             InvalidTopic: A filter is not valid.
             TypeError: The function has a parameter that nothing is known for.
         """
+        options: dict[str, Any] = {
+            "qos": qos,
+            "maxsize": maxsize,
+            "max_bytes": max_bytes,
+            "overflow": overflow,
+            "no_local": no_local,
+            "retain_as_published": retain_as_published,
+            "retain_handling": retain_handling,
+            "user_properties": user_properties,
+        }
 
         def decorate(handler: _Handler) -> _Handler:
-            self._routes.append(_Route(handler, filters, thread, {"qos": qos, **options}))
+            self._routes.append(_Route(handler, filters, thread, options))
             return handler
 
         return decorate

@@ -1,4 +1,4 @@
-//! `ferromq broker`: configuration, start, and a graceful end.
+//! `ferromq broker`: configuration, start, and a graceful end; `ferromq check`.
 
 use std::{
     io::{self, Write},
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Arguments of `ferromq broker`; they win over the configuration file.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct Arguments {
     /// Where to listen: tcp://host:port, tls://host:port, ws://host:port/path, wss://host:port/path or unix:///path; may be
     /// repeated. Port 0 takes a free one.
@@ -54,6 +54,19 @@ pub(super) struct Arguments {
     /// Checks the configuration and prints what is in effect, without starting anything.
     #[arg(long)]
     check: bool,
+}
+
+/// Arguments of `ferromq check`.
+#[derive(Debug, Args)]
+pub(super) struct CheckArguments {
+    /// Configuration file (TOML).
+    #[arg(value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// Says what is wrong with a configuration and where, or prints what is in effect.
+pub(super) fn check(arguments: CheckArguments) -> Outcome {
+    run(Arguments { config: Some(arguments.config), check: true, ..Arguments::default() })
 }
 
 pub(super) fn run(arguments: Arguments) -> Outcome {

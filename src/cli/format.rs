@@ -1,6 +1,8 @@
-//! How received messages are printed: payload alone, with the topic, as JSON, or by a format string.
+//! How received messages are printed: payload alone, with the topic, as JSON, as CSV, or by a format string.
 
 use std::{
+    borrow::Cow,
+    cell::Cell,
     fmt::Write as _,
     io::{self, Write},
 };
@@ -23,7 +25,11 @@ pub(super) struct Printer {
     /// Print one JSON object a line: topic, payload, qos, retain, properties, timestamps.
     #[arg(long, conflicts_with_all = ["verbose", "format"])]
     json: bool,
-    /// Print by a format; -v is without effect then. %t topic, %p payload, %x and %X payload in hexadecimal, %l payload
+    /// Print one line of CSV (RFC 4180) a message below a line of names: timestamp, topic, qos, retain, payload, and
+    /// payload_hex for a payload that is no text.
+    #[arg(long, conflicts_with_all = ["verbose", "format", "json", "no_newline"])]
+    csv: bool,
+    /// Print by a format, or as `json` or `csv`; -v is without effect then. %t topic, %p payload, %x and %X payload in hexadecimal, %l payload
     /// bytes, %q QoS, %r retain, %d dup, %m packet identifier, %I time (ISO 8601), %U Unix time, %j JSON, %J JSON with
     /// the payload as JSON, %A topic alias, %C content type, %R response topic, %D correlation data, %E message expiry,
     /// %F payload format, %P user properties, %S subscription identifiers, %%; between % and the letter a width: %05l,
@@ -40,6 +46,8 @@ pub(super) struct Printer {
 #[derive(Debug)]
 pub(super) struct Prepared {
     parts: Vec<Part>,
+    /// Printed before the first message.
+    head: Cell<Option<&'static str>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -50,6 +58,8 @@ enum Part {
     PayloadOrNull,
     /// A conversion of strftime.
     Time(char),
+    /// The line of a table.
+    Csv,
 }
 
 /// How wide a field is.
@@ -65,16 +75,24 @@ impl Printer {
     /// Parses the format.
     pub(super) fn prepare(&self) -> Result<Prepared, Failure> {
         let field = |letter| Part::Field(letter, Width::default());
-        let mut parts = match (&self.format, self.json, self.verbose) {
-            (Some(format), ..) => parse(format)?,
-            (None, true, _) => vec![field('j')],
-            (None, false, true) => vec![field('t'), Part::Text(" ".into()), Part::PayloadOrNull],
-            (None, false, false) => vec![field('p')],
+        let named = self.format.as_deref();
+        if self.csv || named == Some("csv") {
+            return Ok(Prepared { parts: vec![Part::Csv], head: Cell::new(Some(CSV_HEAD)) });
+        }
+        let mut parts = match named {
+            None if self.json => vec![field('j')],
+            None if self.verbose => vec![field('t'), Part::Text(" ".into()), Part::PayloadOrNull],
+            None => vec![field('p')],
+            Some("json") => vec![field('j')],
+            Some("parquet") => {
+                return Err(Failure::usage("Parquet goes into files: ferromq record --output messages.parquet"));
+            }
+            Some(format) => parse(format)?,
         };
         if !self.no_newline {
             parts.push(Part::Text("\n".into()));
         }
-        Ok(Prepared { parts })
+        Ok(Prepared { parts, head: Cell::new(None) })
     }
 }
 
@@ -82,9 +100,10 @@ impl Prepared {
     /// Prints one message, whole, to standard output. Of one that cannot be printed as the format wants it nothing is;
     /// why goes to `warn`, and the next may be printed.
     pub(super) fn print(&self, message: &Message, warn: impl Fn(&str)) -> io::Result<()> {
-        let mut line = Vec::new();
+        let mut line = Vec::from(self.head.take().unwrap_or_default());
         for part in &self.parts {
             match part {
+                Part::Csv => line.extend_from_slice(csv_line(message).as_bytes()),
                 Part::Text(text) => line.extend_from_slice(text.as_bytes()),
                 Part::Field(field, width) => match field_of(message, *field) {
                     Ok(value) => width.fit(*field, value, &mut line),
@@ -276,6 +295,27 @@ fn as_json(message: &Message, properties: &Properties, decoded: Option<Value>) -
     Value::Object(object)
 }
 
+/// A message as the line of a table below [`CSV_HEAD`].
+fn csv_line(message: &Message) -> String {
+    let payload = message.payload();
+    let (text, binary) = match std::str::from_utf8(payload) {
+        Ok(text) => (text, String::new()),
+        Err(_) => ("", hexadecimal(payload)),
+    };
+    let (time, topic) = (iso_time(message.received_at_us()), csv_field(message.topic()));
+    let (qos, retain) = (message.qos() as u8, u8::from(message.retain()));
+    format!("{time},{topic},{qos},{retain},{},{binary}\r\n", csv_field(text))
+}
+
+/// In quotes where it must be (RFC 4180, section 2).
+fn csv_field(text: &str) -> Cow<'_, str> {
+    if text.contains(['"', ',', '\r', '\n']) {
+        Cow::Owned(format!("\"{}\"", text.replace('"', "\"\"")))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
 fn properties_as_json(properties: &Properties) -> Value {
     let mut object = Map::new();
     for property in properties {
@@ -400,6 +440,9 @@ impl Moment {
     }
 }
 
+/// Columns of a table.
+const CSV_HEAD: &str = "timestamp,topic,qos,retain,payload,payload_hex\r\n";
+
 /// Letters that may follow a % in a format.
 const FIELDS: &str = "tplqrdmxXIUjJACRDEFPS";
 
@@ -412,6 +455,12 @@ const WIDTH_MAX: usize = 10_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_of_a_table_are_quoted_where_they_must_be() {
+        let quoted = ["plain", "a,b", "say \"hi\"", "two\nlines"].map(csv_field);
+        assert_eq!(quoted, ["plain", "\"a,b\"", "\"say \"\"hi\"\"\"", "\"two\nlines\""]);
+    }
 
     #[test]
     fn formats_are_taken_apart_and_what_is_unknown_is_refused() {

@@ -44,6 +44,8 @@ struct Arguments {
 enum Command {
     /// Runs a broker until SIGINT or SIGTERM.
     Broker(broker::Arguments),
+    /// Checks a broker's configuration file, and prints what is in effect.
+    Check(broker::CheckArguments),
     /// Publishes messages.
     Pub(Box<publish::Arguments>),
     /// Subscribes and prints what comes.
@@ -66,7 +68,7 @@ impl Command {
     /// Whether failures are to be told by the exit code alone.
     fn is_quiet(&self) -> bool {
         match self {
-            Self::Broker(_) | Self::Bench(_) => false,
+            Self::Broker(_) | Self::Check(_) | Self::Bench(_) => false,
             Self::Top(arguments) => arguments.connection.quiet,
             Self::Pub(arguments) => arguments.connection.quiet,
             Self::Sub(arguments) => arguments.connection.quiet,
@@ -99,6 +101,7 @@ where
     let is_quiet = arguments.command.is_quiet();
     let result = match arguments.command {
         Command::Broker(arguments) => broker::run(arguments),
+        Command::Check(arguments) => broker::check(arguments),
         Command::Pub(arguments) => in_runtime(unless_interrupted(publish::run(*arguments), |signal| 128 + signal)),
         Command::Sub(arguments) => in_runtime(subscribe::run(*arguments)),
         Command::Top(arguments) => in_runtime(top::run(*arguments)),

@@ -27,7 +27,13 @@ impl Pattern {
         let last = levels.len() - 1;
         let mut names: Vec<Named> = Vec::new();
         for (at, level) in levels.iter_mut().enumerate().skip(skipped) {
-            let Some(inner) = level.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) else { continue };
+            let Some(inner) = level.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) else {
+                if level.starts_with('{') || (level.ends_with('}') && !level.contains('{')) {
+                    let message = format!("{text:?}: {level:?} has one brace only; {{name}} takes a whole level");
+                    return Err(TelemetryError::Settings(message));
+                }
+                continue;
+            };
             let (name, is_rest) = inner.strip_suffix(":#").map_or((inner, false), |name| (name, true));
             if name.is_empty() || (is_rest && at != last) || names.iter().any(|known| known.name == name) {
                 let message = format!("{text:?}: {level} must name a level once, and {{name:#}} must be the last");

@@ -1,5 +1,6 @@
 """The console script is the command line written in Rust."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -35,3 +36,29 @@ def test_the_broker_command_serves_until_it_is_told_to_stop(number):
             assert broker.wait(60) == 0
         finally:
             broker.kill()
+
+
+def test_messages_are_printed_as_a_table(broker):
+    arguments = command("sub", "--port", str(broker.port), "-t", "csv/#", "-C", "2", "--csv")
+    with ferromq.SyncClient(broker.url) as client:
+        client.publish("csv/a", 'say "hi", twice', retain=True, qos=1)
+        client.publish("csv/b", b"\xff\x00", retain=True, qos=1)
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)  # noqa: S603
+    rows = list(csv.DictReader(done.stdout.splitlines()))
+    assert sorted((row["topic"], row["payload"], row["payload_hex"], row["retain"]) for row in rows) == [
+        ("csv/a", 'say "hi", twice', "", "1"),
+        ("csv/b", "", "ff00", "1"),
+    ]
+
+
+def test_a_configuration_is_checked(tmp_path):
+    good, bad = tmp_path / "good.toml", tmp_path / "bad.toml"
+    good.write_text("[log]\nlevel = 'warn'\n")
+    bad.write_text("[log]\nlevel = 'loud'\n")
+    done = subprocess.run(command("check", str(good)), capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
+    assert done.returncode == 0
+    assert 'level = "warn"' in done.stdout
+    done = subprocess.run(command("check", str(bad)), capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
+    assert done.returncode != 0
+    assert "loud" in done.stderr
+    assert "bad.toml" in done.stderr

@@ -31,6 +31,7 @@ def test_a_topic_matches_a_filter_as_the_specification_says(pattern, topic, matc
         ("$share/group/plant/{line}", "$share/group/plant/+", {"line": 3}),
         ("plain/#", "plain/#", {}),
         ("json/{}/x{y}", None, None),
+        ("json/x{y}", "json/x{y}", {}),
     ],
 )
 def test_a_pattern_is_a_filter_with_names(pattern, plain, names):
@@ -41,7 +42,7 @@ def test_a_pattern_is_a_filter_with_names(pattern, plain, names):
         assert ferromq.parse_pattern(pattern) == (plain, names)
 
 
-@pytest.mark.parametrize("pattern", ["{a}/{a}", "{rest:#}/more", "{1}", "{a b}", "a/#/b", "", "a+"])
+@pytest.mark.parametrize("pattern", ["{a}/{a}", "{rest:#}/more", "{1}", "{a b}", "a/{b/c", "a/b}", "a/#/b", "", "a+"])
 def test_a_pattern_that_cannot_be_is_refused(pattern):
     with pytest.raises(ferromq.InvalidTopic) as refused:
         ferromq.parse_pattern(pattern)
