@@ -3,8 +3,9 @@
     python benches/python/pytest_cost.py [--tests 400] [--runs 3]
 
 pytest runs with many tests and with few, in a process of its own; the difference in time, by the difference in tests,
-is what one more costs. It counts all of it: fixtures, the broker, its clients, the round trip, taking leave. amqtt, a
-broker in Python, does the same in the same run if it is installed.
+is what one more costs. It counts all of it: fixtures, the broker, its clients, the round trip, taking leave. It leaves out
+what pytest does once and keeps, which is to compile the file. An empty test with an empty fixture tells what of it is
+pytest's own. amqtt, a broker in Python, does the same in the same run if it is installed.
 """
 
 import argparse
@@ -23,6 +24,10 @@ FEW = 20
 SUITES = {
     "empty test": """
         def test_{n}():
+            pass
+    """,
+    "empty test with an empty fixture": """
+        def test_{n}(nothing):
             pass
     """,
     "ferromq: broker": """
@@ -66,6 +71,12 @@ SUITES = {
 }
 
 HEADS = {
+    "empty test with an empty fixture": """
+        import pytest
+        @pytest.fixture
+        def nothing():
+            yield
+    """,
     "ferromq": "import ferromq\n",
     "amqtt": """
         import logging
@@ -100,6 +111,8 @@ def pytest_cost(suite: str, count: int, folder: Path) -> Cost:
     path.write_text(head + body, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=auto", "-p", "no:cacheprovider", str(path)]
     command += ["-o", "asyncio_default_fixture_loop_scope=function", "-W", "ignore", "--no-header", "-p", "no:xdist"]
+    # Compiles the file and rewrites its assertions.
+    subprocess.run([*command, "--collect-only"], capture_output=True, cwd=folder, check=False)
     began, used_before = time.perf_counter(), children_cpu()
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
     wall = time.perf_counter() - began
