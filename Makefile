@@ -6,6 +6,8 @@ CARGO  ?= cargo
 DEMO   ?= examples/python/demo.py
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+CLIENTS_ARGS ?=
+CLIENTS_TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))/clients
 INTEROP_ARGS ?=
 
 VENV := .venv
@@ -21,7 +23,7 @@ PYO3_ENV = PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON="$(abspath $(PY))" PYTHON_S
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-core test-rust test-python test-stubs test-interop interop-tools interop-mosquitto \
-	lint docs pictures bench bench-python fmt clean
+	lint docs pictures bench bench-python bench-clients fmt clean
 
 help:
 	@echo "make demo          an in-process broker, this machine's telemetry, a live table"
@@ -33,6 +35,7 @@ help:
 	@echo "make test-interop  foreign clients and brokers (INTEROP_ARGS='-k paho', INTEROP_BROKER=ferromq|mosquitto|both)"
 	@echo "make docs          the site in site/, and rustdoc in target/doc"
 	@echo "make lint bench fmt clean"
+	@echo "make bench-clients CPU per message of the Rust client beside rumqttc and Paho's in C (CLIENTS_ARGS=...)"
 	@echo "make bench-python  CPU per message beside other libraries, and the cost of a test (BENCH_ARGS=...)"
 
 # --- what the rest stands on --------------------------------------------------------------------------------------
@@ -83,6 +86,12 @@ bench-python: $(VENV)/.stamp-bench
 	$(VENV)/bin/maturin develop --release
 	@touch $(VENV)/.stamp-build
 	$(PY) benches/python $(BENCH_ARGS)
+
+# Paho's client in C takes part where libpaho-mqtt-dev is installed.
+bench-clients:
+	$(CARGO) build --release --no-default-features --features cli --bin ferromq
+	cd benches/clients && $(CARGO) build --release --target-dir "$(CLIENTS_TARGET)"
+	$(PYTHON) benches/clients --clients "$(CLIENTS_TARGET)/release/clients" $(CLIENTS_ARGS)
 
 # --- test ---------------------------------------------------------------------------------------------------------
 

@@ -3,9 +3,9 @@
     python benches/python/pytest_cost.py [--tests 400] [--runs 3]
 
 pytest runs with many tests and with few, in a process of its own; the difference in time, by the difference in tests,
-is what one more costs. It counts all of it: fixtures, the broker, its clients, the round trip, taking leave. It leaves out
-what pytest does once and keeps, which is to compile the file. An empty test with an empty fixture tells what of it is
-pytest's own. amqtt, a broker in Python, does the same in the same run if it is installed.
+is what one more costs. It counts all of it: fixtures, the broker, its clients, the round trip, taking leave. It leaves
+out what pytest does once and keeps, which is to compile the file. An empty test with an empty fixture tells what of it
+is pytest's own. amqtt, a broker in Python, does the same in the same run if it is installed.
 """
 
 import argparse
