@@ -6,6 +6,8 @@ CARGO  ?= cargo
 DEMO   ?= examples/python/demo.py
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
+PEERS_ARGS ?=
 INTEROP_ARGS ?=
 
 VENV := .venv
@@ -21,7 +23,7 @@ PYO3_ENV = PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON="$(abspath $(PY))" PYTHON_S
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-core test-rust test-python test-stubs test-interop interop-tools interop-mosquitto \
-	lint docs pictures bench bench-python fmt clean
+	lint docs pictures bench bench-python bench-peers fmt clean
 
 help:
 	@echo "make demo          an in-process broker, this machine's telemetry, a live table"
@@ -33,6 +35,7 @@ help:
 	@echo "make test-interop  foreign clients and brokers (INTEROP_ARGS='-k paho', INTEROP_BROKER=ferromq|mosquitto|both)"
 	@echo "make docs          the site in site/, and rustdoc in target/doc"
 	@echo "make lint bench fmt clean"
+	@echo "make bench-peers   CPU per delivery of the broker beside mosquitto and others (PEERS_ARGS=...)"
 	@echo "make bench-python  CPU per message beside other libraries, and the cost of a test (BENCH_ARGS=...)"
 
 # --- what the rest stands on --------------------------------------------------------------------------------------
@@ -83,6 +86,11 @@ bench-python: $(VENV)/.stamp-bench
 	$(VENV)/bin/maturin develop --release
 	@touch $(VENV)/.stamp-build
 	$(PY) benches/python $(BENCH_ARGS)
+
+# The broker beside mosquitto, and beside others: make bench-peers PEERS_ARGS="--broker 'flashmq=flashmq ... {port}'".
+bench-peers: interop-mosquitto
+	$(CARGO) build --release --no-default-features --features cli --bin ferromq
+	$(PYTHON) benches/e2e $(PEERS_ARGS)
 
 # --- test ---------------------------------------------------------------------------------------------------------
 

@@ -17,9 +17,13 @@ use ferromq::{
 #[test]
 fn every_message_of_every_layout_is_accounted_for() {
     let broker = broker(Hooks::default());
-    for (layout, publishers, subscribers) in
-        [(Layout::Pairs, 5, 5), (Layout::FanIn, 5, 2), (Layout::FanOut, 2, 5), (Layout::Shared, 5, 3)]
-    {
+    for (layout, publishers, subscribers) in [
+        (Layout::Pairs, 5, 5),
+        (Layout::FanIn, 5, 2),
+        (Layout::FanOut, 2, 5),
+        (Layout::Shared, 5, 3),
+        (Layout::Matching, 3, 4),
+    ] {
         for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
             for version in [Version::V3_1_1, Version::V5] {
                 let plan = Plan { layout, publishers, subscribers, qos, version, ..plan(&broker) };
@@ -111,6 +115,7 @@ fn plan(broker: &Broker) -> Plan {
         layout: Layout::Pairs,
         publishers: 2,
         subscribers: 2,
+        filters: 60,
         qos: QoS::AtMostOnce,
         payload_bytes: 64,
         rate: None,

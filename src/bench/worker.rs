@@ -5,6 +5,7 @@ use std::{
     collections::{BinaryHeap, HashMap},
     io::{ErrorKind, Read, Write},
     net::SocketAddr,
+    ops::Range,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -13,9 +14,9 @@ use bytes::{Bytes, BytesMut};
 use foldhash::fast::FixedState;
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
 
-use super::{Board, Histogram, Layout, PAYLOAD_BYTES_MIN, Phase, Plan, tracker::Tracker};
+use super::{Board, Histogram, PAYLOAD_BYTES_MIN, Phase, Plan, tracker::Tracker};
 use crate::{
-    codec::{Properties, SubscriptionOptions, Text, TopicFilter, Version},
+    codec::{Properties, Subscription, SubscriptionOptions, Text, TopicFilter, Version},
     session::{
         QueueLimits,
         client::{ClientSession, Event, Message, Outgoing, Payload, SessionOptions, SubscribeRequest},
@@ -29,6 +30,10 @@ pub(super) struct Worker {
     poll: Poll,
     address: SocketAddr,
     clients: Vec<Client>,
+    /// Where the publishers are among them: opened last, they stand in a row.
+    publishers: Range<usize>,
+    /// Topics that each publisher picks from.
+    topics: u32,
     /// With a rate: when each publisher is due next, ns.
     due: BinaryHeap<Reverse<(u64, usize)>>,
     /// Clients to be read again, since a read did not empty them.
@@ -76,7 +81,11 @@ struct Client {
     is_full: bool,
     is_ready: bool,
     is_lost: bool,
+    /// SUBACKs to come.
+    unanswered: u32,
     topic: String,
+    /// State of the generator that picks topics.
+    random: u32,
     number: u32,
     /// Without a rate: messages given up because nothing came out any more.
     forgiven: u32,
@@ -97,6 +106,8 @@ impl Worker {
             poll,
             address,
             clients: Vec::new(),
+            publishers: 0..0,
+            topics: plan.topics(),
             due: BinaryHeap::new(),
             unread: Vec::new(),
             planned,
@@ -182,15 +193,14 @@ impl Worker {
         let name = name(plan, role);
         let mut session = ClientSession::new(options(plan, &name), None, now);
         session.connect(now).map_err(|error| error.to_string())?;
-        let (topic, filter) = match role {
-            Role::Publisher(number) => (topic(plan, number), None),
-            Role::Subscriber(number) => (String::new(), Some(filter(plan, number))),
+        let mut topic = String::new();
+        let unanswered = match role {
+            Role::Publisher(number) => {
+                plan.topic(number, 0, &mut topic);
+                0
+            }
+            Role::Subscriber(number) => subscribe(plan, number, &mut session)?,
         };
-        if let Some(filter) = filter {
-            let filter = TopicFilter::new(&filter).map_err(|error| error.to_string())?;
-            let request = SubscribeRequest::new(filter, SubscriptionOptions::new(plan.qos));
-            session.subscribe(request, 0).map_err(|error| error.to_string())?;
-        }
         self.clients.push(Client {
             name,
             role,
@@ -203,7 +213,9 @@ impl Worker {
             is_full: true,
             is_ready: false,
             is_lost: false,
+            unanswered,
             topic,
+            random: at as u32 + 1,
             number: 0,
             forgiven: 0,
             moved_ns: 0,
@@ -217,6 +229,8 @@ impl Worker {
     #[allow(clippy::cast_sign_loss)] // times after the start
     fn begin(&mut self) {
         let (start, plan) = (self.board.start_ns.load(Relaxed), &self.board.plan);
+        let is_publisher = |client: &Client| matches!(client.role, Role::Publisher(_));
+        self.publishers = self.clients.iter().position(is_publisher).unwrap_or(self.clients.len())..self.clients.len();
         for (at, client) in self.clients.iter_mut().enumerate() {
             let Role::Publisher(number) = client.role else { continue };
             client.moved_ns = start;
@@ -234,7 +248,9 @@ impl Worker {
         }
         self.board.news[self.index].store(false, Relaxed);
         let (window, copies) = (self.board.plan.window, self.board.plan.copies() as u32);
-        for at in 0..self.clients.len() {
+        let now = self.board.now_ns();
+        let begun = Instant::now();
+        for at in self.publishers.clone() {
             let Role::Publisher(number) = self.clients[at].role else { continue };
             let came_out = self.board.came_out[number as usize].load(Relaxed);
             let client = &mut self.clients[at];
@@ -245,16 +261,15 @@ impl Worker {
                 client.moved_ns = 0;
             }
             if room > 0 {
-                let now = self.board.now_ns();
                 for _ in 0..room {
-                    if !self.send(at, now) {
+                    if !self.send(at, now, begun) {
                         break;
                     }
                 }
                 self.flush(at);
             } else if client.moved_ns == 0 {
-                client.moved_ns = self.board.now_ns();
-            } else if self.board.now_ns() - client.moved_ns > STALL_NS {
+                client.moved_ns = now;
+            } else if now.saturating_sub(client.moved_ns) > STALL_NS {
                 // What has not come out by now is lost, or as good as that: the publisher goes on.
                 client.forgiven = client.number.wrapping_sub(came_out / copies);
                 client.moved_ns = 0;
@@ -270,6 +285,7 @@ impl Worker {
         let interval = f64::from(plan.publishers) / rate * 1e9;
         let until = self.board.until_ns.load(Relaxed);
         let start = self.board.start_ns.load(Relaxed);
+        let begun = Instant::now();
         while let Some(Reverse((due, at))) = self.due.peek().copied()
             && due <= now
         {
@@ -280,7 +296,7 @@ impl Worker {
             }
             let Role::Publisher(number) = self.clients[at].role else { continue };
             // What waits for the socket is bounded; the time it should have gone stays what it was.
-            if self.clients[at].out.len() - self.clients[at].out_at > UNSENT_BYTES_MAX || !self.send(at, due) {
+            if self.clients[at].out.len() - self.clients[at].out_at > UNSENT_BYTES_MAX || !self.send(at, due, begun) {
                 self.due.push(Reverse((due, at)));
                 break;
             }
@@ -291,7 +307,7 @@ impl Worker {
     }
 
     /// Publishes one message that should go at `due`; whether that was possible.
-    fn send(&mut self, at: usize, due: u64) -> bool {
+    fn send(&mut self, at: usize, due: u64, now: Instant) -> bool {
         let client = &mut self.clients[at];
         let Role::Publisher(publisher) = client.role else { return false };
         if client.is_lost || client.out.len() - client.out_at > UNSENT_BYTES_MAX {
@@ -300,6 +316,11 @@ impl Worker {
         self.payload[..4].copy_from_slice(&publisher.to_be_bytes());
         self.payload[4..8].copy_from_slice(&client.number.to_be_bytes());
         self.payload[8..16].copy_from_slice(&due.to_be_bytes());
+        if self.topics > 1 {
+            client.random = next(client.random);
+            let pick = u64::from(client.random) * u64::from(self.topics) >> u32::BITS;
+            self.board.plan.topic(publisher, pick as u32, &mut client.topic);
+        }
         let message = Outgoing {
             topic: &client.topic,
             payload: Payload::Borrowed(&self.payload),
@@ -307,7 +328,7 @@ impl Worker {
             retain: false,
             properties: &self.properties,
         };
-        if client.session.publish(Instant::now(), &message, 1).is_err() {
+        if client.session.publish(now, &message, 1).is_err() {
             return false;
         }
         client.number += 1;
@@ -376,7 +397,10 @@ impl Worker {
                 Some(reason) if reason.is_error() => {
                     return self.board.fail(&client.name, format!("the subscription was refused: {reason}"));
                 }
-                _ => true,
+                _ => {
+                    client.unanswered -= 1;
+                    client.unanswered == 0
+                }
             },
             (Event::Subscribed(_, Err(error)), _) => return self.board.fail(&client.name, error.to_string()),
             (Event::Closed(reason), _) => return self.lose(at, &reason.to_string()),
@@ -473,7 +497,7 @@ impl Seen<'_> {
         let Some((publisher, number, due)) = read(message.payload()) else { return };
         let Some(came_out) = self.board.came_out.get(publisher as usize) else { return };
         self.count += 1;
-        if self.board.plan.layout == Layout::Shared {
+        if self.board.plan.layout.is_spread() {
             self.board.groups.lock().entry(publisher).or_default().record(number);
         } else {
             streams.entry(publisher).or_default().record(number);
@@ -502,18 +526,28 @@ fn name(plan: &Plan, role: Role) -> String {
     }
 }
 
-fn topic(plan: &Plan, publisher: u32) -> String {
-    let publisher = if plan.layout == Layout::FanOut { 0 } else { publisher };
-    format!("bench/{:08x}/{publisher}", plan.run)
+/// Asks for all filters of a subscriber; in how many packets.
+fn subscribe(plan: &Plan, subscriber: u32, session: &mut ClientSession) -> Result<u32, String> {
+    let mut packets = 0;
+    let mut at = 0;
+    while at < plan.filters_each() {
+        let until = plan.filters_each().min(at + FILTERS_OF_PACKET);
+        let mut request = SubscribeRequest::default();
+        for at in at..until {
+            let filter = TopicFilter::new(&plan.filter(subscriber, at)).map_err(|error| error.to_string())?;
+            request.subscriptions.push(Subscription { filter, options: SubscriptionOptions::new(plan.qos) });
+        }
+        session.subscribe(request, 0).map_err(|error| error.to_string())?;
+        (at, packets) = (until, packets + 1);
+    }
+    Ok(packets)
 }
 
-fn filter(plan: &Plan, subscriber: u32) -> String {
-    match plan.layout {
-        Layout::Pairs => topic(plan, subscriber),
-        Layout::FanOut => topic(plan, 0),
-        Layout::FanIn => format!("bench/{:08x}/+", plan.run),
-        Layout::Shared => format!("$share/bench/bench/{:08x}/+", plan.run),
-    }
+/// The next state of a generator (xorshift); never 0 after a state that is not.
+fn next(mut state: u32) -> u32 {
+    state ^= state << 13;
+    state ^= state >> 17;
+    state ^ (state << 5)
 }
 
 fn options(plan: &Plan, name: &str) -> SessionOptions {
@@ -532,6 +566,9 @@ fn options(plan: &Plan, name: &str) -> SessionOptions {
 
 /// The token of what wakes a thread.
 pub(super) const WAKER: Token = Token(usize::MAX);
+
+/// Filters in one SUBSCRIBE; every broker takes so many.
+const FILTERS_OF_PACKET: u32 = 50;
 
 /// Connections of a thread that are being opened at a time.
 const OPENING_MAX: usize = 64;

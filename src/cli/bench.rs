@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::{
     EXIT_FAILED, EXIT_OK, Failure, Outcome,
+    bench_once::{self, Once},
     connection::{positive_seconds, qos, random, text, version},
     interrupted, plot,
 };
@@ -26,8 +27,10 @@ use crate::{
 
 /// Arguments of `ferromq bench`.
 #[derive(Debug, Args)]
-#[command(disable_help_flag = true)]
+#[command(disable_help_flag = true, args_conflicts_with_subcommands = true)]
 pub(super) struct Arguments {
+    #[command(subcommand)]
+    once: Option<Once>,
     /// Prints help.
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -55,6 +58,9 @@ pub(super) struct Arguments {
     /// Connections that subscribe [default: as many as publish; 1 for fan-in, 100 for fan-out]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     subscribers: Option<u32>,
+    /// Filters of each subscriber, where each message matches one of all (layout matching).
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    filters: u32,
     /// Quality of service of both sides.
     #[arg(short, long, default_value = "0", value_parser = qos)]
     qos: QoS,
@@ -101,9 +107,14 @@ enum Shape {
     FanOut,
     /// The subscribers share the messages of all publishers.
     Shared,
+    /// Every subscriber holds many filters, exact ones and wildcards; each message matches one of all.
+    Matching,
 }
 
-pub(super) async fn run(arguments: Arguments) -> Outcome {
+pub(super) async fn run(mut arguments: Arguments) -> Outcome {
+    if let Some(once) = arguments.once.take() {
+        return bench_once::run(once);
+    }
     let plan = arguments.plan()?;
     let mut interruptions = interrupted()?;
     let goes_on = Arc::new(AtomicBool::new(true));
@@ -143,12 +154,13 @@ impl Arguments {
             Shape::FanIn => Layout::FanIn,
             Shape::FanOut => Layout::FanOut,
             Shape::Shared => Layout::Shared,
+            Shape::Matching => Layout::Matching,
         };
         let (publishers, subscribers) = match (layout, self.subscribers) {
             (_, Some(subscribers)) => (self.publishers, subscribers),
             (Layout::Pairs | Layout::Shared, None) => (self.publishers, self.publishers),
             (Layout::FanIn, None) => (self.publishers, 1),
-            (Layout::FanOut, None) => (self.publishers, 100),
+            (Layout::FanOut | Layout::Matching, None) => (self.publishers, 100),
         };
         if !(0.0..=3600.0).contains(&self.warmup) {
             return Err(Failure::usage("--warmup is a number of seconds from 0 to 3600"));
@@ -166,6 +178,7 @@ impl Arguments {
             layout,
             publishers,
             subscribers,
+            filters: self.filters,
             qos: self.qos,
             payload_bytes: self.payload_bytes,
             rate: self.rate,
@@ -236,7 +249,7 @@ fn print(plan: &Plan, report: &Report) {
         report.expected_in_all,
         report.lost(),
         report.duplicates,
-        if plan.layout == Layout::Shared { "unknown".to_owned() } else { report.out_of_order.to_string() },
+        if plan.layout.is_spread() { "unknown".to_owned() } else { report.out_of_order.to_string() },
     );
     for (what, count) in [("stalls", report.stalls), ("connections lost", report.connections_lost)] {
         if count > 0 {
@@ -276,6 +289,7 @@ fn as_json(plan: &Plan, report: &Report) -> Value {
             "seconds": plan.duration.as_secs_f64(),
         },
         "elapsed_s": report.elapsed.as_secs_f64(),
+        "load_threads": report.threads,
         "connect_s": report.connect_time.as_secs_f64(),
         "published": report.published,
         "received": report.received,
@@ -285,7 +299,7 @@ fn as_json(plan: &Plan, report: &Report) -> Value {
         "received_in_all": report.received_in_all,
         "lost": report.lost(),
         "duplicates": report.duplicates,
-        "out_of_order": (plan.layout != Layout::Shared).then_some(report.out_of_order),
+        "out_of_order": (!plan.layout.is_spread()).then_some(report.out_of_order),
         "stalls": report.stalls,
         "connections_lost": report.connections_lost,
         "received_per_slice": report.slices,

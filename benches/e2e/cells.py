@@ -1,0 +1,69 @@
+"""One cell of the table, once: a broker of its own, the load on it, and what the machine did meanwhile."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import brokers
+from workloads import Workload
+
+SECONDS_MAX = 300.0
+"""What takes longer hangs."""
+
+WARMUP_SECONDS = 0.5
+SECONDS_MIN = 0.3
+
+
+def measure(workload: Workload, command: brokers.Command, load: Path, scale: float) -> dict[str, Any]:
+    """The figures of one run; `error` says why there are none."""
+    try:
+        with brokers.started(command) as broker:
+            before = busy_seconds()
+            found = run([str(load), "bench", *options(workload, broker, scale)])
+            found["machine_busy_s"] = busy_seconds() - before
+            found["broker_resident_peak_bytes"] = resident_peak(broker.pid)
+            return found
+    except (RuntimeError, OSError, subprocess.SubprocessError, ValueError) as error:
+        return {"error": str(error)}
+
+
+def options(workload: Workload, broker: brokers.Running, scale: float) -> list[str]:
+    """What follows `ferromq bench`."""
+    found = [*workload.arguments, "-p", str(broker.port), "-V", "3.1.1", "--broker-pid", str(broker.pid), "--json"]
+    for name, count in workload.counts.items():
+        found += [name, str(max(round(count * scale), 1))]
+    if workload.seconds:
+        seconds = max(workload.seconds * scale, SECONDS_MIN)
+        found += ["--seconds", f"{seconds:g}", "--warmup", f"{min(WARMUP_SECONDS, seconds):g}", "--quiet"]
+    return found
+
+
+def run(command: list[str]) -> dict[str, Any]:
+    """What a program prints, as JSON. A load that lost connections has a report too, and tells of them in it."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS_MAX)
+    if not done.stdout.strip():
+        raise RuntimeError(done.stderr.strip()[-500:] or f"{command[0]} ended with status {done.returncode}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def busy_seconds() -> float:
+    """Processor time that all programs of the machine have taken."""
+    words = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0].split()
+    user, nice, system, _idle, _iowait, irq, softirq = map(int, words[1:8])
+    return (user + nice + system + irq + softirq) / TICKS_PER_SECOND
+
+
+def resident_peak(pid: int) -> int | None:
+    """The most memory that a process has held, bytes."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    for line in status.splitlines():
+        name, _, value = line.partition(":")
+        if name == "VmHWM":
+            return int(value.split()[0]) * 1024
+    return None
+
+
+TICKS_PER_SECOND = 100
+"""Of /proc/stat, on every Linux."""

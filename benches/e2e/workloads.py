@@ -1,0 +1,173 @@
+"""What is measured: the loads, the lines of the table that each fills, and what there is to reach."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Figures = Mapping[str, Any]
+"""What `ferromq bench --json` printed of one run."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table."""
+
+    what: str
+    """Behind the title of its workload."""
+    unit: str
+    metric: str
+    """Name in `figures.METRICS`."""
+    reach: float | None = None
+    """Share of mosquitto's figure that is to be reached; `None` where nothing was asked for."""
+    then: str = ""
+    """mosquitto 2.0.11 and the best other broker when this was begun, on the machine of that day."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A load that brokers are put under."""
+
+    key: str
+    title: str
+    arguments: tuple[str, ...]
+    """Of `ferromq bench`, without host, port, duration and output."""
+    lines: tuple[Line, ...]
+    seconds: float = 3.0
+    """How long is measured, at scale 1; 0 of a load that ends by itself."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Of a load that ends by itself: options that `--scale` changes."""
+    is_peers: bool = True
+    """Whether `ferromq` is to be compared with others in it."""
+
+
+CPU = "CPU s per million"
+
+
+def cpu(reach: float, then: str) -> Line:
+    """What nearly every row is about."""
+    return Line("", CPU, "cpu_per_million", reach, then)
+
+
+def latencies() -> tuple[Line, ...]:
+    """At a fixed rate speed must not be paid for with waiting."""
+    return (Line("p50", "us", "p50", 1.0), Line("p99", "us", "p99", 1.0))
+
+
+def layout(shape: str, publishers: int, subscribers: int, size: int, qos: int, window: int = 32) -> tuple[str, ...]:
+    """Options of a closed loop."""
+    numbers = {"publishers": publishers, "subscribers": subscribers, "size": size, "qos": qos, "window": window}
+    return ("--layout", shape, *(word for name, value in numbers.items() for word in (f"--{name}", str(value))))
+
+
+def of_qos(key: str, title: str, shape: tuple[str, int, int, int, int], figures: Mapping[int, Line]) -> list[Workload]:
+    """The same load at several qualities of service; `shape` is layout, publishers, subscribers, bytes and window."""
+    kind, publishers, subscribers, size, window = shape
+    return [
+        Workload(
+            f"{key}_q{qos}",
+            f"{title}, QoS {qos}",
+            layout(kind, publishers, subscribers, size, qos, window),
+            (line,),
+        )
+        for qos, line in figures.items()
+    ]
+
+
+def at_rate(key: str, title: str, pairs: int, size: int, qos: int, rate: int, line: Line) -> Workload:
+    """Pairs that send by the clock."""
+    arguments = (*layout("pairs", pairs, pairs, size, qos), "--rate", str(rate))
+    return Workload(key, f"{title}, QoS {qos}", arguments, (line, *latencies()))
+
+
+FEW = 4
+"""Messages in flight of each publisher where thousands receive."""
+
+WORKLOADS: tuple[Workload, ...] = (
+    *of_qos(
+        "pairs50",
+        "50 to 50 pairs, 16 B",
+        ("pairs", 50, 50, 16, 32),
+        {
+            0: cpu(0.065, "4.85, FlashMQ 0.13"),
+            1: cpu(0.045, "9.66, FlashMQ 0.09"),
+            2: cpu(0.04, "19.7, FlashMQ 0.08"),
+        },
+    ),
+    *of_qos(
+        "fanin",
+        "fan-in 100 to 1, 16 B",
+        ("fan-in", 100, 1, 16, 32),
+        {0: cpu(0.08, "4.5, FlashMQ 0.16"), 1: cpu(0.06, "8.8, FlashMQ 0.12")},
+    ),
+    *of_qos(
+        "fanout100",
+        "fan-out 1 to 100, 64 B",
+        ("fan-out", 1, 100, 64, 32),
+        {0: cpu(0.05, "3.4, rumqttd 0.10"), 1: cpu(0.065, "4.9, rumqttd 0.13")},
+    ),
+    *of_qos(
+        "fanout1000",
+        "fan-out 1 to 1000, 64 B",
+        ("fan-out", 1, 1000, 64, FEW),
+        {0: cpu(0.06, "5.5, rumqttd 0.13"), 1: cpu(0.06, "8.0, rumqttd 0.14")},
+    ),
+    *of_qos(
+        "pairs2500",
+        "2,500 to 2,500 pairs, 1 KiB",
+        ("pairs", 2500, 2500, 1024, FEW),
+        {0: cpu(0.33, "8.0, FlashMQ 0.44"), 1: cpu(0.26, "18.5, FlashMQ 0.34")},
+    ),
+    at_rate(
+        "pairs2500_10k",
+        "2,500 pairs, 1 KiB, 10,000 msg/s",
+        2500,
+        1024,
+        0,
+        10_000,
+        cpu(0.5, "18.9, mosquitto 2.1 0.60"),
+    ),
+    Workload(
+        "matching",
+        "100,000 subscriptions with mixed wildcards held by 100 clients",
+        (*layout("matching", 50, 100, 16, 0), "--filters", "1000"),
+        (cpu(0.25, "8.3, mosquitto 2.1 0.79"),),
+    ),
+    Workload(
+        "shared",
+        "shared subscription 50 to 50, QoS 1",
+        layout("shared", 50, 50, 16, 1),
+        (cpu(0.07, "9.2, FlashMQ 0.14"),),
+    ),
+    at_rate("rate50k", "50 pairs, 50,000 msg/s", 50, 16, 0, 50_000, cpu(0.5, "10, mosquitto 2.1 0.93")),
+    at_rate("rate5k_q0", "50 pairs, 5,000 msg/s", 50, 16, 0, 5_000, cpu(0.85, "10, mosquitto 2.1 1.0")),
+    at_rate("rate5k_q1", "50 pairs, 5,000 msg/s", 50, 16, 1, 5_000, cpu(0.85, "15, mosquitto 2.1 1.0")),
+    Workload(
+        "single",
+        "one message at a time",
+        layout("pairs", 1, 1, 16, 0, 1),
+        (cpu(0.85, "36, mosquitto 2.1 1.0"), Line("p50", "us", "p50", 1.0, "84")),
+    ),
+    Workload(
+        "retained",
+        "100,000 retained (64 B) to one wildcard subscriber",
+        ("retained", "--size", "64"),
+        (
+            Line("CPU", "ms", "cpu_ms", 0.18, "338, FlashMQ 0.37"),
+            Line("time", "ms", "elapsed_ms"),
+        ),
+        seconds=0,
+        counts={"--count": 100_000},
+    ),
+    Workload(
+        "connections",
+        "19,500 connections",
+        ("crowd",),
+        (
+            Line("CPU per connect", "us", "cpu_per_connect", 0.8, "14.4, mosquitto 2.1 1.0"),
+            Line("time per connect", "us", "time_per_connect", 0.8, "19 (52 k/s), mosquitto 2.1 1.0"),
+            Line("resident bytes of each, idle", "B", "bytes_per_connection", 0.95, "734, FlashMQ 4,306"),
+        ),
+        seconds=0,
+        counts={"--connections": 19_500},
+    ),
+)
