@@ -12,7 +12,6 @@ goes.
 import argparse
 import os
 import sys
-import time
 from pathlib import Path
 
 import brokers
@@ -29,6 +28,7 @@ def main() -> None:
     arguments = parse()
     if not arguments.ferromq.is_file():
         sys.exit(f"{arguments.ferromq} is missing: build it with `make bench-peers`, or name one with --ferromq PATH")
+    cells.descriptors()
     load = arguments.load or arguments.ferromq
     commands = [one for one in (brokers.mosquitto(), brokers.ferromq(arguments.ferromq), *arguments.broker) if one]
     commands = [one for one in commands if not arguments.only or one.name in arguments.only]
@@ -53,9 +53,7 @@ def run_all(
     all_cells = [(row, one) for _ in range(arguments.runs) for row in rows for one in commands]
     for number, (row, command) in enumerate(all_cells):
         show(f"{number}/{len(all_cells)} {row.title}: {command.name}", number / len(all_cells))
-        began = time.perf_counter()
-        run = cells.measure(row, command, load, arguments.scale)
-        found[row.key][command.name].append(run | {"wall_s": time.perf_counter() - began})
+        found[row.key][command.name].append(cells.measure(row, command, load, arguments.scale))
     show("", 1.0)
     return found
 

@@ -1,7 +1,9 @@
 """One cell of the table, once: a broker of its own, the load on it, and what the machine did meanwhile."""
 
 import json
+import resource
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,17 @@ def measure(workload: Workload, command: brokers.Command, load: Path, scale: flo
     """The figures of one run; `error` says why there are none."""
     try:
         with brokers.started(command) as broker:
-            before = busy_seconds()
+            before = (time.perf_counter(), machine_seconds(), children_seconds())
             found = run([str(load), "bench", *options(workload, broker, scale)])
-            found["machine_busy_s"] = busy_seconds() - before
-            found["broker_resident_peak_bytes"] = resident_peak(broker.pid)
-            return found
+            after = (time.perf_counter(), machine_seconds(), children_seconds())
+            wall, machine, children = (late - early for early, late in zip(before, after, strict=True))
+            return found | {
+                "wall_s": wall,
+                "machine_cpu_s": machine,
+                "load_total_cpu_s": children,
+                "broker_total_cpu_s": process_seconds(broker.pid),
+                "broker_resident_peak_bytes": resident_peak(broker.pid),
+            }
     except (RuntimeError, OSError, subprocess.SubprocessError, ValueError) as error:
         return {"error": str(error)}
 
@@ -32,7 +40,8 @@ def options(workload: Workload, broker: brokers.Running, scale: float) -> list[s
     """What follows `ferromq bench`."""
     found = [*workload.arguments, "-p", str(broker.port), "-V", "3.1.1", "--broker-pid", str(broker.pid), "--json"]
     for name, count in workload.counts.items():
-        found += [name, str(max(round(count * scale), 1))]
+        wanted = max(round(count * scale), 1)
+        found += [name, str(min(wanted, descriptors() - SPARE) if name == "--connections" else wanted)]
     if workload.seconds:
         seconds = max(workload.seconds * scale, SECONDS_MIN)
         found += ["--seconds", f"{seconds:g}", "--warmup", f"{min(WARMUP_SECONDS, seconds):g}", "--quiet"]
@@ -48,11 +57,24 @@ def run(command: list[str]) -> dict[str, Any]:
     return found
 
 
-def busy_seconds() -> float:
+def machine_seconds() -> float:
     """Processor time that all programs of the machine have taken."""
     words = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0].split()
     user, nice, system, _idle, _iowait, irq, softirq = map(int, words[1:8])
     return (user + nice + system + irq + softirq) / TICKS_PER_SECOND
+
+
+def children_seconds() -> float:
+    """The same of the programs that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def process_seconds(pid: int) -> float:
+    """The same of one that runs."""
+    # Behind the name, which may have spaces.
+    words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / TICKS_PER_SECOND
 
 
 def resident_peak(pid: int) -> int | None:
@@ -64,6 +86,17 @@ def resident_peak(pid: int) -> int | None:
             return int(value.split()[0]) * 1024
     return None
 
+
+def descriptors() -> int:
+    """How many a process may have, once the soft limit is raised; what is started from here inherits that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+SPARE = 500
+"""Descriptors that a broker needs for itself, generously."""
 
 TICKS_PER_SECOND = 100
 """Of /proc/stat, on every Linux."""

@@ -28,11 +28,11 @@ def bars(title: str, names: Sequence[str], groups: Sequence[Bar]) -> str:
     step = BAR * len(names) + 10
     height = TOP + step * len(groups) + 30
     parts = [head(title, WIDTH, height)]
-    for ratio in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10):
-        x = across(ratio)
-        stroke = "#333" if ratio == 1 else "#ddd"
+    for mark in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10):
+        x = across(mark)
+        stroke = "#333" if mark == 1 else "#ddd"
         parts.append(f'<path d="M{x:.1f} {TOP - 8:.1f}V{height - 30:.1f}" stroke="{stroke}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{height - 14:.1f}" text-anchor="middle">{ratio:g}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{height - 14:.1f}" text-anchor="middle">{mark:g}</text>')
     parts.append(legend(names, LABELS))
     for at, group in enumerate(groups):
         y = TOP + step * at
@@ -49,9 +49,7 @@ def bars(title: str, names: Sequence[str], groups: Sequence[Bar]) -> str:
                 parts.append(f'<text x="{LABELS + width + 4:.1f}" y="{top + BAR - 2:.1f}">{ratio:.3g}</text>')
         if group.reach:
             x = across(group.reach)
-            parts.append(
-                f'<path d="M{x:.1f} {y - 3:.1f}v{BAR * len(names) + 4:.1f}" stroke="black" stroke-width="2"/>'
-            )
+            parts.append(f'<path d="M{x:.1f} {y - 3:.1f}v{BAR * len(names) + 4:.1f}" stroke="black" stroke-width="2"/>')
     return "".join([*parts, "</svg>\n"])
 
 

@@ -15,6 +15,19 @@ Runs = dict[str, dict[str, list[Figures]]]
 """By workload and broker: what each run found."""
 
 
+DETAILS = (
+    "workload",
+    "broker",
+    "deliveries/s",
+    *("p50, us", "p90", "p99", "p99.9", "max"),
+    "broker, cores",
+    "load's threads, busy",
+    "others, cores",
+    "memory, MiB",
+    "notes",
+)
+
+
 def markdown(runs: Runs, names: list[str], facts: dict[str, str]) -> str:
     """The whole report."""
     parts = [[f"- {name}: {value}" for name, value in facts.items()]]
@@ -69,14 +82,16 @@ def verdict(line: Line, result: Result | None) -> str:
 def details(runs: Runs, names: list[str]) -> list[str]:
     """What else was seen, so that a good figure is no accident of lost messages or of a lazy load."""
     found = [
-        "| workload | broker | deliveries/s | p50 | p90 | p99 | p99.9 | max, us | broker cores | load's threads busy"
-        " | memory, MiB | others' cores | notes |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
+        f"| {' | '.join(DETAILS)} |",
+        f"|---|---|{'---:|' * (len(DETAILS) - 3)}---|",
     ]
-    for workload in WORKLOADS:
-        for name in names:
-            if rows := runs.get(workload.key, {}).get(name):
-                found.append(detail(workload.title, name, rows))
+    measured = [workload for workload in WORKLOADS if workload.key in runs]
+    found += [
+        detail(workload.title, name, runs[workload.key][name])
+        for workload in measured
+        for name in names
+        if runs[workload.key].get(name)
+    ]
     return found
 
 
@@ -91,8 +106,8 @@ def detail(title: str, name: str, runs: list[Figures]) -> str:
         *percentiles,
         share(figures.median_of(runs, figures.broker_share)),
         share(figures.median_of(runs, figures.load_share)),
-        number(figures.median_of(runs, peak)),
         share(figures.median_of(runs, others)),
+        number(figures.median_of(runs, peak)),
         "; ".join(notes(runs)),
     ]
     return f"| {title} | {name} | {' | '.join(cells)} |"
@@ -107,16 +122,16 @@ def notes(runs: list[Figures]) -> list[str]:
 
 def peak(run: Figures) -> float | None:
     """Memory, MiB."""
-    found = run.get("broker_resident_peak_bytes")
+    found: int | None = run.get("broker_resident_peak_bytes")
     return found / (1 << 20) if found else None
 
 
 def others(run: Figures) -> float | None:
-    """Cores that neither broker nor load took; of the time with connecting and ending, so it is a little too low."""
-    if "wall_s" not in run:
+    """Cores that neither broker nor load took, connecting and ending included: what the run had to share with."""
+    if "machine_cpu_s" not in run:
         return None
-    known = (run.get("load_total_cpu_s") or 0) + (run.get("broker_total_cpu_s") or 0)
-    return max((run["machine_busy_s"] - known) / run["wall_s"], 0)
+    theirs: float = run["machine_cpu_s"] - run["load_total_cpu_s"] - run["broker_total_cpu_s"]
+    return max(theirs, 0.0) / float(run["wall_s"])
 
 
 def number(value: float | None) -> str:

@@ -36,8 +36,6 @@ class Workload:
     """How long is measured, at scale 1; 0 of a load that ends by itself."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Of a load that ends by itself: options that `--scale` changes."""
-    is_peers: bool = True
-    """Whether `ferromq` is to be compared with others in it."""
 
 
 CPU = "CPU s per million"
@@ -53,40 +51,50 @@ def latencies() -> tuple[Line, ...]:
     return (Line("p50", "us", "p50", 1.0), Line("p99", "us", "p99", 1.0))
 
 
-def layout(shape: str, publishers: int, subscribers: int, size: int, qos: int, window: int = 32) -> tuple[str, ...]:
-    """Options of a closed loop."""
-    numbers = {"publishers": publishers, "subscribers": subscribers, "size": size, "qos": qos, "window": window}
-    return ("--layout", shape, *(word for name, value in numbers.items() for word in (f"--{name}", str(value))))
+@dataclass(frozen=True)
+class Shape:
+    """Who publishes to whom, how much, and how many messages of each publisher are under way."""
+
+    kind: str
+    publishers: int
+    subscribers: int
+    size: int
+    window: int = 32
+
+    def options(self, qos: int) -> tuple[str, ...]:
+        """Of `ferromq bench`, without a rate: a closed loop."""
+        numbers = {
+            "--publishers": self.publishers,
+            "--subscribers": self.subscribers,
+            "--size": self.size,
+            "--qos": qos,
+            "--window": self.window,
+        }
+        return ("--layout", self.kind, *(word for name, number in numbers.items() for word in (name, str(number))))
 
 
-def of_qos(key: str, title: str, shape: tuple[str, int, int, int, int], figures: Mapping[int, Line]) -> list[Workload]:
-    """The same load at several qualities of service; `shape` is layout, publishers, subscribers, bytes and window."""
-    kind, publishers, subscribers, size, window = shape
+def of_qos(key: str, title: str, shape: Shape, figures: Mapping[int, Line]) -> list[Workload]:
+    """The same load at several qualities of service."""
     return [
-        Workload(
-            f"{key}_q{qos}",
-            f"{title}, QoS {qos}",
-            layout(kind, publishers, subscribers, size, qos, window),
-            (line,),
-        )
-        for qos, line in figures.items()
+        Workload(f"{key}_q{qos}", f"{title}, QoS {qos}", shape.options(qos), (line,)) for qos, line in figures.items()
     ]
 
 
-def at_rate(key: str, title: str, pairs: int, size: int, qos: int, rate: int, line: Line) -> Workload:
-    """Pairs that send by the clock."""
-    arguments = (*layout("pairs", pairs, pairs, size, qos), "--rate", str(rate))
-    return Workload(key, f"{title}, QoS {qos}", arguments, (line, *latencies()))
+def at_rate(key: str, title: str, options: tuple[str, ...], rate: int, line: Line) -> Workload:
+    """The same by the clock."""
+    return Workload(key, title, (*options, "--rate", str(rate)), (line, *latencies()))
 
 
 FEW = 4
 """Messages in flight of each publisher where thousands receive."""
 
+PAIRS50 = Shape("pairs", 50, 50, 16)
+
 WORKLOADS: tuple[Workload, ...] = (
     *of_qos(
         "pairs50",
         "50 to 50 pairs, 16 B",
-        ("pairs", 50, 50, 16, 32),
+        PAIRS50,
         {
             0: cpu(0.065, "4.85, FlashMQ 0.13"),
             1: cpu(0.045, "9.66, FlashMQ 0.09"),
@@ -96,55 +104,71 @@ WORKLOADS: tuple[Workload, ...] = (
     *of_qos(
         "fanin",
         "fan-in 100 to 1, 16 B",
-        ("fan-in", 100, 1, 16, 32),
+        Shape("fan-in", 100, 1, 16),
         {0: cpu(0.08, "4.5, FlashMQ 0.16"), 1: cpu(0.06, "8.8, FlashMQ 0.12")},
     ),
     *of_qos(
         "fanout100",
         "fan-out 1 to 100, 64 B",
-        ("fan-out", 1, 100, 64, 32),
+        Shape("fan-out", 1, 100, 64),
         {0: cpu(0.05, "3.4, rumqttd 0.10"), 1: cpu(0.065, "4.9, rumqttd 0.13")},
     ),
     *of_qos(
         "fanout1000",
         "fan-out 1 to 1000, 64 B",
-        ("fan-out", 1, 1000, 64, FEW),
+        Shape("fan-out", 1, 1000, 64),
         {0: cpu(0.06, "5.5, rumqttd 0.13"), 1: cpu(0.06, "8.0, rumqttd 0.14")},
     ),
     *of_qos(
         "pairs2500",
         "2,500 to 2,500 pairs, 1 KiB",
-        ("pairs", 2500, 2500, 1024, FEW),
+        Shape("pairs", 2500, 2500, 1024, FEW),
         {0: cpu(0.33, "8.0, FlashMQ 0.44"), 1: cpu(0.26, "18.5, FlashMQ 0.34")},
     ),
     at_rate(
         "pairs2500_10k",
-        "2,500 pairs, 1 KiB, 10,000 msg/s",
-        2500,
-        1024,
-        0,
+        "2,500 pairs, 1 KiB, 10,000 msg/s, QoS 0",
+        Shape("pairs", 2500, 2500, 1024).options(0),
         10_000,
         cpu(0.5, "18.9, mosquitto 2.1 0.60"),
     ),
     Workload(
         "matching",
         "100,000 subscriptions with mixed wildcards held by 100 clients",
-        (*layout("matching", 50, 100, 16, 0), "--filters", "1000"),
+        (*Shape("matching", 50, 100, 16).options(0), "--filters", "1000"),
         (cpu(0.25, "8.3, mosquitto 2.1 0.79"),),
     ),
     Workload(
         "shared",
         "shared subscription 50 to 50, QoS 1",
-        layout("shared", 50, 50, 16, 1),
+        Shape("shared", 50, 50, 16).options(1),
         (cpu(0.07, "9.2, FlashMQ 0.14"),),
     ),
-    at_rate("rate50k", "50 pairs, 50,000 msg/s", 50, 16, 0, 50_000, cpu(0.5, "10, mosquitto 2.1 0.93")),
-    at_rate("rate5k_q0", "50 pairs, 5,000 msg/s", 50, 16, 0, 5_000, cpu(0.85, "10, mosquitto 2.1 1.0")),
-    at_rate("rate5k_q1", "50 pairs, 5,000 msg/s", 50, 16, 1, 5_000, cpu(0.85, "15, mosquitto 2.1 1.0")),
+    at_rate(
+        "rate50k",
+        "50 pairs, 50,000 msg/s, QoS 0",
+        PAIRS50.options(0),
+        50_000,
+        cpu(0.5, "10, mosquitto 2.1 0.93"),
+    ),
+    at_rate(
+        "rate5k_q0",
+        "50 pairs, 5,000 msg/s, QoS 0",
+        PAIRS50.options(0),
+        5_000,
+        cpu(0.85, "10, mosquitto 2.1 1.0"),
+    ),
+    at_rate(
+        "rate5k_q1",
+        "50 pairs, 5,000 msg/s, QoS 1",
+        PAIRS50.options(1),
+        5_000,
+        cpu(0.85, "15, mosquitto 2.1 1.0"),
+    ),
     Workload(
         "single",
         "one message at a time",
-        layout("pairs", 1, 1, 16, 0, 1),
+        Shape("pairs", 1, 1, 16, 1).options(0),
         (cpu(0.85, "36, mosquitto 2.1 1.0"), Line("p50", "us", "p50", 1.0, "84")),
     ),
     Workload(
