@@ -29,11 +29,12 @@ def main() -> None:
     if not arguments.ferromq.is_file():
         sys.exit(f"{arguments.ferromq} is missing: build it with `make bench-peers`, or name one with --ferromq PATH")
     cells.descriptors()
-    load = arguments.load or arguments.ferromq
-    commands = [one for one in (brokers.mosquitto(), brokers.ferromq(arguments.ferromq), *arguments.broker) if one]
-    commands = [one for one in commands if not arguments.only or one.name in arguments.only]
+    loads = cells.Loads(arguments.load or arguments.ferromq, arguments.grpc if arguments.grpc.is_file() else None)
+    echo = brokers.grpc(loads.grpc) if loads.grpc else None
+    known = (brokers.mosquitto(), echo, brokers.ferromq(arguments.ferromq), *arguments.broker)
+    commands = [one for one in known if one and (not arguments.only or one.name in arguments.only)]
     rows = [workload for workload in WORKLOADS if workload.key in arguments.rows]
-    runs = run_all(rows, commands, load, arguments)
+    runs = run_all(rows, commands, loads, arguments)
     versions = {one.name: "" for one in commands} | known_versions(commands)
     facts = report.machine(arguments.runs, arguments.scale, versions, brokers.SETTINGS)
     names = [one.name for one in commands]
@@ -46,14 +47,15 @@ def main() -> None:
 
 
 def run_all(
-    rows: list[Workload], commands: list[brokers.Command], load: Path, arguments: argparse.Namespace
+    rows: list[Workload], commands: list[brokers.Command], loads: cells.Loads, arguments: argparse.Namespace
 ) -> report.Runs:
-    """Every cell, again and again, in turns."""
-    found: report.Runs = {row.key: {one.name: [] for one in commands} for row in rows}
-    all_cells = [(row, one) for _ in range(arguments.runs) for row in rows for one in commands]
+    """Every cell, again and again, in turns. gRPC has its own rows only."""
+    of_row = {row.key: [one for one in commands if one.name != "grpc" or row.base == "grpc"] for row in rows}
+    found: report.Runs = {key: {one.name: [] for one in ones} for key, ones in of_row.items()}
+    all_cells = [(row, one) for _ in range(arguments.runs) for row in rows for one in of_row[row.key]]
     for number, (row, command) in enumerate(all_cells):
         show(f"{number}/{len(all_cells)} {row.title}: {command.name}", number / len(all_cells))
-        found[row.key][command.name].append(cells.measure(row, command, load, arguments.scale))
+        found[row.key][command.name].append(cells.measure(row, command, loads, arguments.scale))
     show("", 1.0)
     return found
 
@@ -102,6 +104,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=rows, default=keys, help="keys or what they begin with, separated by commas")
     parser.add_argument("--ferromq", type=Path, default=target / "release" / "ferromq", help="the broker's binary")
     parser.add_argument("--load", type=Path, help="the binary whose `bench` is the load (default: that of --ferromq)")
+    parser.add_argument("--grpc", type=Path, default=target / "grpc" / "release" / "grpc-echo", help="the gRPC echo")
     parser.add_argument(
         "--broker", type=broker, action="append", default=[], metavar="NAME=COMMAND", help="another one, with {port}"
     )

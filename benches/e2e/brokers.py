@@ -73,6 +73,11 @@ def mosquitto() -> Command | None:
     return Command("mosquitto", f"{shlex.quote(path)} -c {{config}}", MOSQUITTO) if path else None
 
 
+def grpc(path: Path) -> Command:
+    """No broker, but what messages are compared with: a server that echoes."""
+    return Command("grpc", f"{shlex.quote(str(path))} serve --port {{port}}")
+
+
 def named(text: str) -> Command:
     """NAME=COMMAND of the command line."""
     name, separator, line = text.partition("=")

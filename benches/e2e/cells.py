@@ -4,11 +4,12 @@ import json
 import resource
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import brokers
-from workloads import Workload
+from workloads import ECHO, Workload
 
 SECONDS_MAX = 300.0
 """What takes longer hangs."""
@@ -17,12 +18,23 @@ WARMUP_SECONDS = 0.5
 SECONDS_MIN = 0.3
 
 
-def measure(workload: Workload, command: brokers.Command, load: Path, scale: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Loads:
+    """The programs that make the load."""
+
+    mqtt: Path
+    """Its `bench` is used."""
+    grpc: Path | None = None
+
+
+def measure(workload: Workload, command: brokers.Command, loads: Loads, scale: float) -> dict[str, Any]:
     """The figures of one run; `error` says why there are none."""
     try:
         with brokers.started(command) as broker:
             before = (time.perf_counter(), machine_seconds(), children_seconds())
-            found = run([str(load), "bench", *options(workload, broker, scale)])
+            is_echo = command.name == "grpc"
+            load = [loads.grpc, *ECHO] if is_echo else [loads.mqtt, "bench", *workload.arguments]
+            found = run([*map(str, load), *options(workload, broker, scale, is_echo=is_echo)])
             after = (time.perf_counter(), machine_seconds(), children_seconds())
             wall, machine, children = (late - early for early, late in zip(before, after, strict=True))
             return found | {
@@ -36,15 +48,17 @@ def measure(workload: Workload, command: brokers.Command, load: Path, scale: flo
         return {"error": str(error)}
 
 
-def options(workload: Workload, broker: brokers.Running, scale: float) -> list[str]:
-    """What follows `ferromq bench`."""
-    found = [*workload.arguments, "-p", str(broker.port), "-V", "3.1.1", "--broker-pid", str(broker.pid), "--json"]
+def options(workload: Workload, broker: brokers.Running, scale: float, *, is_echo: bool = False) -> list[str]:
+    """What follows what is to be done: where, for how long, and how it is told."""
+    found = ["--port", str(broker.port), "--broker-pid", str(broker.pid)]
+    found += [] if is_echo else ["--protocol-version", "3.1.1", "--json"]
     for name, count in workload.counts.items():
         wanted = max(round(count * scale), 1)
         found += [name, str(min(wanted, descriptors() - SPARE) if name == "--connections" else wanted)]
     if workload.seconds:
         seconds = max(workload.seconds * scale, SECONDS_MIN)
-        found += ["--seconds", f"{seconds:g}", "--warmup", f"{min(WARMUP_SECONDS, seconds):g}", "--quiet"]
+        found += ["--seconds", f"{seconds:g}", "--warmup", f"{min(WARMUP_SECONDS, seconds):g}"]
+        found += [] if is_echo else ["--quiet"]
     return found
 
 

@@ -1,13 +1,10 @@
-"""From what the runs found to the figures of the table: medians, and ratios to mosquitto in the same run."""
+"""From what the runs found to the figures of the table: medians, and ratios to the base in the same run."""
 
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from workloads import Figures, Line
-
-BASE = "mosquitto"
-"""What all are compared with."""
 
 BUSY = 0.9
 """A thread that computes for this share of the time has none to spare."""
@@ -42,7 +39,7 @@ class Result:
     value: float | None
     """Median of its runs; `None` if none came to something."""
     ratio: float | None
-    """To mosquitto: median of the ratios run by run, since a machine's other work comes and goes."""
+    """To the workload's base: median of the ratios run by run, since a machine's other work comes and goes."""
     spread: tuple[float, float] | None
     """Least and greatest of those ratios."""
 
@@ -53,7 +50,7 @@ def value(line: Line, run: Figures) -> float | None:
 
 
 def result(line: Line, runs: list[Figures], base: list[Figures]) -> Result:
-    """Of all runs of one broker, beside those of mosquitto, which took turns with them."""
+    """Of all runs of one broker, beside those of the base, which took turns with them."""
     values = [value(line, run) for run in runs]
     ratios = [
         own / other

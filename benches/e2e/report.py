@@ -8,7 +8,7 @@ from pathlib import Path
 
 import figures
 import plot
-from figures import BASE, Result
+from figures import Result
 from workloads import WORKLOADS, Figures, Line, Workload
 
 Runs = dict[str, dict[str, list[Figures]]]
@@ -31,30 +31,37 @@ DETAILS = (
 def markdown(runs: Runs, names: list[str], facts: dict[str, str]) -> str:
     """The whole report."""
     parts = [[f"- {name}: {value}" for name, value in facts.items()]]
-    parts += [table(runs, names), details(runs, names)]
+    bases = dict.fromkeys(workload.base for workload, _ in lines(runs))
+    parts += [table(runs, [base, *(name for name in names if name not in bases)], base) for base in bases]
+    parts.append(details(runs, names))
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
-def table(runs: Runs, names: list[str]) -> list[str]:
-    """The figures that matter, and how they stand to mosquitto's."""
-    others = [name for name in names if name != BASE]
+def table(runs: Runs, names: list[str], base: str) -> list[str]:
+    """The figures that matter, and how they stand to those of the base."""
+    others = names[1:]
     head = [f"{name} | ratio" for name in others]
     found = [
-        f"| workload | unit | {BASE} | {' | '.join(head)} | reach | met | then |",
+        f"| workload | unit | {base} | {' | '.join(head)} | reach | met | then |",
         f"|---|---|---:|{'---:|---:|' * len(others)}---:|---|---|",
     ]
     for workload, line in lines(runs):
-        of_row = runs[workload.key]
-        results = {name: figures.result(line, of_row.get(name, []), of_row.get(BASE, [])) for name in names}
-        base = results[BASE].value if BASE in results else None
+        if workload.base != base:
+            continue
+        results = of_brokers(runs, workload, line, names)
         cells = [cell(results[name], is_ours=name == "ferromq") for name in others]
-        reach = "" if line.reach is None else f"{line.reach:g}"
+        reach = "" if line.reach is None else f"{line.reach:.3g}"
         title = f"{workload.title}: {line.what}" if line.what else workload.title
         met = verdict(line, results.get("ferromq"))
-        found.append(
-            f"| {title} | {line.unit} | {number(base)} | {' | '.join(cells)} | {reach} | {met} | {line.then} |"
-        )
+        figure = number(results[base].value)
+        found.append(f"| {title} | {line.unit} | {figure} | {' | '.join(cells)} | {reach} | {met} | {line.then} |")
     return found
+
+
+def of_brokers(runs: Runs, workload: Workload, line: Line, names: list[str]) -> dict[str, Result]:
+    """What a line came to, by broker."""
+    of_row = runs[workload.key]
+    return {name: figures.result(line, of_row.get(name, []), of_row.get(workload.base, [])) for name in names}
 
 
 def lines(runs: Runs) -> list[tuple[Workload, Line]]:
@@ -165,20 +172,22 @@ def version(command: list[str]) -> str:
     return done.stdout.partition("\n")[0].rpartition(" ")[2]
 
 
+def bar(runs: Runs, workload: Workload, line: Line, names: list[str]) -> plot.Bar:
+    """A line of the table as a picture."""
+    results = of_brokers(runs, workload, line, names)
+    title = f"{workload.title} {line.what}".strip()
+    return plot.Bar(title, {name: result.ratio for name, result in results.items()}, line.reach)
+
+
 def write(folder: Path, runs: Runs, names: list[str], facts: dict[str, str]) -> list[Path]:
     """All files; where they are."""
     folder.mkdir(parents=True, exist_ok=True)
     text, picture, data = folder / "peers.md", folder / "peers.svg", folder / "peers.json"
     text.write_text(markdown(runs, names, facts), encoding="utf-8")
-    ratios = [
-        plot.Bar(
-            f"{workload.title} {line.what}".strip(),
-            {name: figures.result(line, of_row.get(name, []), of_row.get(BASE, [])).ratio for name in names},
-            line.reach,
-        )
-        for workload, line in lines(runs)
-        for of_row in (runs[workload.key],)
-    ]
-    picture.write_text(plot.bars(f"ratio to {BASE} in the same run", [n for n in names if n != BASE], ratios), "utf-8")
+    others = [name for name in names if name not in {workload.base for workload, _ in lines(runs)}]
+    bars = [bar(runs, workload, line, others) for workload, line in lines(runs)]
+    picture.write_text(
+        plot.bars("ratio to the first column in the same run; a mark is the reach", others, bars), "utf-8"
+    )
     data.write_text(json.dumps({"facts": facts, "runs": runs}, indent=1) + "\n", encoding="utf-8")
     return [text, picture, data]

@@ -18,7 +18,7 @@ class Line:
     metric: str
     """Name in `figures.METRICS`."""
     reach: float | None = None
-    """Share of mosquitto's figure that is to be reached; `None` where nothing was asked for."""
+    """Share of the figure of its workload's base that is to be reached; `None` where nothing was asked for."""
     then: str = ""
     """mosquitto 2.0.11 and the best other broker when this was begun, on the machine of that day."""
 
@@ -36,6 +36,8 @@ class Workload:
     """How long is measured, at scale 1; 0 of a load that ends by itself."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Of a load that ends by itself: options that `--scale` changes."""
+    base: str = "mosquitto"
+    """What all others are compared with."""
 
 
 CPU = "CPU s per million"
@@ -194,4 +196,18 @@ WORKLOADS: tuple[Workload, ...] = (
         seconds=0,
         counts={"--connections": 19_500},
     ),
+    *(
+        Workload(
+            f"grpc_q{qos}",
+            f"5,000 connections, 1 KiB, 5,000 under way: gRPC echo, and QoS {qos}",
+            Shape("pairs", 2500, 2500, 1024, 2).options(qos),
+            (Line("", CPU, "cpu_per_million", 1 / 7, "18.9, FlashMQ 0.20"),),
+            seconds=6.0,
+            base="grpc",
+        )
+        for qos in (0, 1)
+    ),
 )
+
+ECHO = ("load", "--connections", "5000", "--size", "1024")
+"""The load of gRPC: as many connections, and one call under way on each."""

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::{
     BenchError, Usage, address,
-    process::{resident_bytes, settled},
+    process::{pause, resident_bytes, settled},
     wire::{Wire, connect, subscribe},
 };
 use crate::codec::{Packet, PacketType, Properties, Publish, QoS, TopicName, Version};
@@ -81,37 +81,22 @@ impl Crowd {
         watcher.expect(PacketType::ConnAck, 1)?;
         watcher.send(&subscribe(&self.topic("will", None), QoS::AtMostOnce))?;
         watcher.expect(PacketType::SubAck, 1)?;
-        let before = (self.usage(), self.memory());
+        let memory = self.memory();
         let mut wires = Vec::new();
-        let connect = self.step(before.0, || {
-            self.each(self.parts(), |part| self.connect(address, part)).map(|found| {
-                let (opened, usage) = found;
-                wires = opened;
-                usage
-            })
+        let connect = self.step(|| {
+            let (opened, usage) = each(self.parts(), |part| self.connect(address, part))?;
+            wires = opened;
+            Ok(usage)
         })?;
-        let subscribe = match self.subscribe {
-            true => Some(self.step(self.usage(), || self.on_all(&mut wires, |part| self.subscribe_all(part)))?),
-            false => None,
-        };
-        let idle = self.step(self.usage(), || {
-            thread::sleep(self.idle);
+        let subscribe = self.step_if(self.subscribe, || self.on_all(&mut wires, |part| self.subscribe_all(part)))?;
+        let idle = self.step(|| {
+            pause(self.idle);
             Ok(None)
         })?;
-        let added = before.1.zip(self.memory()).map(|(before, after)| after.saturating_sub(before));
+        let added = memory.zip(self.memory()).map(|(before, after)| after.saturating_sub(before));
         let bytes_each = added.map(|bytes| bytes as f64 / f64::from(self.connections));
-        let deliver = match self.subscribe {
-            true => Some(self.step(self.usage(), || self.deliver(&mut watcher, &mut wires))?),
-            false => None,
-        };
-        let wills = match self.wills {
-            true => Some(self.step(self.usage(), || {
-                wires.drain(..).for_each(Wire::abort);
-                watcher.expect(PacketType::Publish, self.connections as usize)?;
-                Ok(None)
-            })?),
-            false => None,
-        };
+        let deliver = self.step_if(self.subscribe, || self.deliver(&mut watcher, &mut wires))?;
+        let wills = self.step_if(self.wills, || self.break_off(&mut watcher, std::mem::take(&mut wires)))?;
         wires.into_iter().chain([watcher]).for_each(Wire::abort);
         Ok(CrowdReport { connect, subscribe, idle, bytes_each, deliver, wills })
     }
@@ -127,17 +112,22 @@ impl Crowd {
         Ok(())
     }
 
-    /// Carries out a step; `work` says what its threads took. The broker is waited for.
-    fn step(
-        &self,
-        before: Option<Usage>,
-        work: impl FnOnce() -> Result<Option<Usage>, BenchError>,
-    ) -> Result<Step, BenchError> {
+    /// Carries out a step; `work` says what its threads took. The broker is waited for, before and after.
+    fn step(&self, work: impl FnOnce() -> Result<Option<Usage>, BenchError>) -> Result<Step, BenchError> {
+        let before = self.usage();
         let begun = Instant::now();
         let own = work()?;
         let elapsed = begun.elapsed();
         let broker = before.zip(self.usage()).map(|(before, after)| after.since(before));
         Ok(Step { elapsed, broker, own })
+    }
+
+    fn step_if(
+        &self,
+        is_wanted: bool,
+        work: impl FnOnce() -> Result<Option<Usage>, BenchError>,
+    ) -> Result<Option<Step>, BenchError> {
+        if is_wanted { self.step(work).map(Some) } else { Ok(None) }
     }
 
     /// The numbers of each thread's connections.
@@ -189,37 +179,25 @@ impl Crowd {
         self.on_all(wires, |(_, part)| acknowledged(part, PacketType::Publish))
     }
 
+    /// All end without DISCONNECT. Wills are read while they come: nobody may be slow here but the broker.
+    fn break_off(&self, watcher: &mut Wire, wires: Vec<Wire>) -> Result<Option<Usage>, BenchError> {
+        thread::scope(|scope| {
+            scope.spawn(|| wires.into_iter().for_each(Wire::abort));
+            watcher.expect(PacketType::Publish, self.connections as usize)
+        })?;
+        Ok(None)
+    }
+
     /// Has each thread do something with its share of the connections.
     fn on_all(
         &self,
         wires: &mut [Wire],
         work: impl Fn((usize, &mut [Wire])) -> Result<(), BenchError> + Sync,
     ) -> Result<Option<Usage>, BenchError> {
-        let each = wires.len().div_ceil(self.threads as usize).max(1);
-        let parts = wires.chunks_mut(each).enumerate().map(|(at, part)| (at * each, part)).collect();
-        let (_, usage) = self.each(parts, |part| work(part).map(|()| Vec::<()>::new()))?;
+        let share = wires.len().div_ceil(self.threads as usize).max(1);
+        let parts = wires.chunks_mut(share).enumerate().map(|(at, part)| (at * share, part)).collect();
+        let (_, usage) = each(parts, |part| work(part).map(|()| Vec::<()>::new()))?;
         Ok(usage)
-    }
-
-    /// One thread for each part; what they made, in order, and what they took.
-    fn each<P: Send, T: Send>(
-        &self,
-        parts: Vec<P>,
-        work: impl Fn(P) -> Result<Vec<T>, BenchError> + Sync,
-    ) -> Result<(Vec<T>, Option<Usage>), BenchError> {
-        thread::scope(|scope| {
-            let work = &work;
-            let threads: Vec<_> =
-                parts.into_iter().map(|part| scope.spawn(move || (work(part), Usage::of_this_thread()))).collect();
-            let (mut made, mut total) = (Vec::new(), Some(Duration::ZERO));
-            for thread in threads {
-                let (found, usage) =
-                    thread.join().map_err(|_| BenchError::Plan("a thread of the load panicked".into()))?;
-                made.extend(found?);
-                total = total.zip(usage).map(|(sum, usage)| sum + usage.cpu);
-            }
-            Ok((made, total.map(|cpu| Usage { cpu })))
-        })
     }
 
     fn open(&self, address: SocketAddr, who: &str, will: Option<&str>) -> Result<Wire, BenchError> {
@@ -242,6 +220,26 @@ impl Crowd {
     fn usage(&self) -> Option<Usage> {
         self.broker.and_then(settled)
     }
+}
+
+/// One thread for each part; what they made, in order, and what they took.
+fn each<P: Send, T: Send>(
+    parts: Vec<P>,
+    work: impl Fn(P) -> Result<Vec<T>, BenchError> + Sync,
+) -> Result<(Vec<T>, Option<Usage>), BenchError> {
+    thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> =
+            parts.into_iter().map(|part| scope.spawn(move || (work(part), Usage::of_this_thread()))).collect();
+        let (mut made, mut total) = (Vec::new(), Some(Duration::ZERO));
+        for thread in threads {
+            let joined = thread.join();
+            let (found, usage) = joined.map_err(|_| BenchError::Plan("a thread of the load panicked".into()))?;
+            made.extend(found?);
+            total = total.zip(usage).map(|(sum, usage)| sum + usage.cpu);
+        }
+        Ok((made, total.map(|cpu| Usage { cpu })))
+    })
 }
 
 /// Reads one packet of each.

@@ -56,16 +56,17 @@ impl Plan {
             Layout::Matching => write!(out, "bench/{run:08x}/site{site}/dev{pick}/temp"),
             _ => write!(out, "bench/{run:08x}/{publisher}"),
         };
+        (0..self.depth).for_each(|_| out.push_str(LEVEL));
     }
 
     /// A subscriber's filter; `at` is below [`Self::filters_each`].
     pub(super) fn filter(&self, subscriber: u32, at: u32) -> String {
-        let run = self.run;
+        let (run, deep) = (self.run, LEVEL.repeat(self.depth as usize));
         match self.layout {
-            Layout::Pairs => format!("bench/{run:08x}/{subscriber}"),
-            Layout::FanOut => format!("bench/{run:08x}/0"),
-            Layout::FanIn => format!("bench/{run:08x}/+"),
-            Layout::Shared => format!("$share/bench/bench/{run:08x}/+"),
+            Layout::Pairs => format!("bench/{run:08x}/{subscriber}{deep}"),
+            Layout::FanOut => format!("bench/{run:08x}/0{deep}"),
+            Layout::FanIn => format!("bench/{run:08x}/+{deep}"),
+            Layout::Shared => format!("$share/bench/bench/{run:08x}/+{deep}"),
             // Neighbouring topics belong to different clients.
             Layout::Matching => matching(run, at.saturating_mul(self.subscribers).saturating_add(subscriber)),
         }
@@ -84,5 +85,71 @@ fn matching(run: u32, number: u32) -> String {
     }
 }
 
+/// What makes a topic a level deeper.
+const LEVEL: &str = "/level";
+
 /// Topics below one level of the tree.
 const SITE_DEVICES: u32 = 100;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::codec::{QoS, TopicFilter, Version};
+
+    #[test]
+    fn every_random_topic_matches_one_filter_of_all() {
+        let plan = plan(Layout::Matching);
+        let all: Vec<(u32, TopicFilter)> = (0..plan.subscribers)
+            .flat_map(|subscriber| (0..plan.filters).map(move |at| (subscriber, at)))
+            .map(|(subscriber, at)| (subscriber, TopicFilter::new(&plan.filter(subscriber, at)).unwrap()))
+            .collect();
+        assert_eq!(all.len(), plan.topics() as usize);
+        assert!(
+            all.iter().any(|(_, filter)| filter.has_wildcard()) && all.iter().any(|(_, filter)| !filter.has_wildcard())
+        );
+        let mut topic = String::new();
+        for pick in 0..plan.topics() {
+            plan.topic(0, pick, &mut topic);
+            let takers: Vec<_> =
+                all.iter().filter(|(_, filter)| filter.matches(&topic)).map(|(taker, _)| *taker).collect();
+            assert_eq!(takers, [pick % plan.subscribers], "{topic}");
+        }
+    }
+
+    #[test]
+    fn deep_topics_match_their_deep_filters() {
+        for layout in [Layout::Pairs, Layout::FanIn, Layout::FanOut] {
+            let plan = Plan { depth: 12, ..plan(layout) };
+            let mut topic = String::new();
+            plan.topic(3, 0, &mut topic);
+            assert_eq!(topic.split('/').count(), 15);
+            assert!(TopicFilter::new(&plan.filter(3, 0)).unwrap().matches(&topic), "{topic}");
+        }
+    }
+
+    fn plan(layout: Layout) -> Plan {
+        Plan {
+            server: String::new(),
+            version: Version::V3_1_1,
+            credentials: None,
+            layout,
+            publishers: 7,
+            subscribers: 7,
+            filters: 40,
+            depth: 0,
+            stalled: 0,
+            slow: 0,
+            qos: QoS::AtMostOnce,
+            payload_bytes: 16,
+            rate: None,
+            window: 1,
+            duration: Duration::ZERO,
+            warmup: Duration::ZERO,
+            threads: 1,
+            run: 1,
+            broker: None,
+        }
+    }
+}

@@ -57,6 +57,12 @@ pub struct Plan {
     pub subscribers: u32,
     /// Filters of each subscriber in [`Layout::Matching`].
     pub filters: u32,
+    /// Levels that make all topics deeper; not in [`Layout::Matching`].
+    pub depth: u32,
+    /// Further subscribers that never read. What they should get is not counted.
+    pub stalled: u32,
+    /// Further subscribers that read 4 KiB ten times a second. The same.
+    pub slow: u32,
     /// Quality of service of both sides.
     pub qos: QoS,
     /// Bytes of a payload, at least [`PAYLOAD_BYTES_MIN`].
@@ -100,6 +106,8 @@ pub struct Report {
     pub stalls: u64,
     /// Connections that broke.
     pub connections_lost: u64,
+    /// Stalled and slow ones that the broker ended.
+    pub laggards_lost: u64,
     /// From the time a message was to be sent until it came out, ns.
     pub latency: Histogram,
     /// Threads that played the clients.
@@ -221,7 +229,7 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(Progress) -> bool) -> Result<Re
 
 impl Plan {
     fn clients(&self) -> usize {
-        self.publishers as usize + self.subscribers as usize
+        [self.publishers, self.subscribers, self.stalled, self.slow].map(|count| count as usize).iter().sum()
     }
 
     fn check(&self) -> Result<(), BenchError> {
@@ -234,6 +242,11 @@ impl Plan {
         }
         if self.layout == Layout::Matching && !(1..=FILTERS_MAX).contains(&self.filters) {
             return fault(format!("a subscriber holds from 1 to {FILTERS_MAX} filters, not {}", self.filters));
+        }
+        if self.depth > DEPTH_MAX || (self.depth > 0 && self.layout == Layout::Matching) {
+            return fault(format!(
+                "topics are made deeper by up to {DEPTH_MAX} levels, and not where many filters match"
+            ));
         }
         if self.payload_bytes < PAYLOAD_BYTES_MIN {
             return fault(format!("payloads begin with {PAYLOAD_BYTES_MIN} bytes that say who sent them, and when"));
@@ -308,6 +321,7 @@ fn measure(board: &Board, begun: Instant, progress: &mut impl FnMut(Progress) ->
         out_of_order: 0,
         stalls: 0,
         connections_lost: board.lost.load(Relaxed),
+        laggards_lost: board.laggards_lost.load(Relaxed),
         latency: Histogram::new(),
         threads: board.wakers.len(),
         connect_time,
@@ -369,6 +383,7 @@ struct Board {
     published: AtomicU64,
     received: AtomicU64,
     lost: AtomicU64,
+    laggards_lost: AtomicU64,
     /// Messages of each publisher that came out, copies counted.
     came_out: Box<[AtomicU32]>,
     /// Publishers' threads that have something to look at.
@@ -402,6 +417,7 @@ impl Board {
             published: AtomicU64::new(0),
             received: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            laggards_lost: AtomicU64::new(0),
             came_out: (0..plan.publishers).map(|_| AtomicU32::new(0)).collect(),
             news: wakers.iter().map(|_| AtomicBool::new(false)).collect(),
             wakers,
@@ -471,6 +487,9 @@ pub const SLICE: Duration = Duration::from_millis(250);
 
 /// Filters of one subscriber: more than any broker is asked to take of one client.
 const FILTERS_MAX: u32 = 1_000_000;
+
+/// Further levels of a topic; brokers have limits from 128 levels on.
+const DEPTH_MAX: u32 = 120;
 
 /// More threads than any broker keeps busy.
 const THREADS_MAX: usize = 64;

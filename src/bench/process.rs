@@ -1,6 +1,9 @@
 //! What a process has taken, as Linux tells it; nothing elsewhere.
 
-use std::{fs, thread, time::Duration};
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 /// What a process has taken so far, or within some time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,7 +43,7 @@ impl Usage {
 pub(super) fn settled(pid: u32) -> Option<Usage> {
     let mut last = Usage::of(pid)?;
     for _ in 0..QUIET_TRIES {
-        thread::sleep(QUIET);
+        pause(QUIET);
         let now = Usage::of(pid)?;
         if now.since(last).cpu < QUIET / 100 {
             return Some(now);
@@ -48,6 +51,15 @@ pub(super) fn settled(pid: u32) -> Option<Usage> {
         last = now;
     }
     Some(last)
+}
+
+/// Does nothing for some time.
+pub(super) fn pause(time: Duration) {
+    let begun = Instant::now();
+    // It may end early, and nobody unparks this thread on purpose.
+    while let Some(rest) = time.checked_sub(begun.elapsed()).filter(|rest| !rest.is_zero()) {
+        thread::park_timeout(rest);
+    }
 }
 
 /// Resident memory of a process.

@@ -40,6 +40,8 @@ pub struct RetainedReport {
     pub elapsed: Duration,
     /// What the broker took meanwhile.
     pub broker: Option<Usage>,
+    /// What the subscriber took.
+    pub own: Option<Usage>,
     /// What the broker took to store them all, and how long that was.
     pub stored: (Option<Usage>, Duration),
     /// Bytes of resident memory for each message.
@@ -61,19 +63,22 @@ impl Retained {
             let added = after.saturating_sub(before);
             added as f64 / f64::from(self.count)
         });
-        let (mut elapsed, mut cpu) = (Duration::ZERO, Some(Duration::ZERO));
+        let (mut elapsed, mut cpu, mut own) = (Duration::ZERO, Some(Duration::ZERO), Some(Duration::ZERO));
         for at in 0..self.repeat {
             let mut subscriber = self.open(address, &format!("s{at}"))?;
-            let (before, begun) = (self.usage(), Instant::now());
+            let (before, own_before, begun) = (self.usage(), Usage::of_this_thread(), Instant::now());
             subscriber.send(&subscribe(&format!("bench/{:08x}/#", self.run), QoS::AtMostOnce))?;
             subscriber.expect(PacketType::Publish, self.count as usize)?;
             elapsed += begun.elapsed();
+            let used = own_before.zip(Usage::of_this_thread()).map(|(before, after)| after.since(before));
+            own = own.zip(used).map(|(sum, usage)| sum + usage.cpu);
             cpu = cpu.zip(self.since(before)).map(|(sum, usage)| sum + usage.cpu);
             subscriber.abort();
         }
         self.store(&mut publisher, 0)?;
-        let broker = cpu.map(|cpu| Usage { cpu: cpu / self.repeat });
-        Ok(RetainedReport { elapsed: elapsed / self.repeat, broker, stored, bytes_each })
+        let mean = |cpu: Option<Duration>| cpu.map(|cpu| Usage { cpu: cpu / self.repeat });
+        let elapsed = elapsed / self.repeat;
+        Ok(RetainedReport { elapsed, broker: mean(cpu), own: mean(own), stored, bytes_each })
     }
 
     fn open(&self, address: std::net::SocketAddr, who: &str) -> Result<Wire, BenchError> {

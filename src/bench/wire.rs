@@ -151,7 +151,7 @@ const CONNACK: u8 = PacketType::ConnAck as u8;
 const SUBACK: u8 = PacketType::SubAck as u8;
 
 /// Longer than any broker takes to answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Read at once: at first, and at most.
 const READ_BYTES: usize = 256;

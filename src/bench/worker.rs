@@ -36,6 +36,8 @@ pub(super) struct Worker {
     topics: u32,
     /// With a rate: when each publisher is due next, ns.
     due: BinaryHeap<Reverse<(u64, usize)>>,
+    /// When the slow ones read again, ns.
+    slow_ns: u64,
     /// Clients to be read again, since a read did not empty them.
     unread: Vec<usize>,
     /// Connections yet to be opened, last first.
@@ -68,6 +70,17 @@ pub(super) struct Outcome {
 enum Role {
     Publisher(u32),
     Subscriber(u32),
+    /// Subscribes as the subscriber of this number does, and never reads.
+    Stalled(u32),
+    /// The same, and reads a little now and then.
+    Slow(u32),
+}
+
+impl Role {
+    /// Whether it is expected to fall behind.
+    fn lags(self) -> bool {
+        matches!(self, Self::Stalled(_) | Self::Slow(_))
+    }
 }
 
 struct Client {
@@ -101,7 +114,11 @@ impl Worker {
         let is_ours = |at: &u32| *at as usize % threads == index;
         // Opened from the end: subscribers first.
         let publishers = (0..plan.publishers).filter(is_ours).map(Role::Publisher);
-        let planned = publishers.chain((0..plan.subscribers).filter(is_ours).map(Role::Subscriber)).collect();
+        let planned = publishers
+            .chain((0..plan.subscribers).filter(is_ours).map(Role::Subscriber))
+            .chain((0..plan.stalled).filter(is_ours).map(Role::Stalled))
+            .chain((0..plan.slow).filter(is_ours).map(Role::Slow))
+            .collect();
         Self {
             poll,
             address,
@@ -109,6 +126,7 @@ impl Worker {
             publishers: 0..0,
             topics: plan.topics(),
             due: BinaryHeap::new(),
+            slow_ns: 0,
             unread: Vec::new(),
             planned,
             opening: 0,
@@ -139,6 +157,7 @@ impl Worker {
                 Phase::Draining => self.publish_due(),
                 Phase::Over => break,
             }
+            self.read_slow();
             self.spread_news();
             let timeout = Some(self.timeout(phase));
             if let Err(error) = self.poll.poll(&mut events, timeout)
@@ -200,6 +219,11 @@ impl Worker {
                 0
             }
             Role::Subscriber(number) => subscribe(plan, number, &mut session)?,
+            Role::Stalled(number) | Role::Slow(number) => {
+                // What the system takes for it is not the broker's memory, and would put off what is to be seen.
+                socket2::SockRef::from(&stream).set_recv_buffer_size(SLOW_BYTES).map_err(|error| error.to_string())?;
+                subscribe(plan, number % plan.subscribers, &mut session)?
+            }
         };
         self.clients.push(Client {
             name,
@@ -318,7 +342,7 @@ impl Worker {
         self.payload[8..16].copy_from_slice(&due.to_be_bytes());
         if self.topics > 1 {
             client.random = next(client.random);
-            let pick = u64::from(client.random) * u64::from(self.topics) >> u32::BITS;
+            let pick = (u64::from(client.random) * u64::from(self.topics)) >> u32::BITS;
             self.board.plan.topic(publisher, pick as u32, &mut client.topic);
         }
         let message = Outgoing {
@@ -343,7 +367,7 @@ impl Worker {
         let board = Arc::clone(&self.board);
         for _ in 0..READS_MAX {
             let client = &mut self.clients[at];
-            if client.is_lost {
+            if client.is_lost || (client.is_ready && client.role.lags()) {
                 return;
             }
             self.buffer.clear();
@@ -368,6 +392,38 @@ impl Worker {
         }
         self.unread.push(at);
         self.flush(at);
+    }
+
+    /// Has the slow ones read what they read at a time.
+    fn read_slow(&mut self) {
+        let now = self.board.now_ns();
+        if self.board.plan.slow == 0 || now < self.slow_ns {
+            return;
+        }
+        self.slow_ns = now + SLOW_NS;
+        for at in 0..self.clients.len() {
+            let client = &mut self.clients[at];
+            if !matches!(client.role, Role::Slow(_)) || !client.is_ready || client.is_lost {
+                continue;
+            }
+            let mut input = BytesMut::zeroed(client.tail.len() + SLOW_BYTES);
+            let (kept, room) = input.split_at_mut(client.tail.len());
+            kept.copy_from_slice(&client.tail);
+            match client.stream.read(room) {
+                Ok(0) => self.lose(at, "the broker closed the connection"),
+                Ok(count) => {
+                    input.truncate(client.tail.len() + count);
+                    let input = input.freeze();
+                    let used = client.session.handle_bytes_to(Instant::now(), &input, |_| None);
+                    client.tail.clear();
+                    client.tail.extend_from_slice(&input[used..]);
+                    while client.session.poll_event().is_some() {}
+                    self.flush(at);
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(error) => self.lose(at, &error.to_string()),
+            }
+        }
     }
 
     /// What a read brought.
@@ -441,7 +497,8 @@ impl Worker {
             return;
         }
         if client.is_ready {
-            self.board.lost.fetch_add(1, Relaxed);
+            let lost = if client.role.lags() { &self.board.laggards_lost } else { &self.board.lost };
+            lost.fetch_add(1, Relaxed);
         } else {
             self.board.fail(&client.name, why.to_owned());
         }
@@ -523,6 +580,8 @@ fn name(plan: &Plan, role: Role) -> String {
     match role {
         Role::Publisher(number) => format!("bench-{:08x}-p{number}", plan.run),
         Role::Subscriber(number) => format!("bench-{:08x}-s{number}", plan.run),
+        Role::Stalled(number) => format!("bench-{:08x}-stalled{number}", plan.run),
+        Role::Slow(number) => format!("bench-{:08x}-slow{number}", plan.run),
     }
 }
 
@@ -576,6 +635,10 @@ const OPENING_MAX: usize = 64;
 /// Read at once, and times in a row before others have their turn.
 const READ_BYTES: usize = 256 << 10;
 const READS_MAX: usize = 4;
+
+/// What a slow subscriber reads at a time, and how often.
+const SLOW_BYTES: usize = 4 << 10;
+const SLOW_NS: u64 = 100_000_000;
 
 /// What waits in one client for the socket, or for acknowledgements.
 const UNSENT_BYTES_MAX: usize = 4 << 20;

@@ -61,6 +61,15 @@ pub(super) struct Arguments {
     /// Filters of each subscriber, where each message matches one of all (layout matching).
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     filters: u32,
+    /// Levels that make all topics deeper.
+    #[arg(long, default_value_t = 0)]
+    depth: u32,
+    /// Further subscribers that never read; what they miss is not counted.
+    #[arg(long, default_value_t = 0)]
+    stalled: u32,
+    /// Further subscribers that read 4 KiB ten times a second; the same.
+    #[arg(long, default_value_t = 0)]
+    slow: u32,
     /// Quality of service of both sides.
     #[arg(short, long, default_value = "0", value_parser = qos)]
     qos: QoS,
@@ -179,6 +188,9 @@ impl Arguments {
             publishers,
             subscribers,
             filters: self.filters,
+            depth: self.depth,
+            stalled: self.stalled,
+            slow: self.slow,
             qos: self.qos,
             payload_bytes: self.payload_bytes,
             rate: self.rate,
@@ -251,7 +263,11 @@ fn print(plan: &Plan, report: &Report) {
         report.duplicates,
         if plan.layout.is_spread() { "unknown".to_owned() } else { report.out_of_order.to_string() },
     );
-    for (what, count) in [("stalls", report.stalls), ("connections lost", report.connections_lost)] {
+    for (what, count) in [
+        ("stalls", report.stalls),
+        ("connections lost", report.connections_lost),
+        ("stalled and slow ones that were ended", report.laggards_lost),
+    ] {
         if count > 0 {
             println!("{what}: {count}");
         }
@@ -302,6 +318,7 @@ fn as_json(plan: &Plan, report: &Report) -> Value {
         "out_of_order": (!plan.layout.is_spread()).then_some(report.out_of_order),
         "stalls": report.stalls,
         "connections_lost": report.connections_lost,
+        "laggards_lost": report.laggards_lost,
         "received_per_slice": report.slices,
         "slice_s": bench::SLICE.as_secs_f64(),
         "load_cpu_s": cpu(report.own),

@@ -202,6 +202,8 @@ fn retained_as_json(retained: &Retained, report: &RetainedReport) -> Value {
         "elapsed_s": report.elapsed.as_secs_f64(),
         "messages_per_s": f64::from(retained.count) / report.elapsed.as_secs_f64(),
         "broker_cpu_s": report.broker.map(cpu),
+        "load_cpu_s": report.own.map(cpu),
+        "load_threads": 1,
         "stored_s": stored_in.as_secs_f64(),
         "stored_broker_cpu_s": stored.map(cpu),
         "bytes_per_message": report.bytes_each,
