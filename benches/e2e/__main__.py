@@ -17,6 +17,7 @@ from pathlib import Path
 import brokers
 import cells
 import report
+from progress import show
 from workloads import WORKLOADS, Workload
 
 ROOT = Path(__file__).parents[2]
@@ -68,16 +69,6 @@ def known_versions(commands: list[brokers.Command]) -> dict[str, str]:
         for one in commands
         if one.name in ways
     }
-
-
-def show(what: str, share: float) -> None:
-    """A bar on standard error, where somebody looks."""
-    if not sys.stderr.isatty():
-        return
-    width = 30
-    filled = round(share * width)
-    end = "\n" if share == 1.0 else ""
-    print(f"\r[{'#' * filled}{'.' * (width - filled)}] {what:80.80}", end=end, file=sys.stderr, flush=True)
 
 
 def parse() -> argparse.Namespace:

@@ -42,7 +42,7 @@ def measure(workload: Workload, command: brokers.Command, loads: Loads, scale: f
                 "machine_cpu_s": machine,
                 "load_total_cpu_s": children,
                 "broker_total_cpu_s": process_seconds(broker.pid),
-                "broker_resident_peak_bytes": resident_peak(broker.pid),
+                "broker_resident_peak_bytes": resident(broker.pid, "VmHWM"),
             }
     except (RuntimeError, OSError, subprocess.SubprocessError, ValueError) as error:
         return {"error": str(error)}
@@ -50,7 +50,7 @@ def measure(workload: Workload, command: brokers.Command, loads: Loads, scale: f
 
 def options(workload: Workload, broker: brokers.Running, scale: float, *, is_echo: bool = False) -> list[str]:
     """What follows what is to be done: where, for how long, and how it is told."""
-    found = ["--port", str(broker.port), "--broker-pid", str(broker.pid)]
+    found = where(broker)
     found += [] if is_echo else ["--protocol-version", "3.1.1", "--json"]
     for name, count in workload.counts.items():
         wanted = max(round(count * scale), 1)
@@ -62,12 +62,22 @@ def options(workload: Workload, broker: brokers.Running, scale: float, *, is_ech
     return found
 
 
+def where(broker: brokers.Running) -> list[str]:
+    """The options that say which broker is meant."""
+    return ["--port", str(broker.port), "--broker-pid", str(broker.pid)]
+
+
 def run(command: list[str]) -> dict[str, Any]:
     """What a program prints, as JSON. A load that lost connections has a report too, and tells of them in it."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS_MAX)
-    if not done.stdout.strip():
-        raise RuntimeError(done.stderr.strip()[-500:] or f"{command[0]} ended with status {done.returncode}")
-    found: dict[str, Any] = json.loads(done.stdout)
+    return parsed(done.stdout, command, done.stderr)
+
+
+def parsed(said: str, command: list[str], complaint: str) -> dict[str, Any]:
+    """Its output as JSON, if there is any."""
+    if not said.strip():
+        raise RuntimeError(complaint.strip()[-500:] or f"{' '.join(command)} printed nothing")
+    found: dict[str, Any] = json.loads(said)
     return found
 
 
@@ -91,12 +101,12 @@ def process_seconds(pid: int) -> float:
     return (int(words[11]) + int(words[12])) / TICKS_PER_SECOND
 
 
-def resident_peak(pid: int) -> int | None:
-    """The most memory that a process has held, bytes."""
+def resident(pid: int, what: str) -> int | None:
+    """Memory that a process holds (`VmRSS`), or has held at most (`VmHWM`); bytes."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     for line in status.splitlines():
         name, _, value = line.partition(":")
-        if name == "VmHWM":
+        if name == what:
             return int(value.split()[0]) * 1024
     return None
 
