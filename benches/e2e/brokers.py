@@ -1,6 +1,7 @@
 """Brokers in processes of their own, each started afresh for a run: FerroMQ, mosquitto, and whatever else is named."""
 
 import contextlib
+import re
 import shlex
 import shutil
 import socket
@@ -13,6 +14,9 @@ from pathlib import Path
 
 START_SECONDS_MAX = 30.0
 END_SECONDS_MAX = 20.0
+TEMPLATE = re.compile(r"\{config:([^}]+)\}")
+"""In a command: a file of configuration in which `{port}` stands for the port."""
+
 LISTEN = "0A"
 """State of a socket in /proc/net/tcp."""
 
@@ -49,7 +53,7 @@ class Command:
 
     name: str
     line: str
-    """`{port}` and `{config}` stand for the port and the file with `config`."""
+    """`{port}`, `{config}` and `{config:FILE}` stand for the port, for a file with `config`, and for a copy of FILE."""
     config: str = ""
 
 
@@ -81,9 +85,23 @@ def grpc(path: Path) -> Command:
 def named(text: str) -> Command:
     """NAME=COMMAND of the command line."""
     name, separator, line = text.partition("=")
-    if not separator or not name or "{port}" not in line:
-        raise ValueError(f"{text!r} is not like: flashmq='flashmq --config {{config}} --port {{port}}'")
+    if not separator or not name or not ("{port}" in line or TEMPLATE.search(line)):
+        raise ValueError(f"{text!r} is not like NAME='COMMAND --port {{port}}' or NAME='COMMAND {{config:FILE}}'")
+    if missing := next((path for path in TEMPLATE.findall(line) if not Path(path).is_file()), None):
+        raise ValueError(f"{missing} is not there")
     return Command(name, line)
+
+
+def filled(line: str, port: int, folder: Path) -> str:
+    """The command with its port, and with copies of the configurations it names that have it as well."""
+
+    def copy(found: re.Match[str]) -> str:
+        original = Path(found[1])
+        config = folder / f"copy-{original.name}"
+        config.write_text(original.read_text(encoding="utf-8").replace("{port}", str(port)), encoding="utf-8")
+        return shlex.quote(str(config))
+
+    return TEMPLATE.sub(copy, line).replace("{port}", str(port))
 
 
 @contextlib.contextmanager
@@ -92,9 +110,8 @@ def started(command: Command) -> Iterator[Running]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "broker.conf")
-        # A brace of a configuration's own is doubled nowhere: only {port} is replaced.
         config.write_text(command.config.replace("{port}", str(port)), encoding="ascii")
-        line = command.line.replace("{port}", str(port)).replace("{config}", str(config))
+        line = filled(command.line, port, Path(folder)).replace("{config}", str(config))
         with (
             tempfile.TemporaryFile("w+") as said,
             subprocess.Popen(shlex.split(line), cwd=folder, stdout=said, stderr=subprocess.STDOUT) as process,

@@ -166,8 +166,15 @@ def test_who_listens_is_found_by_its_port(bench):
     assert brokers.listening(table, 1883) == {"1067"}
 
 
-def test_a_broker_is_named_by_a_command_with_a_port(bench):
+def test_a_broker_is_named_by_a_command_with_a_port(bench, tmp_path):
     brokers = bench("brokers")
+    config = tmp_path / "flash.conf"
+    config.write_text("listen { port {port} }")
+    line = brokers.filled(brokers.named(f"flashmq=flashmq -c {{config:{config}}}").line, 1884, tmp_path)
+    assert line == f"flashmq -c {tmp_path}/copy-flash.conf"
+    assert (tmp_path / "copy-flash.conf").read_text() == "listen { port 1884 }"
+    with pytest.raises(ValueError, match="is not there"):
+        brokers.named("flashmq=flashmq -c {config:/nowhere.conf}")
     command = brokers.named("flashmq=flashmq --port {port}")
     assert (command.name, command.line) == ("flashmq", "flashmq --port {port}")
     for wrong in ("flashmq", "=x {port}", "flashmq=flashmq"):
