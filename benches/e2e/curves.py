@@ -43,7 +43,7 @@ def main() -> None:
     for part, measure in disturbed.items():
         if part in arguments.parts:
             show(part, 0.5)
-            found[part] = {one.name: measure(one, loads, arguments.scale) for one in commands}
+            found[part] = {one.name: measure(one, loads, arguments.scale, arguments.runs) for one in commands}
     show("", 1.0)
     versions = {one.name: "" for one in commands}
     facts = report.machine(arguments.runs, arguments.scale, versions, brokers.SETTINGS)
@@ -99,7 +99,7 @@ def parse() -> argparse.Namespace:
         return text.split(",")
 
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    parser.add_argument("--runs", type=int, default=3, help="of each point (default 3)")
+    parser.add_argument("--runs", type=int, default=3, help="of each point and each overload (default 3)")
     parser.add_argument("--scale", type=float, default=1.0, help="of the time that is measured (default 1)")
     parser.add_argument("--parts", type=split, default=list(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--curves", type=split, default=[], help=f"of {', '.join(curve.key for curve in CURVES)}")

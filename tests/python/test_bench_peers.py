@@ -151,7 +151,11 @@ def test_laggards_are_judged_by_what_the_others_lose_and_what_they_take(bench):
     assert judged(950.0, 0.5) == "holds"
     assert judged(850.0, 0.5) == "does not hold"
     assert judged(950.0, 1.5) == "does not hold"
-    assert reports.overloaded(storms.Pair(calm, {"error": "x"}), is_ours=True)[-1] == "fails"
+    failed = storms.Pair(calm, {"error": "x"})
+    assert reports.overloaded(failed, is_ours=True)[-1] == "fails"
+    pairs = [storms.Pair(calm, run(1.0, messages_per_s=rate)) for rate in (900.0, 500.0, 700.0)]
+    assert storms.median([failed, *pairs]) is pairs[2]
+    assert storms.median([failed]) is failed
 
 
 def test_who_listens_is_found_by_its_port(bench):
