@@ -66,15 +66,22 @@ def result(line: Line, runs: list[Figures], base: list[Figures]) -> Result:
 
 
 def load_share(run: Figures) -> float | None:
-    """Share of the time for which the load's threads computed."""
-    used, threads = run.get("load_cpu_s"), run.get("load_threads")
-    return used / run["elapsed_s"] / threads if used is not None and threads and run["elapsed_s"] else None
+    """Share of the time for which the load's threads computed; of a crowd, while it connects."""
+    used, threads, elapsed = of_crowd(run, "load_cpu_s"), run.get("load_threads"), of_crowd(run, "elapsed_s")
+    return used / elapsed / threads if used is not None and threads and elapsed else None
 
 
 def broker_share(run: Figures) -> float | None:
-    """Cores that the broker took."""
-    used = run.get("broker_cpu_s")
-    return used / run["elapsed_s"] if used is not None and run["elapsed_s"] else None
+    """Cores that the broker took; with a crowd, while it connects."""
+    used, elapsed = of_crowd(run, "broker_cpu_s"), of_crowd(run, "elapsed_s")
+    return used / elapsed if used is not None and elapsed else None
+
+
+def of_crowd(run: Figures, name: str) -> float | None:
+    """A figure, or that of connecting, where steps have figures of their own."""
+    step = {"elapsed_s": "connect_s"}.get(name, f"connect_{name}")
+    found: float | None = run.get(name, run.get(step))
+    return found
 
 
 def is_load_limited(run: Figures) -> bool:

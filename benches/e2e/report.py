@@ -83,7 +83,7 @@ def verdict(line: Line, result: Result | None) -> str:
         return ""
     if result.ratio <= line.reach:
         return "yes"
-    return f"no, {result.ratio / line.reach:.1f} times"
+    return f"no, {result.ratio / line.reach:.2f} times"
 
 
 def details(runs: Runs, names: list[str]) -> list[str]:

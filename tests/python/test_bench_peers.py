@@ -90,6 +90,10 @@ def test_the_load_is_the_limit_when_it_has_no_time_left_and_the_broker_has(bench
     assert not figures.is_load_limited(run(0.5, load_cpu_s=1.0, load_threads=1))
     assert not figures.is_load_limited(run(0.5, **busy, plan={"rate": 5000}))
     assert not figures.is_load_limited({"error": "refused"})
+    # A crowd has steps; the first of them is meant.
+    crowd = {"load_threads": 2, "connect_s": 1.0, "connect_load_cpu_s": 1.9, "connect_broker_cpu_s": 0.5, "idle_s": 9.0}
+    assert (figures.load_share(crowd), figures.broker_share(crowd)) == (0.95, 0.5)
+    assert figures.is_load_limited(crowd)
 
 
 def test_a_table_has_the_verdict_the_losses_and_the_limit_of_the_load(bench):
@@ -104,7 +108,7 @@ def test_a_table_has_the_verdict_the_losses_and_the_limit_of_the_load(bench):
     assert [cell.strip() for cell in row.split("|")[3:8]] == ["1", "0.05", "**0.050**", "0.065", "yes"]
     assert "3 lost; the load was the limit in 1 of 1" in text
     runs["pairs50_q0"]["ferromq"] = [run(0.13, latency_us=latency)]
-    assert "no, 2.0 times" in report.markdown(runs, ["mosquitto", "ferromq"], {})
+    assert "no, 2.00 times" in report.markdown(runs, ["mosquitto", "ferromq"], {})
 
 
 def test_grpc_is_the_base_of_its_own_rows_only(bench):
