@@ -32,6 +32,10 @@ METRICS: dict[str, Callable[[Figures], float | None]] = {
 }
 
 
+KEPT = 0.95
+"""Of a rate: who delivers less than that falls behind."""
+
+
 @dataclass(frozen=True)
 class Result:
     """One line of the table, of one broker."""
@@ -96,7 +100,12 @@ def faults(run: Figures) -> list[str]:
         return [f"fails: {run['error'].strip().splitlines()[-1][:80]}"]
     names = {"lost": "lost", "duplicates": "twice", "out_of_order": "out of order", "connections_lost": "broken"}
     found = [f"{run[name]:,} {shown}" for name, shown in names.items() if run.get(name)]
-    return [*found, f"{run['stalls']} stalls"] if run.get("stalls") else found
+    if run.get("stalls"):
+        found.append(f"{run['stalls']} stalls")
+    rate = run.get("plan", {}).get("rate")
+    if rate and run["messages_per_s"] < KEPT * rate:
+        found.append(f"could not keep the rate of {rate:,.0f}/s")
+    return found
 
 
 def median_of(runs: list[Figures], figure: Callable[[Figures], float | None]) -> float | None:

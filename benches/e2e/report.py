@@ -32,9 +32,15 @@ def markdown(runs: Runs, names: list[str], facts: dict[str, str]) -> str:
     """The whole report."""
     parts = [[f"- {name}: {value}" for name, value in facts.items()]]
     bases = dict.fromkeys(workload.base for workload, _ in lines(runs))
-    parts += [table(runs, [base, *(name for name in names if name not in bases)], base) for base in bases]
+    parts += [table(runs, [base, *compared(names)], base) for base in bases]
     parts.append(details(runs, names))
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
+def compared(names: list[str]) -> list[str]:
+    """Those that are no base of any table."""
+    bases = {workload.base for workload in WORKLOADS}
+    return [name for name in names if name not in bases]
 
 
 def table(runs: Runs, names: list[str], base: str) -> list[str]:

@@ -96,6 +96,14 @@ def test_the_load_is_the_limit_when_it_has_no_time_left_and_the_broker_has(bench
     assert figures.is_load_limited(crowd)
 
 
+def test_who_falls_behind_a_rate_and_who_loses_is_told(bench):
+    figures = bench("figures")
+    assert figures.faults(run(1.0, messages_per_s=4990.0, plan={"rate": 5000.0})) == []
+    behind = run(1.0, messages_per_s=3000.0, plan={"rate": 5000.0}, lost=1200, stalls=2)
+    assert figures.faults(behind) == ["1,200 lost", "2 stalls", "could not keep the rate of 5,000/s"]
+    assert figures.faults({"error": "first\nlast"}) == ["fails: last"]
+
+
 def test_a_table_has_the_verdict_the_losses_and_the_limit_of_the_load(bench):
     report = bench("report")
     latency = dict.fromkeys(("p50", "p90", "p99", "p99.9", "max"), 12.0)
