@@ -6,8 +6,11 @@ CARGO  ?= cargo
 DEMO   ?= examples/python/demo.py
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
+PEERS_ARGS ?=
+CURVES_ARGS ?=
 CLIENTS_ARGS ?=
-CLIENTS_TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))/clients
+BENCH_TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
 INTEROP_ARGS ?=
 
 VENV := .venv
@@ -23,7 +26,7 @@ PYO3_ENV = PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON="$(abspath $(PY))" PYTHON_S
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-core test-rust test-python test-stubs test-interop interop-tools interop-mosquitto \
-	lint docs pictures bench bench-python bench-clients fmt clean
+	lint docs pictures bench bench-python bench-clients bench-peers bench-curves fmt clean
 
 help:
 	@echo "make demo          an in-process broker, this machine's telemetry, a live table"
@@ -36,6 +39,8 @@ help:
 	@echo "make docs          the site in site/, and rustdoc in target/doc"
 	@echo "make lint bench fmt clean"
 	@echo "make bench-clients CPU per message of the Rust client beside rumqttc and Paho's in C (CLIENTS_ARGS=...)"
+	@echo "make bench-peers   CPU per delivery of the broker beside mosquitto and others (PEERS_ARGS=...)"
+	@echo "make bench-curves  the broker as its load grows, in overload, in storms (CURVES_ARGS=...)"
 	@echo "make bench-python  CPU per message beside other libraries, and the cost of a test (BENCH_ARGS=...)"
 
 # --- what the rest stands on --------------------------------------------------------------------------------------
@@ -90,8 +95,20 @@ bench-python: $(VENV)/.stamp-bench
 # Paho's client in C takes part where libpaho-mqtt-dev is installed.
 bench-clients:
 	$(CARGO) build --release --no-default-features --features cli --bin ferromq
-	cd benches/clients && $(CARGO) build --release --target-dir "$(CLIENTS_TARGET)"
-	$(PYTHON) benches/clients --clients "$(CLIENTS_TARGET)/release/clients" $(CLIENTS_ARGS)
+	cd benches/clients && $(CARGO) build --release --target-dir "$(BENCH_TARGET)/clients"
+	$(PYTHON) benches/clients --broker "$(BENCH_TARGET)/release/ferromq" \
+		--clients "$(BENCH_TARGET)/clients/release/clients" $(CLIENTS_ARGS)
+
+# The broker beside mosquitto, and beside others: make bench-peers PEERS_ARGS="--broker 'flashmq=flashmq ... {port}'".
+bench-peers: interop-mosquitto
+	$(CARGO) build --release --no-default-features --features cli --bin ferromq
+	cd benches/grpc && $(CARGO) build --release --target-dir "$(BENCH_TARGET)/grpc"
+	$(PYTHON) benches/e2e $(PEERS_ARGS)
+
+# What a message costs as connections, subscriptions, topics and payloads grow; overload; storms.
+bench-curves:
+	$(CARGO) build --release --no-default-features --features cli --bin ferromq
+	$(PYTHON) benches/e2e/curves.py $(CURVES_ARGS)
 
 # --- test ---------------------------------------------------------------------------------------------------------
 

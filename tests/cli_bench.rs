@@ -7,7 +7,7 @@ use std::{process::Command, sync::Arc, time::Duration};
 
 use ferromq::{
     auth::{Acl, AclRule, Permission},
-    bench::{self, BenchError, Layout, Plan},
+    bench::{self, BenchError, Crowd, Layout, Plan, Retained},
     broker::Hooks,
     codec::{QoS, TopicFilter, Version},
     config::ListenerUrl,
@@ -17,9 +17,13 @@ use ferromq::{
 #[test]
 fn every_message_of_every_layout_is_accounted_for() {
     let broker = broker(Hooks::default());
-    for (layout, publishers, subscribers) in
-        [(Layout::Pairs, 5, 5), (Layout::FanIn, 5, 2), (Layout::FanOut, 2, 5), (Layout::Shared, 5, 3)]
-    {
+    for (layout, publishers, subscribers) in [
+        (Layout::Pairs, 5, 5),
+        (Layout::FanIn, 5, 2),
+        (Layout::FanOut, 2, 5),
+        (Layout::Shared, 5, 3),
+        (Layout::Matching, 3, 4),
+    ] {
         for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
             for version in [Version::V3_1_1, Version::V5] {
                 let plan = Plan { layout, publishers, subscribers, qos, version, ..plan(&broker) };
@@ -57,6 +61,66 @@ fn what_never_comes_out_is_lost_and_the_load_goes_on() {
     let report = bench::run(&plan, |_| true).unwrap();
     assert!(report.stalls >= 1, "{report:?}");
     assert!((1..=report.stalls + 1).contains(&report.lost()), "{report:?}");
+}
+
+/// They have subscribed to what the others get, and the others get all of it.
+#[test]
+fn who_never_reads_or_reads_slowly_is_not_counted() {
+    let broker = broker(Hooks::default());
+    for (stalled, slow) in [(2, 0), (0, 2)] {
+        let layout = Layout::FanOut;
+        let plan = Plan { layout, publishers: 1, stalled, slow, payload_bytes: 1_000, ..plan(&broker) };
+        let report = bench::run(&plan, |_| true).unwrap();
+        assert_eq!((report.lost(), report.duplicates, report.connections_lost), (0, 0, 0), "{report:?}");
+        assert_eq!(report.expected_in_all, report.published_in_all * 2);
+    }
+}
+
+#[test]
+fn a_crowd_connects_subscribes_gets_its_messages_and_leaves_its_wills() {
+    let broker = broker(Hooks::default());
+    let server = plan(&broker).server;
+    let crowd = Crowd {
+        server,
+        version: Version::V3_1_1,
+        connections: 25,
+        threads: 2,
+        opening: 4,
+        keep_alive: 60,
+        idle: Duration::from_millis(10),
+        subscribe: true,
+        wills: true,
+        run: 8,
+        broker: Some(std::process::id()),
+    };
+    let report = crowd.run().unwrap();
+    for step in [Some(report.connect), report.subscribe, Some(report.idle), report.deliver, report.wills] {
+        assert!(step.unwrap().elapsed > Duration::ZERO, "{report:?}");
+    }
+    let with = |change: fn(&mut Crowd)| {
+        let mut crowd = crowd.clone();
+        change(&mut crowd);
+        crowd.run().unwrap_err().to_string()
+    };
+    assert!(with(|crowd| crowd.connections = 0).contains("at least one connection"));
+    assert!(with(|crowd| crowd.idle = Duration::from_secs(60)).contains("keep-alive"));
+}
+
+#[test]
+fn retained_messages_come_to_each_subscriber_and_are_removed_in_the_end() {
+    let broker = broker(Hooks::default());
+    let retained = Retained {
+        server: plan(&broker).server,
+        version: Version::V3_1_1,
+        count: 120,
+        payload_bytes: 64,
+        repeat: 2,
+        run: 9,
+        broker: Some(std::process::id()),
+    };
+    let report = retained.run().unwrap();
+    assert!(report.elapsed > Duration::ZERO && report.stored.1 > Duration::ZERO, "{report:?}");
+    assert!(broker.handle().retained("bench/#", 1).is_empty());
 }
 
 #[test]
@@ -111,6 +175,10 @@ fn plan(broker: &Broker) -> Plan {
         layout: Layout::Pairs,
         publishers: 2,
         subscribers: 2,
+        filters: 60,
+        depth: 0,
+        stalled: 0,
+        slow: 0,
         qos: QoS::AtMostOnce,
         payload_bytes: 64,
         rate: None,

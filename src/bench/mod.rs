@@ -6,9 +6,13 @@
 //! meant to be sent, not the time at which it could be: a broker that stalls is not excused from what would have come
 //! meanwhile.
 
+mod crowd;
 mod histogram;
+mod layout;
 mod process;
+mod retained;
 mod tracker;
+mod wire;
 mod worker;
 
 use std::{
@@ -26,25 +30,15 @@ use bytes::Bytes;
 use foldhash::fast::FixedState;
 use parking_lot::Mutex;
 
+pub use crowd::{Crowd, CrowdReport, Step};
 pub use histogram::Histogram;
+pub use layout::Layout;
 pub use process::Usage;
+pub use retained::{Retained, RetainedReport};
 
 use crate::codec::{QoS, Text, Version};
 use tracker::Tracker;
 use worker::Worker;
-
-/// Who publishes to whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
-    /// Each publisher has a subscriber of its own.
-    Pairs,
-    /// Every subscriber has the messages of all publishers, by a wildcard.
-    FanIn,
-    /// Every subscriber has the messages of all publishers, who use one topic.
-    FanOut,
-    /// The subscribers share the messages of all publishers.
-    Shared,
-}
 
 /// What is to be done.
 #[derive(Debug, Clone)]
@@ -61,6 +55,14 @@ pub struct Plan {
     pub publishers: u32,
     /// Connections that subscribe; as many as publish in [`Layout::Pairs`].
     pub subscribers: u32,
+    /// Filters of each subscriber in [`Layout::Matching`].
+    pub filters: u32,
+    /// Levels that make all topics deeper; not in [`Layout::Matching`].
+    pub depth: u32,
+    /// Further subscribers that never read. What they should get is not counted.
+    pub stalled: u32,
+    /// Further subscribers that read 4 KiB ten times a second. The same.
+    pub slow: u32,
     /// Quality of service of both sides.
     pub qos: QoS,
     /// Bytes of a payload, at least [`PAYLOAD_BYTES_MIN`].
@@ -104,8 +106,12 @@ pub struct Report {
     pub stalls: u64,
     /// Connections that broke.
     pub connections_lost: u64,
+    /// Stalled and slow ones that the broker ended.
+    pub laggards_lost: u64,
     /// From the time a message was to be sent until it came out, ns.
     pub latency: Histogram,
+    /// Threads that played the clients.
+    pub threads: usize,
     /// How long it took to connect and subscribe everybody.
     pub connect_time: Duration,
     /// Messages that came out in each [`SLICE`].
@@ -182,7 +188,7 @@ pub struct Progress {
 /// Carries out a plan. `progress` is called about ten times a second; a run that it answers with `false` is cut short.
 pub fn run(plan: &Plan, mut progress: impl FnMut(Progress) -> bool) -> Result<Report, BenchError> {
     plan.check()?;
-    let addresses = plan.addresses()?;
+    let address = address(&plan.server)?;
     let threads = match plan.threads {
         0 => (thread::available_parallelism().map_or(1, usize::from) / 2).max(1),
         threads => threads.min(THREADS_MAX),
@@ -195,7 +201,7 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(Progress) -> bool) -> Result<Re
         .into_iter()
         .enumerate()
         .map(|(index, poll)| {
-            let worker = Worker::new(Arc::clone(&board), index, poll, addresses[0]);
+            let worker = Worker::new(Arc::clone(&board), index, poll, address);
             thread::Builder::new().name("ferromq-bench".into()).spawn(move || worker.run())
         })
         .collect::<io::Result<_>>()?;
@@ -222,16 +228,8 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(Progress) -> bool) -> Result<Re
 }
 
 impl Plan {
-    /// How often each message should come out.
-    fn copies(&self) -> u64 {
-        match self.layout {
-            Layout::Pairs | Layout::Shared => 1,
-            Layout::FanIn | Layout::FanOut => self.subscribers.into(),
-        }
-    }
-
     fn clients(&self) -> usize {
-        self.publishers as usize + self.subscribers as usize
+        [self.publishers, self.subscribers, self.stalled, self.slow].map(|count| count as usize).iter().sum()
     }
 
     fn check(&self) -> Result<(), BenchError> {
@@ -241,6 +239,14 @@ impl Plan {
         }
         if self.layout == Layout::Pairs && self.publishers != self.subscribers {
             return fault(format!("pairs need as many subscribers as publishers, not {}", self.subscribers));
+        }
+        if self.layout == Layout::Matching && !(1..=FILTERS_MAX).contains(&self.filters) {
+            return fault(format!("a subscriber holds from 1 to {FILTERS_MAX} filters, not {}", self.filters));
+        }
+        if self.depth > DEPTH_MAX || (self.depth > 0 && self.layout == Layout::Matching) {
+            return fault(format!(
+                "topics are made deeper by up to {DEPTH_MAX} levels, and not where many filters match"
+            ));
         }
         if self.payload_bytes < PAYLOAD_BYTES_MIN {
             return fault(format!("payloads begin with {PAYLOAD_BYTES_MIN} bytes that say who sent them, and when"));
@@ -253,20 +259,19 @@ impl Plan {
         }
         Ok(())
     }
+}
 
-    fn addresses(&self) -> Result<Vec<SocketAddr>, BenchError> {
-        let fault = |error| BenchError::Connect { server: self.server.clone(), error };
-        let found: Vec<_> = self.server.to_socket_addrs().map_err(fault)?.collect();
-        // Asked once, so that a broker that is not there is told at once, and as what the system calls it.
-        let mut last = io::ErrorKind::NotFound.into();
-        for address in &found {
-            match std::net::TcpStream::connect_timeout(address, CONNECT_TIMEOUT) {
-                Ok(_) => return Ok(vec![*address]),
-                Err(error) => last = error,
-            }
+/// The first address of a name that answers. A broker that is not there is told at once, and as what the system calls it.
+fn address(server: &str) -> Result<SocketAddr, BenchError> {
+    let fault = |error| BenchError::Connect { server: server.to_owned(), error };
+    let mut last = io::ErrorKind::NotFound.into();
+    for address in server.to_socket_addrs().map_err(fault)? {
+        match std::net::TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(_) => return Ok(address),
+            Err(error) => last = error,
         }
-        Err(fault(last))
     }
+    Err(fault(last))
 }
 
 /// Runs the phases and watches the clock.
@@ -316,7 +321,9 @@ fn measure(board: &Board, begun: Instant, progress: &mut impl FnMut(Progress) ->
         out_of_order: 0,
         stalls: 0,
         connections_lost: board.lost.load(Relaxed),
+        laggards_lost: board.laggards_lost.load(Relaxed),
         latency: Histogram::new(),
+        threads: board.wakers.len(),
         connect_time,
         slices,
         own,
@@ -376,6 +383,7 @@ struct Board {
     published: AtomicU64,
     received: AtomicU64,
     lost: AtomicU64,
+    laggards_lost: AtomicU64,
     /// Messages of each publisher that came out, copies counted.
     came_out: Box<[AtomicU32]>,
     /// Publishers' threads that have something to look at.
@@ -409,6 +417,7 @@ impl Board {
             published: AtomicU64::new(0),
             received: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            laggards_lost: AtomicU64::new(0),
             came_out: (0..plan.publishers).map(|_| AtomicU32::new(0)).collect(),
             news: wakers.iter().map(|_| AtomicBool::new(false)).collect(),
             wakers,
@@ -475,6 +484,12 @@ pub const PAYLOAD_BYTES_MIN: usize = 16;
 
 /// What [`Report::slices`] counts in.
 pub const SLICE: Duration = Duration::from_millis(250);
+
+/// Filters of one subscriber: more than any broker is asked to take of one client.
+const FILTERS_MAX: u32 = 1_000_000;
+
+/// Further levels of a topic; brokers have limits from 128 levels on.
+const DEPTH_MAX: u32 = 120;
 
 /// More threads than any broker keeps busy.
 const THREADS_MAX: usize = 64;

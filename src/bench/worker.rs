@@ -5,6 +5,7 @@ use std::{
     collections::{BinaryHeap, HashMap},
     io::{ErrorKind, Read, Write},
     net::SocketAddr,
+    ops::Range,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -13,9 +14,9 @@ use bytes::{Bytes, BytesMut};
 use foldhash::fast::FixedState;
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
 
-use super::{Board, Histogram, Layout, PAYLOAD_BYTES_MIN, Phase, Plan, tracker::Tracker};
+use super::{Board, Histogram, PAYLOAD_BYTES_MIN, Phase, Plan, tracker::Tracker};
 use crate::{
-    codec::{Properties, SubscriptionOptions, Text, TopicFilter, Version},
+    codec::{Properties, Subscription, SubscriptionOptions, Text, TopicFilter, Version},
     session::{
         QueueLimits,
         client::{ClientSession, Event, Message, Outgoing, Payload, SessionOptions, SubscribeRequest},
@@ -29,8 +30,14 @@ pub(super) struct Worker {
     poll: Poll,
     address: SocketAddr,
     clients: Vec<Client>,
+    /// Where the publishers are among them: opened last, they stand in a row.
+    publishers: Range<usize>,
+    /// Topics that each publisher picks from.
+    topics: u32,
     /// With a rate: when each publisher is due next, ns.
     due: BinaryHeap<Reverse<(u64, usize)>>,
+    /// When the slow ones read again, ns.
+    slow_ns: u64,
     /// Clients to be read again, since a read did not empty them.
     unread: Vec<usize>,
     /// Connections yet to be opened, last first.
@@ -63,6 +70,17 @@ pub(super) struct Outcome {
 enum Role {
     Publisher(u32),
     Subscriber(u32),
+    /// Subscribes as the subscriber of this number does, and never reads.
+    Stalled(u32),
+    /// The same, and reads a little now and then.
+    Slow(u32),
+}
+
+impl Role {
+    /// Whether it is expected to fall behind.
+    fn lags(self) -> bool {
+        matches!(self, Self::Stalled(_) | Self::Slow(_))
+    }
 }
 
 struct Client {
@@ -76,7 +94,11 @@ struct Client {
     is_full: bool,
     is_ready: bool,
     is_lost: bool,
+    /// SUBACKs to come.
+    unanswered: u32,
     topic: String,
+    /// State of the generator that picks topics.
+    random: u32,
     number: u32,
     /// Without a rate: messages given up because nothing came out any more.
     forgiven: u32,
@@ -92,12 +114,19 @@ impl Worker {
         let is_ours = |at: &u32| *at as usize % threads == index;
         // Opened from the end: subscribers first.
         let publishers = (0..plan.publishers).filter(is_ours).map(Role::Publisher);
-        let planned = publishers.chain((0..plan.subscribers).filter(is_ours).map(Role::Subscriber)).collect();
+        let planned = publishers
+            .chain((0..plan.subscribers).filter(is_ours).map(Role::Subscriber))
+            .chain((0..plan.stalled).filter(is_ours).map(Role::Stalled))
+            .chain((0..plan.slow).filter(is_ours).map(Role::Slow))
+            .collect();
         Self {
             poll,
             address,
             clients: Vec::new(),
+            publishers: 0..0,
+            topics: plan.topics(),
             due: BinaryHeap::new(),
+            slow_ns: 0,
             unread: Vec::new(),
             planned,
             opening: 0,
@@ -128,6 +157,7 @@ impl Worker {
                 Phase::Draining => self.publish_due(),
                 Phase::Over => break,
             }
+            self.read_slow();
             self.spread_news();
             let timeout = Some(self.timeout(phase));
             if let Err(error) = self.poll.poll(&mut events, timeout)
@@ -174,6 +204,8 @@ impl Worker {
     fn open(&mut self, role: Role) -> Result<usize, String> {
         let plan = &self.board.plan;
         let mut stream = TcpStream::connect(self.address).map_err(|error| error.to_string())?;
+        // Else the system keeps a small packet back until the one before it is acknowledged: up to 40 ms.
+        stream.set_nodelay(true).map_err(|error| error.to_string())?;
         let at = self.clients.len();
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registered = self.poll.registry().register(&mut stream, Token(at), interest);
@@ -182,15 +214,19 @@ impl Worker {
         let name = name(plan, role);
         let mut session = ClientSession::new(options(plan, &name), None, now);
         session.connect(now).map_err(|error| error.to_string())?;
-        let (topic, filter) = match role {
-            Role::Publisher(number) => (topic(plan, number), None),
-            Role::Subscriber(number) => (String::new(), Some(filter(plan, number))),
+        let mut topic = String::new();
+        let unanswered = match role {
+            Role::Publisher(number) => {
+                plan.topic(number, 0, &mut topic);
+                0
+            }
+            Role::Subscriber(number) => subscribe(plan, number, &mut session)?,
+            Role::Stalled(number) | Role::Slow(number) => {
+                // What the system takes for it is not the broker's memory, and would put off what is to be seen.
+                socket2::SockRef::from(&stream).set_recv_buffer_size(SLOW_BYTES).map_err(|error| error.to_string())?;
+                subscribe(plan, number % plan.subscribers, &mut session)?
+            }
         };
-        if let Some(filter) = filter {
-            let filter = TopicFilter::new(&filter).map_err(|error| error.to_string())?;
-            let request = SubscribeRequest::new(filter, SubscriptionOptions::new(plan.qos));
-            session.subscribe(request, 0).map_err(|error| error.to_string())?;
-        }
         self.clients.push(Client {
             name,
             role,
@@ -203,7 +239,9 @@ impl Worker {
             is_full: true,
             is_ready: false,
             is_lost: false,
+            unanswered,
             topic,
+            random: at as u32 + 1,
             number: 0,
             forgiven: 0,
             moved_ns: 0,
@@ -217,6 +255,8 @@ impl Worker {
     #[allow(clippy::cast_sign_loss)] // times after the start
     fn begin(&mut self) {
         let (start, plan) = (self.board.start_ns.load(Relaxed), &self.board.plan);
+        let is_publisher = |client: &Client| matches!(client.role, Role::Publisher(_));
+        self.publishers = self.clients.iter().position(is_publisher).unwrap_or(self.clients.len())..self.clients.len();
         for (at, client) in self.clients.iter_mut().enumerate() {
             let Role::Publisher(number) = client.role else { continue };
             client.moved_ns = start;
@@ -234,7 +274,9 @@ impl Worker {
         }
         self.board.news[self.index].store(false, Relaxed);
         let (window, copies) = (self.board.plan.window, self.board.plan.copies() as u32);
-        for at in 0..self.clients.len() {
+        let now = self.board.now_ns();
+        let begun = Instant::now();
+        for at in self.publishers.clone() {
             let Role::Publisher(number) = self.clients[at].role else { continue };
             let came_out = self.board.came_out[number as usize].load(Relaxed);
             let client = &mut self.clients[at];
@@ -245,16 +287,15 @@ impl Worker {
                 client.moved_ns = 0;
             }
             if room > 0 {
-                let now = self.board.now_ns();
                 for _ in 0..room {
-                    if !self.send(at, now) {
+                    if !self.send(at, now, begun) {
                         break;
                     }
                 }
                 self.flush(at);
             } else if client.moved_ns == 0 {
-                client.moved_ns = self.board.now_ns();
-            } else if self.board.now_ns() - client.moved_ns > STALL_NS {
+                client.moved_ns = now;
+            } else if now.saturating_sub(client.moved_ns) > STALL_NS {
                 // What has not come out by now is lost, or as good as that: the publisher goes on.
                 client.forgiven = client.number.wrapping_sub(came_out / copies);
                 client.moved_ns = 0;
@@ -270,6 +311,7 @@ impl Worker {
         let interval = f64::from(plan.publishers) / rate * 1e9;
         let until = self.board.until_ns.load(Relaxed);
         let start = self.board.start_ns.load(Relaxed);
+        let begun = Instant::now();
         while let Some(Reverse((due, at))) = self.due.peek().copied()
             && due <= now
         {
@@ -280,7 +322,7 @@ impl Worker {
             }
             let Role::Publisher(number) = self.clients[at].role else { continue };
             // What waits for the socket is bounded; the time it should have gone stays what it was.
-            if self.clients[at].out.len() - self.clients[at].out_at > UNSENT_BYTES_MAX || !self.send(at, due) {
+            if self.clients[at].out.len() - self.clients[at].out_at > UNSENT_BYTES_MAX || !self.send(at, due, begun) {
                 self.due.push(Reverse((due, at)));
                 break;
             }
@@ -291,7 +333,7 @@ impl Worker {
     }
 
     /// Publishes one message that should go at `due`; whether that was possible.
-    fn send(&mut self, at: usize, due: u64) -> bool {
+    fn send(&mut self, at: usize, due: u64, now: Instant) -> bool {
         let client = &mut self.clients[at];
         let Role::Publisher(publisher) = client.role else { return false };
         if client.is_lost || client.out.len() - client.out_at > UNSENT_BYTES_MAX {
@@ -300,6 +342,11 @@ impl Worker {
         self.payload[..4].copy_from_slice(&publisher.to_be_bytes());
         self.payload[4..8].copy_from_slice(&client.number.to_be_bytes());
         self.payload[8..16].copy_from_slice(&due.to_be_bytes());
+        if self.topics > 1 {
+            client.random = next(client.random);
+            let pick = (u64::from(client.random) * u64::from(self.topics)) >> u32::BITS;
+            self.board.plan.topic(publisher, pick as u32, &mut client.topic);
+        }
         let message = Outgoing {
             topic: &client.topic,
             payload: Payload::Borrowed(&self.payload),
@@ -307,7 +354,7 @@ impl Worker {
             retain: false,
             properties: &self.properties,
         };
-        if client.session.publish(Instant::now(), &message, 1).is_err() {
+        if client.session.publish(now, &message, 1).is_err() {
             return false;
         }
         client.number += 1;
@@ -322,7 +369,7 @@ impl Worker {
         let board = Arc::clone(&self.board);
         for _ in 0..READS_MAX {
             let client = &mut self.clients[at];
-            if client.is_lost {
+            if client.is_lost || (client.is_ready && client.role.lags()) {
                 return;
             }
             self.buffer.clear();
@@ -347,6 +394,38 @@ impl Worker {
         }
         self.unread.push(at);
         self.flush(at);
+    }
+
+    /// Has the slow ones read what they read at a time.
+    fn read_slow(&mut self) {
+        let now = self.board.now_ns();
+        if self.board.plan.slow == 0 || now < self.slow_ns {
+            return;
+        }
+        self.slow_ns = now + SLOW_NS;
+        for at in 0..self.clients.len() {
+            let client = &mut self.clients[at];
+            if !matches!(client.role, Role::Slow(_)) || !client.is_ready || client.is_lost {
+                continue;
+            }
+            let mut input = BytesMut::zeroed(client.tail.len() + SLOW_BYTES);
+            let (kept, room) = input.split_at_mut(client.tail.len());
+            kept.copy_from_slice(&client.tail);
+            match client.stream.read(room) {
+                Ok(0) => self.lose(at, "the broker closed the connection"),
+                Ok(count) => {
+                    input.truncate(client.tail.len() + count);
+                    let input = input.freeze();
+                    let used = client.session.handle_bytes_to(Instant::now(), &input, |_| None);
+                    client.tail.clear();
+                    client.tail.extend_from_slice(&input[used..]);
+                    while client.session.poll_event().is_some() {}
+                    self.flush(at);
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(error) => self.lose(at, &error.to_string()),
+            }
+        }
     }
 
     /// What a read brought.
@@ -376,7 +455,10 @@ impl Worker {
                 Some(reason) if reason.is_error() => {
                     return self.board.fail(&client.name, format!("the subscription was refused: {reason}"));
                 }
-                _ => true,
+                _ => {
+                    client.unanswered -= 1;
+                    client.unanswered == 0
+                }
             },
             (Event::Subscribed(_, Err(error)), _) => return self.board.fail(&client.name, error.to_string()),
             (Event::Closed(reason), _) => return self.lose(at, &reason.to_string()),
@@ -417,7 +499,8 @@ impl Worker {
             return;
         }
         if client.is_ready {
-            self.board.lost.fetch_add(1, Relaxed);
+            let lost = if client.role.lags() { &self.board.laggards_lost } else { &self.board.lost };
+            lost.fetch_add(1, Relaxed);
         } else {
             self.board.fail(&client.name, why.to_owned());
         }
@@ -473,7 +556,7 @@ impl Seen<'_> {
         let Some((publisher, number, due)) = read(message.payload()) else { return };
         let Some(came_out) = self.board.came_out.get(publisher as usize) else { return };
         self.count += 1;
-        if self.board.plan.layout == Layout::Shared {
+        if self.board.plan.layout.is_spread() {
             self.board.groups.lock().entry(publisher).or_default().record(number);
         } else {
             streams.entry(publisher).or_default().record(number);
@@ -499,21 +582,33 @@ fn name(plan: &Plan, role: Role) -> String {
     match role {
         Role::Publisher(number) => format!("bench-{:08x}-p{number}", plan.run),
         Role::Subscriber(number) => format!("bench-{:08x}-s{number}", plan.run),
+        Role::Stalled(number) => format!("bench-{:08x}-stalled{number}", plan.run),
+        Role::Slow(number) => format!("bench-{:08x}-slow{number}", plan.run),
     }
 }
 
-fn topic(plan: &Plan, publisher: u32) -> String {
-    let publisher = if plan.layout == Layout::FanOut { 0 } else { publisher };
-    format!("bench/{:08x}/{publisher}", plan.run)
+/// Asks for all filters of a subscriber; in how many packets.
+fn subscribe(plan: &Plan, subscriber: u32, session: &mut ClientSession) -> Result<u32, String> {
+    let mut packets = 0;
+    let mut at = 0;
+    while at < plan.filters_each() {
+        let until = plan.filters_each().min(at + FILTERS_OF_PACKET);
+        let mut request = SubscribeRequest::default();
+        for at in at..until {
+            let filter = TopicFilter::new(&plan.filter(subscriber, at)).map_err(|error| error.to_string())?;
+            request.subscriptions.push(Subscription { filter, options: SubscriptionOptions::new(plan.qos) });
+        }
+        session.subscribe(request, 0).map_err(|error| error.to_string())?;
+        (at, packets) = (until, packets + 1);
+    }
+    Ok(packets)
 }
 
-fn filter(plan: &Plan, subscriber: u32) -> String {
-    match plan.layout {
-        Layout::Pairs => topic(plan, subscriber),
-        Layout::FanOut => topic(plan, 0),
-        Layout::FanIn => format!("bench/{:08x}/+", plan.run),
-        Layout::Shared => format!("$share/bench/bench/{:08x}/+", plan.run),
-    }
+/// The next state of a generator (xorshift); never 0 after a state that is not.
+fn next(mut state: u32) -> u32 {
+    state ^= state << 13;
+    state ^= state >> 17;
+    state ^ (state << 5)
 }
 
 fn options(plan: &Plan, name: &str) -> SessionOptions {
@@ -533,12 +628,19 @@ fn options(plan: &Plan, name: &str) -> SessionOptions {
 /// The token of what wakes a thread.
 pub(super) const WAKER: Token = Token(usize::MAX);
 
+/// Filters in one SUBSCRIBE; every broker takes so many.
+const FILTERS_OF_PACKET: u32 = 50;
+
 /// Connections of a thread that are being opened at a time.
 const OPENING_MAX: usize = 64;
 
 /// Read at once, and times in a row before others have their turn.
 const READ_BYTES: usize = 256 << 10;
 const READS_MAX: usize = 4;
+
+/// What a slow subscriber reads at a time, and how often.
+const SLOW_BYTES: usize = 4 << 10;
+const SLOW_NS: u64 = 100_000_000;
 
 /// What waits in one client for the socket, or for acknowledgements.
 const UNSENT_BYTES_MAX: usize = 4 << 20;

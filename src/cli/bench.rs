@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::{
     EXIT_FAILED, EXIT_OK, Failure, Outcome,
+    bench_once::{self, Once},
     connection::{positive_seconds, qos, random, text, version},
     interrupted, plot,
 };
@@ -26,8 +27,10 @@ use crate::{
 
 /// Arguments of `ferromq bench`.
 #[derive(Debug, Args)]
-#[command(disable_help_flag = true)]
+#[command(disable_help_flag = true, args_conflicts_with_subcommands = true)]
 pub(super) struct Arguments {
+    #[command(subcommand)]
+    once: Option<Once>,
     /// Prints help.
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -55,6 +58,18 @@ pub(super) struct Arguments {
     /// Connections that subscribe [default: as many as publish; 1 for fan-in, 100 for fan-out]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     subscribers: Option<u32>,
+    /// Filters of each subscriber, where each message matches one of all (layout matching).
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    filters: u32,
+    /// Levels that make all topics deeper.
+    #[arg(long, default_value_t = 0)]
+    depth: u32,
+    /// Further subscribers that never read; what they miss is not counted.
+    #[arg(long, default_value_t = 0)]
+    stalled: u32,
+    /// Further subscribers that read 4 KiB ten times a second; the same.
+    #[arg(long, default_value_t = 0)]
+    slow: u32,
     /// Quality of service of both sides.
     #[arg(short, long, default_value = "0", value_parser = qos)]
     qos: QoS,
@@ -101,9 +116,14 @@ enum Shape {
     FanOut,
     /// The subscribers share the messages of all publishers.
     Shared,
+    /// Every subscriber holds many filters, exact ones and wildcards; each message matches one of all.
+    Matching,
 }
 
-pub(super) async fn run(arguments: Arguments) -> Outcome {
+pub(super) async fn run(mut arguments: Arguments) -> Outcome {
+    if let Some(once) = arguments.once.take() {
+        return bench_once::run(once);
+    }
     let plan = arguments.plan()?;
     let mut interruptions = interrupted()?;
     let goes_on = Arc::new(AtomicBool::new(true));
@@ -143,12 +163,13 @@ impl Arguments {
             Shape::FanIn => Layout::FanIn,
             Shape::FanOut => Layout::FanOut,
             Shape::Shared => Layout::Shared,
+            Shape::Matching => Layout::Matching,
         };
         let (publishers, subscribers) = match (layout, self.subscribers) {
             (_, Some(subscribers)) => (self.publishers, subscribers),
             (Layout::Pairs | Layout::Shared, None) => (self.publishers, self.publishers),
             (Layout::FanIn, None) => (self.publishers, 1),
-            (Layout::FanOut, None) => (self.publishers, 100),
+            (Layout::FanOut | Layout::Matching, None) => (self.publishers, 100),
         };
         if !(0.0..=3600.0).contains(&self.warmup) {
             return Err(Failure::usage("--warmup is a number of seconds from 0 to 3600"));
@@ -166,6 +187,10 @@ impl Arguments {
             layout,
             publishers,
             subscribers,
+            filters: self.filters,
+            depth: self.depth,
+            stalled: self.stalled,
+            slow: self.slow,
             qos: self.qos,
             payload_bytes: self.payload_bytes,
             rate: self.rate,
@@ -236,9 +261,13 @@ fn print(plan: &Plan, report: &Report) {
         report.expected_in_all,
         report.lost(),
         report.duplicates,
-        if plan.layout == Layout::Shared { "unknown".to_owned() } else { report.out_of_order.to_string() },
+        if plan.layout.is_spread() { "unknown".to_owned() } else { report.out_of_order.to_string() },
     );
-    for (what, count) in [("stalls", report.stalls), ("connections lost", report.connections_lost)] {
+    for (what, count) in [
+        ("stalls", report.stalls),
+        ("connections lost", report.connections_lost),
+        ("stalled and slow ones that were ended", report.laggards_lost),
+    ] {
         if count > 0 {
             println!("{what}: {count}");
         }
@@ -276,6 +305,7 @@ fn as_json(plan: &Plan, report: &Report) -> Value {
             "seconds": plan.duration.as_secs_f64(),
         },
         "elapsed_s": report.elapsed.as_secs_f64(),
+        "load_threads": report.threads,
         "connect_s": report.connect_time.as_secs_f64(),
         "published": report.published,
         "received": report.received,
@@ -285,9 +315,10 @@ fn as_json(plan: &Plan, report: &Report) -> Value {
         "received_in_all": report.received_in_all,
         "lost": report.lost(),
         "duplicates": report.duplicates,
-        "out_of_order": (plan.layout != Layout::Shared).then_some(report.out_of_order),
+        "out_of_order": (!plan.layout.is_spread()).then_some(report.out_of_order),
         "stalls": report.stalls,
         "connections_lost": report.connections_lost,
+        "laggards_lost": report.laggards_lost,
         "received_per_slice": report.slices,
         "slice_s": bench::SLICE.as_secs_f64(),
         "load_cpu_s": cpu(report.own),

@@ -2,6 +2,7 @@
 //! reached as the cargo binary and as the console script that pip installs.
 
 mod bench;
+mod bench_once;
 mod broker;
 mod connection;
 mod format;
