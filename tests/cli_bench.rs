@@ -103,7 +103,7 @@ fn a_crowd_connects_subscribes_gets_its_messages_and_leaves_its_wills() {
         crowd.run().unwrap_err().to_string()
     };
     assert!(with(|crowd| crowd.connections = 0).contains("at least one connection"));
-    assert!(with(|crowd| crowd.idle = Duration::from_secs(60)).contains("keep-alive"));
+    assert!(with(|crowd| crowd.idle = Duration::from_mins(1)).contains("keep-alive"));
 }
 
 #[test]

@@ -35,7 +35,7 @@ def loop(x: int, *arguments: str, shards: int | None = None) -> Point:
 def of_shards(key: str, title: str, *arguments: str) -> Curve:
     """More shards than cores are measured too: what they cost, not what they bring."""
     points = tuple(loop(count, *arguments, shards=count) for count in (1, 2, 3, 4, 8))
-    return Curve(f"shards_{key}", f"shards: {title}", "shards", points)
+    return Curve(f"shards_{key}", title, "shards", points)
 
 
 def replayed(count: int) -> Point:
