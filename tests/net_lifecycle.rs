@@ -55,7 +55,7 @@ fn shutdown_publishes_wills_to_all_subscribers_and_then_tells_version_5_why() {
         testator.recv_end();
         assert!(matches!(std::io::Read::read(&mut half_open, &mut [0]), Ok(0) | Err(_)));
         let will = handle.retained("last/words", 1);
-        assert_eq!(will[0].payload(), "goodbye");
+        assert_eq!(will[0].payload(), b"goodbye");
         assert_eq!(handle.stats().clients_connected, 0);
         assert!(Client::raw_connect_fails(&url), "nobody listens any more");
     }

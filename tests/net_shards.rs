@@ -233,7 +233,7 @@ fn a_handle_sees_all_shards_and_publishes_in_order() {
         handle.wait_settled();
         assert!(handle.is_settled());
         let retained: Vec<Arc<Message>> = handle.retained("from/#", 10);
-        assert_eq!(retained.iter().map(|message| message.payload().as_ref()).collect::<Vec<_>>(), [b"999"]);
+        assert_eq!(retained.iter().map(|message| message.payload()).collect::<Vec<_>>(), [b"999"]);
         assert!(handle.kick("client-3", ReasonCode::AdministrativeAction));
         assert!(!handle.kick("nobody", ReasonCode::AdministrativeAction));
         let packets = clients[3].recv_end();

@@ -20,6 +20,7 @@ mod permit;
 mod publish;
 mod reasons;
 mod restore;
+mod route;
 mod session;
 mod shard;
 mod shared;

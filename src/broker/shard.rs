@@ -10,11 +10,11 @@ use std::{
 pub use super::conn::{Peer, TransportEnd};
 use super::{
     conn::{Conn, Phase},
-    deliver::{LocalSubscription, Route},
     journal::{Journal, Receipt},
     message::Message,
     outbox::Outbox,
     reasons::{DropReason, EndReason},
+    route::{LocalSubscription, RecentRoute, Route},
     session::{ClientSession, HashState},
     shared::Shared,
     slots::{ConnId, Slots},
@@ -41,6 +41,7 @@ pub struct Shard {
     /// Filters of this shard's sessions.
     pub(super) subscriptions: FilterTrie<Vec<LocalSubscription>>,
     pub(super) cache: RouteCache<Arc<Route>>,
+    pub(super) recent: Option<Box<RecentRoute>>,
     /// Changes of `subscriptions`, so that older routes are not used.
     pub(super) local: Generations,
     pub(super) outputs: VecDeque<Output>,
@@ -196,6 +197,7 @@ impl Shard {
             by_client: HashMap::with_hasher(HashState::with_seed(seed, foldhash::SharedSeed::global_fixed())),
             subscriptions: FilterTrie::new(seed),
             cache: RouteCache::new(ROUTE_CACHE),
+            recent: None,
             local: Generations::new(shared.interest.hasher().clone()),
             outputs: VecDeque::new(),
             staged: (0..shared.shards()).map(|_| Vec::new()).collect(),
@@ -303,7 +305,7 @@ impl Shard {
                 Envelope::Shared { message, member } => {
                     let mut parcel = super::message::Parcel::from_message(&message);
                     self.wire.frames.clear();
-                    self.deliver_to_member(now, member, &mut parcel);
+                    self.deliver_to_member(now, &member, &mut parcel);
                 }
                 Envelope::Durable { message, member, receipt } => self.take_over(now, &message, member, receipt),
                 Envelope::Stored { receipt } => {

@@ -3,9 +3,10 @@
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use super::{
-    deliver::{LocalSubscription, MemberOptions, settle},
+    deliver::{MemberOptions, settle},
     hooks::Event,
     input::Handled,
+    route::LocalSubscription,
     session::{RetainedScan, Subscribed},
     shard::Shard,
     slots::ConnId,
