@@ -27,7 +27,7 @@ use foldhash::fast::FixedState;
 use parking_lot::Mutex;
 
 pub use histogram::Histogram;
-pub use process::Usage;
+pub use process::{Usage, resident_bytes};
 
 use crate::codec::{QoS, Text, Version};
 use tracker::Tracker;

@@ -14,13 +14,14 @@ use super::{
     journal::{Journal, Packet},
     message::{Message, Parcel},
     reasons::DropReason,
-    session::{ClientSession, Delivery},
+    session::{ClientSession, Delivery, text_of},
     shard::Shard,
+    subscribers::LocalSubscription,
     timers::Timer,
     wire::{AckKind, Written},
 };
 use crate::{
-    codec::{QoS, ReasonCode, SubscriptionOptions},
+    codec::{QoS, ReasonCode},
     router::{Choice, Group, HashedTopic, Member, SessionKey, ShardSet},
     session::{Full, Send},
     store::{Id, Record},
@@ -55,14 +56,6 @@ pub(crate) enum Own {
     Never,
     /// By those subscriptions alone that do not say No Local.
     Only(Box<Target>),
-}
-
-/// A subscription as the shard's trie holds it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct LocalSubscription {
-    pub(crate) session: SessionKey,
-    pub(crate) options: SubscriptionOptions,
-    pub(crate) id: Option<u32>,
 }
 
 impl Shard {
@@ -111,7 +104,7 @@ impl Shard {
 
     fn make_route(&self, topic: HashedTopic<'_>) -> Route {
         let mut matching: Vec<LocalSubscription> = Vec::new();
-        self.subscriptions.for_each_match(topic.as_str(), |subscriptions| matching.extend_from_slice(subscriptions));
+        self.subscriptions.for_each_match(topic.as_str(), |subscribers| matching.extend(subscribers.iter()));
         matching.sort_by_key(|subscription| subscription.session);
         let local = matching.chunk_by(|a, b| a.session == b.session).map(merge).collect();
         let remote = self.shared.interest.targets(topic.as_str()).without(self.id);
@@ -296,7 +289,11 @@ impl Shard {
     /// Sends retained messages that new subscriptions wait for, slice by slice. A filter that few of many topics match
     /// takes many slices: after some of them others have their turn.
     fn pump_retained(&mut self, now: Instant, key: SessionKey) {
+        if self.sessions.get(key).is_none_or(|session| session.retained.is_empty()) {
+            return;
+        }
         let soft_bytes = self.shared.settings.slow_consumer.outbox_soft_bytes;
+        let changes = self.shared.retained.read().changes();
         let mut slices = 0;
         loop {
             let Some(session) = self.sessions.get_mut(key) else { return };
@@ -307,12 +304,10 @@ impl Shard {
             if !has_room || (scan.qos != QoS::AtMostOnce && !may_send) {
                 return;
             }
+            let may_be_stale = slices == 0 && scan.changes != changes;
             let Some(message) = scan.ready.pop_front() else {
                 if scan.is_finished {
                     session.retained.pop_front();
-                    if session.retained.is_empty() {
-                        session.retained = VecDeque::new();
-                    }
                 } else if slices < SLICES_PER_TURN {
                     slices += 1;
                     refill(scan, &self.shared.retained.read());
@@ -325,7 +320,7 @@ impl Shard {
                 continue;
             };
             // One that has waited may have been replaced: the newer one went, or goes, by its own way.
-            let is_stale = slices == 0
+            let is_stale = may_be_stale
                 && !self.shared.retained.read().get(&message.topic).is_some_and(|held| Arc::ptr_eq(held, &message));
             if is_stale {
                 continue;
@@ -349,7 +344,7 @@ impl Shard {
         self.count_drop_for(key, topic, reason);
     }
 
-    fn count_drop_for(&mut self, key: SessionKey, topic: &str, reason: DropReason) {
+    pub(super) fn count_drop_for(&mut self, key: SessionKey, topic: &str, reason: DropReason) {
         self.wire.stats.count_drop(reason);
         if let Some(session) = self.sessions.get(key) {
             self.shared.hooks.tell(|| Event::Dropped { client_id: &session.client_id, topic, reason });
@@ -455,7 +450,7 @@ fn send_next(
                 && let Some(delivery) = message.stored
             {
                 if !dup {
-                    journal.push(Record::Sent { client_id: session.client_id.clone(), delivery, packet_id });
+                    journal.push(Record::Sent { client_id: text_of(&session.client_id), delivery, packet_id });
                 }
                 if message.qos == QoS::ExactlyOnce {
                     return Step::Vouch(Packet::Publish { packet_id, dup });
@@ -499,6 +494,7 @@ fn refill(scan: &mut super::session::RetainedScan, store: &crate::router::Retain
     let next = store.scan(&scan.filter, scan.cursor.take(), super::shared::RETAINED_SLICE, |_, message| {
         ready.push_back(Arc::clone(message));
     });
+    scan.changes = store.changes();
     scan.is_finished = next.is_none();
     scan.cursor = next;
 }
@@ -519,7 +515,7 @@ fn merge(subscriptions: &[LocalSubscription]) -> Target {
 
 fn combine<'a>(subscriptions: impl Iterator<Item = &'a LocalSubscription>) -> Target {
     let mut target = Target {
-        session: SessionKey(0),
+        session: SessionKey::first(0),
         qos: QoS::AtMostOnce,
         retain_as_published: false,
         ids: SmallVec::new(),
@@ -529,7 +525,7 @@ fn combine<'a>(subscriptions: impl Iterator<Item = &'a LocalSubscription>) -> Ta
         target.session = subscription.session;
         target.qos = target.qos.max(subscription.options.qos);
         target.retain_as_published |= subscription.options.retain_as_published;
-        target.ids.extend(subscription.id);
+        target.ids.extend(subscription.id());
     }
     target
 }
