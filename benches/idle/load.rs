@@ -11,8 +11,8 @@ use std::{
 
 use bytes::Bytes;
 use ferromq::codec::{
-    Connect, Packet, Properties, Publish, QoS, Subscribe, Subscription, SubscriptionOptions, Text, TopicFilter, TopicName,
-    Version, Will,
+    Connect, Packet, Properties, Publish, QoS, Subscribe, Subscription, SubscriptionOptions, Text, TopicFilter,
+    TopicName, Version, Will,
 };
 
 use super::broker::Broker;

@@ -190,6 +190,12 @@ impl Conn {
         self.partial.as_ref().map_or(0, |partial| partial.capacity())
     }
 
+    /// Whether a new message may be written to it, with an outbox of no more than `soft_bytes`.
+    #[inline]
+    pub(crate) fn has_room(&self, soft_bytes: usize) -> bool {
+        self.is_connected() && self.outbox.len() <= soft_bytes
+    }
+
     #[inline]
     pub(crate) fn is_connected(&self) -> bool {
         matches!(self.phase, Phase::Connected)

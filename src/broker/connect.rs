@@ -118,7 +118,7 @@ impl Shard {
         if let Some(text) = why.and_then(|why| Text::try_from(why).ok()) {
             properties.push(Property::ReasonString(text));
         }
-        self.wire.packet(now, id, Packet::ConnAck(Box::new(ConnAck { session_present: false, reason, properties })));
+        self.wire.packet(id, Packet::ConnAck(Box::new(ConnAck { session_present: false, reason, properties })));
         self.end(now, id, EndReason::from_code(reason));
     }
 
@@ -210,10 +210,10 @@ impl Shard {
         };
         match step {
             ExchangeStep::Continue(data) => {
-                self.wire.packet(now, id, auth(ReasonCode::ContinueAuthentication, Some(data)));
+                self.wire.packet(id, auth(ReasonCode::ContinueAuthentication, Some(data)));
             }
             ExchangeStep::Accept(data) if is_connected => {
-                self.wire.packet(now, id, auth(ReasonCode::Success, data));
+                self.wire.packet(id, auth(ReasonCode::Success, data));
             }
             ExchangeStep::Accept(data) => {
                 let phase = std::mem::replace(&mut conn.phase, Phase::AwaitConnect);
@@ -301,7 +301,7 @@ impl Shard {
             // 3.1 has no session present flag: the byte is reserved.
             connack.session_present = session_present && connect.version != Version::V3_1;
         }
-        self.wire.packet(now, id, connack);
+        self.wire.packet(id, connack);
         self.wire.arm(id);
         let connected = self.shared.connected() as u64;
         self.wire.stats.clients_maximum = self.wire.stats.clients_maximum.max(connected);

@@ -1,4 +1,4 @@
-//! Delivery: from a message to the outboxes, queues and shards that are to have it.
+//! Delivery: from a message and its route to the outboxes, queues and shards that are to have it.
 
 use std::{
     collections::VecDeque,
@@ -14,101 +14,48 @@ use super::{
     journal::{Journal, Packet},
     message::{Message, Parcel},
     reasons::DropReason,
+    route::{Own, Target},
     session::{ClientSession, Delivery, text_of},
     shard::Shard,
-    subscribers::LocalSubscription,
+    slots::ConnId,
     timers::Timer,
     wire::{AckKind, Written},
 };
 use crate::{
-    codec::{QoS, ReasonCode},
-    router::{Choice, Group, HashedTopic, Member, SessionKey, ShardSet},
+    codec::{PacketId, QoS, ReasonCode},
+    router::{Choice, GroupHandle, Member, SessionKey},
     session::{Full, Send},
     store::{Id, Record},
 };
 
-/// Everybody on this shard, and every other shard, that wants a topic. Kept in the route cache.
-#[derive(Debug)]
-pub(crate) struct Route {
-    pub(crate) local: Box<[Target]>,
-    pub(crate) remote: ShardSet,
-    pub(crate) groups: Box<[Arc<Group>]>,
-}
-
-/// One session that wants a topic, its overlapping subscriptions merged [MQTT-3.3.4-2] [MQTT-3.3.4-3].
-#[derive(Debug, Clone)]
-pub(crate) struct Target {
-    pub(crate) session: SessionKey,
-    pub(crate) qos: QoS,
-    pub(crate) retain_as_published: bool,
-    /// Subscription identifiers of all that match.
-    pub(crate) ids: SmallVec<[u32; 2]>,
-    /// What a message the session itself published is subject to; the same as for others unless there is No Local.
-    pub(crate) own: Own,
-}
-
-/// How a session receives its own publications.
-#[derive(Debug, Clone)]
-pub(crate) enum Own {
-    /// Like those of others.
-    Same,
-    /// Not at all: every matching subscription says No Local.
-    Never,
-    /// By those subscriptions alone that do not say No Local.
-    Only(Box<Target>),
-}
-
 impl Shard {
     /// Brings a message to everybody who wants it. Returns whether anybody did.
     pub(super) fn route(&mut self, now: Instant, parcel: &mut Parcel<'_>) -> bool {
-        let topic = self.shared.interest.hasher().topic(parcel.topic);
-        let route = self.lookup(topic);
+        let mut recent = self.take_route(parcel.topic);
         self.wire.frames.clear();
-        for target in &route.local {
+        for target in &recent.route.local {
             self.deliver(now, target, parcel);
         }
-        for shard in route.remote.iter() {
+        for shard in recent.route.remote.iter() {
             self.forward(shard, None, parcel);
         }
-        for group in &route.groups {
-            self.deliver_shared(now, group, topic, parcel);
+        for group in &mut recent.groups {
+            self.deliver_shared(now, group, recent.hash, parcel);
         }
-        !(route.local.is_empty() && route.remote.is_empty() && route.groups.is_empty())
+        let is_wanted = !recent.route.is_empty();
+        self.recent = Some(recent);
+        is_wanted
     }
 
     /// Brings a message that another shard has routed to the sessions of this one.
     pub(super) fn route_locally(&mut self, now: Instant, message: &Arc<Message>) {
         let mut parcel = Parcel::from_message(message);
-        let topic = self.shared.interest.hasher().topic(&message.topic);
-        let route = self.lookup(topic);
+        let recent = self.take_route(message.topic());
         self.wire.frames.clear();
-        for target in &route.local {
+        for target in &recent.route.local {
             self.deliver(now, target, &mut parcel);
         }
-    }
-
-    /// The route of a topic, from the cache while nothing has changed.
-    fn lookup(&mut self, topic: HashedTopic<'_>) -> Arc<Route> {
-        let current = |stripes| self.shared.interest.generation(stripes) + self.local.current(stripes);
-        if let Some(route) = self.cache.get(topic, current) {
-            return Arc::clone(route);
-        }
-        // Read before the route is made, so that a change in between voids it.
-        let stripes = self.shared.interest.hasher().stripes(topic);
-        let generation = current(stripes);
-        let route = Arc::new(self.make_route(topic));
-        let bytes = size_of::<Route>() + route.local.len() * size_of::<Target>();
-        self.cache.insert(topic, stripes, generation, Arc::clone(&route), bytes);
-        route
-    }
-
-    fn make_route(&self, topic: HashedTopic<'_>) -> Route {
-        let mut matching: Vec<LocalSubscription> = Vec::new();
-        self.subscriptions.for_each_match(topic.as_str(), |subscribers| matching.extend(subscribers.iter()));
-        matching.sort_by_key(|subscription| subscription.session);
-        let local = matching.chunk_by(|a, b| a.session == b.session).map(merge).collect();
-        let remote = self.shared.interest.targets(topic.as_str()).without(self.id);
-        Route { local, remote, groups: self.shared.interest.groups(topic.as_str()).into_iter().collect() }
+        self.recent = Some(recent);
     }
 
     /// Brings a message to one session of this shard.
@@ -125,28 +72,28 @@ impl Shard {
     }
 
     /// Brings a message to one member of a shared group, on whatever shard.
-    fn deliver_shared(&mut self, now: Instant, group: &Group, topic: HashedTopic<'_>, parcel: &mut Parcel<'_>) {
+    fn deliver_shared(&mut self, now: Instant, group: &mut GroupHandle, topic: u64, parcel: &mut Parcel<'_>) {
         let publisher = parcel.publisher.map_or(0, |publisher| publisher.client_hash);
-        let choice = Choice { publisher, topic: topic.hash(), random: self.random() };
+        let choice = Choice { publisher, topic, random: self.random() };
         let Some(member) = group.choose(&choice, None) else { return };
         member.delivery_started();
         if member.shard() == self.id {
             self.deliver_to_member(now, member, parcel);
         } else {
-            self.forward(member.shard(), Some(member), parcel);
+            self.forward(member.shard(), Some(Arc::clone(member)), parcel);
         }
     }
 
     /// Brings a message to a member of a shared group that lives on this shard; to another if it has left meanwhile.
-    pub(super) fn deliver_to_member(&mut self, now: Instant, member: Arc<Member>, parcel: &mut Parcel<'_>) {
+    pub(super) fn deliver_to_member(&mut self, now: Instant, member: &Arc<Member>, parcel: &mut Parcel<'_>) {
         let Some(options) = MemberOptions::unpack(member.options()) else {
             member.delivery_ended();
             let message = Arc::clone(parcel.keep());
-            return self.redispatch(now, &member, message);
+            return self.redispatch(now, member, message);
         };
         let ids: SmallVec<[u32; 2]> = options.id.into_iter().collect();
         let retain = options.retain_as_published && parcel.retain;
-        let hop = Hop { qos: options.qos.min(parcel.qos), retain, ids: &ids, member: Some(&member) };
+        let hop = Hop { qos: options.qos.min(parcel.qos), retain, ids: &ids, member: Some(member) };
         if !self.hand_over(now, member.session(), hop, parcel) {
             member.delivery_ended();
         }
@@ -155,16 +102,16 @@ impl Shard {
     /// Gives a message that a member could not finish to another one.
     pub(super) fn redispatch(&mut self, now: Instant, from: &Member, message: Arc<Message>) {
         let publisher = message.publisher.map_or(0, |publisher| publisher.client_hash);
-        let topic = self.shared.interest.hasher().text(&message.topic);
+        let topic = self.shared.interest.hasher().text(message.topic());
         let choice = Choice { publisher, topic, random: self.random() };
         let Some(member) = from.group().and_then(|group| group.choose(&choice, Some(from))) else {
-            return self.count_drop(from.client_id(), &message.topic, DropReason::SessionEnded);
+            return self.count_drop(from.client_id(), message.topic(), DropReason::SessionEnded);
         };
         member.delivery_started();
         let mut parcel = Parcel::from_message(&message);
         if member.shard() == self.id {
             self.wire.frames.clear();
-            self.deliver_to_member(now, member, &mut parcel);
+            self.deliver_to_member(now, &member, &mut parcel);
         } else {
             self.forward(member.shard(), Some(member), &mut parcel);
         }
@@ -181,20 +128,14 @@ impl Shard {
         }
         let soft_bytes = self.shared.settings.slow_consumer.outbox_soft_bytes;
         let acked = hop.qos != QoS::AtMostOnce;
-        let open = session.conn.filter(|conn| {
-            self.wire.conns.get(*conn).is_some_and(|conn| conn.is_connected() && conn.outbox.len() <= soft_bytes)
-        });
         let is_next = if acked { session.state.may_send() } else { !session.state.has_queued_once() };
-        let Some(conn) = open.filter(|_| is_next) else {
+        let line = session.conn.filter(|_| is_next).and_then(|conn| self.wire.line(conn));
+        let Some(mut line) = line.filter(|line| line.conn.has_room(soft_bytes)) else {
             return self.set_aside(key, hop, parcel);
         };
-        match self.wire.fits(now, conn, parcel, hop.qos, hop.ids) {
-            Written::Yes => {}
-            Written::TooLarge => {
-                self.count_drop_for(key, parcel.topic, DropReason::PacketTooLarge);
-                return false;
-            }
-            Written::Gone => return false,
+        if !line.fits(now, parcel, hop.qos, hop.ids) {
+            self.count_drop_for(key, parcel.topic, DropReason::PacketTooLarge);
+            return false;
         }
         let stored = self.journal.as_mut().filter(|_| acked && session.is_stored).map(|journal| {
             let delivery = journal.next_id();
@@ -205,14 +146,31 @@ impl Shard {
             let keep = session.is_persistent() || hop.member.is_some();
             session.state.sent(hop.delivery(keep.then(|| Arc::clone(parcel.keep())), stored))
         });
-        if let Some(sent) = stored.zip(packet_id)
-            && self.record_sent(now, conn, key, sent, hop.qos)
-        {
-            return true;
+        if let Some((sent, conn)) = stored.zip(packet_id).zip(session.conn) {
+            return self.send_recorded(now, key, conn, sent, hop, parcel);
         }
         let flags = HopFlags { qos: hop.qos, retain: hop.retain, dup: false, packet_id };
-        self.wire.publish(now, conn, parcel, flags, hop.ids);
+        line.publish(now, parcel, flags, hop.ids);
         acked
+    }
+
+    /// As the end of [`Self::hand_over`], for a delivery that a store keeps.
+    fn send_recorded(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        conn: ConnId,
+        sent: (Id, PacketId),
+        hop: Hop<'_>,
+        parcel: &mut Parcel<'_>,
+    ) -> bool {
+        if !self.record_sent(now, conn, key, sent, hop.qos)
+            && let Some(mut line) = self.wire.line(conn)
+        {
+            let flags = HopFlags { qos: hop.qos, retain: hop.retain, dup: false, packet_id: Some(sent.1) };
+            line.publish(now, parcel, flags, hop.ids);
+        }
+        true
     }
 
     /// The message cannot be written now: it is queued if its QoS or the settings ask for that.
@@ -259,10 +217,7 @@ impl Shard {
         loop {
             let Some(session) = self.sessions.get_mut(key) else { return };
             let Some(conn) = session.conn else { return };
-            let has_room = |wire: &super::wire::Wire| {
-                wire.conns.get(conn).is_some_and(|conn| conn.is_connected() && conn.outbox.len() <= soft_bytes)
-            };
-            if !has_room(&self.wire) {
+            if !self.wire.conns.get(conn).is_some_and(|conn| conn.has_room(soft_bytes)) {
                 return;
             }
             let before = session.state.pending_bytes();
@@ -298,7 +253,7 @@ impl Shard {
         loop {
             let Some(session) = self.sessions.get_mut(key) else { return };
             let Some(conn) = session.conn else { return };
-            let has_room = self.wire.conns.get(conn).is_some_and(|c| c.is_connected() && c.outbox.len() <= soft_bytes);
+            let has_room = self.wire.conns.get(conn).is_some_and(|conn| conn.has_room(soft_bytes));
             let may_send = session.state.may_send();
             let Some(scan) = session.retained.front_mut() else { return };
             if !has_room || (scan.qos != QoS::AtMostOnce && !may_send) {
@@ -321,7 +276,7 @@ impl Shard {
             };
             // One that has waited may have been replaced: the newer one went, or goes, by its own way.
             let is_stale = may_be_stale
-                && !self.shared.retained.read().get(&message.topic).is_some_and(|held| Arc::ptr_eq(held, &message));
+                && !self.shared.retained.read().get(message.topic()).is_some_and(|held| Arc::ptr_eq(held, &message));
             if is_stale {
                 continue;
             }
@@ -340,7 +295,7 @@ impl Shard {
     pub(super) fn drop_delivery(&mut self, key: SessionKey, delivery: Delivery, reason: DropReason) {
         settle(&delivery);
         self.record_settled(key, &delivery);
-        let topic = delivery.message.as_ref().map_or("", |message| message.topic.as_str());
+        let topic = delivery.message.as_ref().map_or("", |message| message.topic());
         self.count_drop_for(key, topic, reason);
     }
 
@@ -435,7 +390,7 @@ fn send_next(
             return Step::Vouch(Packet::Ack { kind, packet_id, reason, why: None, frees: None });
         }
         Some(Send::PubRel(packet_id)) => {
-            wire.ack(now, conn, AckKind::PubRel, packet_id, ReasonCode::Success);
+            wire.ack(conn, AckKind::PubRel, packet_id, ReasonCode::Success);
             return Step::Sent;
         }
         Some(Send::Once(delivery)) => {
@@ -479,13 +434,13 @@ pub(super) fn write(
     let mut parcel = Parcel::from_message(message);
     wire.frames.clear();
     let ids = delivery.ids.as_deref().unwrap_or_default();
-    match wire.fits(now, conn, &parcel, delivery.qos, ids) {
-        Written::Yes => {
-            let flags = HopFlags { qos: delivery.qos, retain: delivery.retain, dup, packet_id };
-            wire.publish(now, conn, &mut parcel, flags, ids)
-        }
-        other => other,
+    let Some(mut line) = wire.line(conn) else { return Written::Gone };
+    if !line.fits(now, &parcel, delivery.qos, ids) {
+        return Written::TooLarge;
     }
+    let flags = HopFlags { qos: delivery.qos, retain: delivery.retain, dup, packet_id };
+    line.publish(now, &mut parcel, flags, ids);
+    Written::Yes
 }
 
 /// Reads the next slice of a retained scan.
@@ -497,37 +452,6 @@ fn refill(scan: &mut super::session::RetainedScan, store: &crate::router::Retain
     scan.changes = store.changes();
     scan.is_finished = next.is_none();
     scan.cursor = next;
-}
-
-/// Merges a session's matching subscriptions: the greatest QoS, every identifier, No Local for its own publications.
-fn merge(subscriptions: &[LocalSubscription]) -> Target {
-    let all = combine(subscriptions.iter());
-    let mut others = subscriptions.iter().filter(|subscription| !subscription.options.no_local).peekable();
-    let own = if subscriptions.iter().all(|subscription| !subscription.options.no_local) {
-        Own::Same
-    } else if others.peek().is_none() {
-        Own::Never
-    } else {
-        Own::Only(Box::new(combine(others)))
-    };
-    Target { own, ..all }
-}
-
-fn combine<'a>(subscriptions: impl Iterator<Item = &'a LocalSubscription>) -> Target {
-    let mut target = Target {
-        session: SessionKey::first(0),
-        qos: QoS::AtMostOnce,
-        retain_as_published: false,
-        ids: SmallVec::new(),
-        own: Own::Same,
-    };
-    for subscription in subscriptions {
-        target.session = subscription.session;
-        target.qos = target.qos.max(subscription.options.qos);
-        target.retain_as_published |= subscription.options.retain_as_published;
-        target.ids.extend(subscription.id());
-    }
-    target
 }
 
 /// Slices of the retained store that one turn of a session looks through.

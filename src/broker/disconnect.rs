@@ -84,7 +84,7 @@ impl Shard {
             {
                 properties.push(Property::ReasonString(text));
             }
-            self.wire.packet(now, id, Packet::Disconnect(Disconnect { reason: code, properties }));
+            self.wire.packet(id, Packet::Disconnect(Disconnect { reason: code, properties }));
         }
         self.end(now, id, reason);
     }
@@ -219,7 +219,7 @@ impl Shard {
                 cursor = self.shared.retained.write().sweep(cursor, SWEEP_SLICE, |message| {
                     let is_expired = message.is_expired(now);
                     if let Some(journal) = journal.as_mut().filter(|_| is_expired) {
-                        journal.retained_removed(&message.topic);
+                        journal.retained_removed(message.topic());
                     }
                     is_expired
                 });

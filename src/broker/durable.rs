@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::message::Message;
@@ -123,23 +124,19 @@ impl Durable {
 
     /// A message as the broker keeps it.
     pub(crate) fn message(&self, message: crate::store::Message) -> Message {
-        Message {
-            topic: message.topic,
-            payload: message.payload,
-            properties: message.properties,
-            qos: message.qos,
-            retain: message.retain,
-            expires_at: message.expires_at.map(|at| self.instant(at)),
-            publisher: None,
-        }
+        let payload = &message.payload;
+        let mut kept = Message::of(&message.topic, &message.properties, payload, || payload.clone());
+        (kept.qos, kept.retain) = (message.qos, message.retain);
+        kept.expires_at = message.expires_at.map(|at| self.instant(at));
+        kept
     }
 
     /// A message as the store keeps it.
     pub(crate) fn stored(&self, message: &Message) -> crate::store::Message {
         crate::store::Message {
-            topic: message.topic.clone(),
-            payload: message.payload.clone(),
-            properties: message.properties.clone(),
+            topic: Text::try_from(message.topic()).unwrap_or_default(),
+            payload: message.payload_bytes(),
+            properties: Bytes::copy_from_slice(message.properties()),
             qos: message.qos,
             retain: message.retain,
             expires_at: message.expires_at.map(|at| self.unix_ms(at)),

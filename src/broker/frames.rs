@@ -5,8 +5,11 @@
 
 use std::time::Instant;
 
-use super::message::Parcel;
-use crate::codec::{PacketId, QoS, Version, publish::PublishHead};
+use super::message::{AsSent, Parcel};
+use crate::codec::{
+    PacketId, QoS, Version,
+    publish::{self, PublishHead},
+};
 
 /// The encodings of the message being delivered; buffers are reused from message to message.
 #[derive(Debug, Default)]
@@ -77,14 +80,23 @@ impl Template {
 
     fn fill(&mut self, parcel: &Parcel<'_>, version: Version, acked: bool, now: Instant) {
         self.bytes.clear();
-        let qos = if acked { QoS::AtLeastOnce } else { QoS::AtMostOnce };
-        let head = head(parcel, now, qos);
-        let encoded = head.encode(version, parcel.payload.len(), &mut self.bytes);
+        let copied = if parcel.payload.len() < SHARE_ABOVE_BYTES { parcel.payload } else { &[] };
+        let is_same = |sent: &AsSent<'_>| sent.is_v5 == version.is_v5() && sent.is_acked == acked;
+        let encoded = match parcel.as_sent.filter(is_same) {
+            Some(AsSent { body, .. }) => {
+                let start = body.get(..body.len() - (parcel.payload.len() - copied.len())).unwrap_or_default();
+                let encoded = publish::put_body_start(start, body.len(), parcel.topic.len(), &mut self.bytes);
+                encoded.map(|at| acked.then_some(at))
+            }
+            None => {
+                let qos = if acked { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+                let encoded = head(parcel, now, qos).encode(version, parcel.payload.len(), &mut self.bytes);
+                self.bytes.extend_from_slice(copied);
+                encoded
+            }
+        };
         self.is_too_long = encoded.is_err();
         self.packet_id_at = encoded.unwrap_or_default();
-        if parcel.payload.len() < SHARE_ABOVE_BYTES {
-            self.bytes.extend_from_slice(parcel.payload);
-        }
         self.is_filled = true;
     }
 }

@@ -7,10 +7,11 @@ use super::{
     reasons::EndReason,
     shard::{Handoff, Output, Shard},
     slots::ConnId,
+    wire::AckKind,
 };
 use crate::{
     codec::{
-        Ack, Connect, Cut, DecodeError, Frame, Limits, Packet, PacketId, PacketType, PublishRef, ReasonCode, Source,
+        Connect, Cut, DecodeError, Frame, Limits, Packet, PacketId, PacketType, PublishRef, ReasonCode, Source,
         Version, frame,
     },
     router::ShardId,
@@ -73,8 +74,14 @@ impl Shard {
                 }
                 Ok(Cut::Frame(frame, length)) => {
                     conn.heard = heard;
-                    let unread = bytes.get(used + length..).unwrap_or_default();
-                    match self.handle_frame(now, id, frame, &limits, unread) {
+                    let version = conn.version;
+                    let handled = if conn.is_connected() {
+                        self.handle_frame(now, id, frame, version, &limits)
+                    } else {
+                        let unread = bytes.get(used + length..).unwrap_or_default();
+                        self.handle_first_frames(now, id, frame, version, &limits, unread)
+                    };
+                    match handled {
                         Ok(Handled::Yes) => {}
                         // It is looked at again when the answer is there.
                         Ok(Handled::Later) => return used,
@@ -98,32 +105,42 @@ impl Shard {
         }
     }
 
-    /// One packet, by the phase of its connection.
+    /// One packet of a client that is let in.
+    #[inline]
     fn handle_frame(
         &mut self,
         now: Instant,
         id: ConnId,
         frame: Frame<'_>,
+        version: Version,
+        limits: &Limits,
+    ) -> Result<Handled, DecodeError> {
+        if frame.header >> 4 == PacketType::Publish as u8 {
+            let publish = PublishRef::decode(frame, version, limits)?;
+            return Ok(self.handle_publish(now, id, &publish));
+        }
+        if let Some((kind, packet_id)) = short_ack(frame) {
+            self.handle_short_ack(now, id, kind, packet_id);
+            return Ok(Handled::Yes);
+        }
+        if is_for_clients(frame.header) {
+            return Err(DecodeError::protocol("a packet that only a server sends"));
+        }
+        let packet = Packet::decode(frame, version, limits, &Source::Scratch)?;
+        Ok(self.handle_packet(now, id, packet))
+    }
+
+    /// One packet of a client that is not let in yet, by the phase of its connection.
+    #[inline(never)]
+    fn handle_first_frames(
+        &mut self,
+        now: Instant,
+        id: ConnId,
+        frame: Frame<'_>,
+        version: Version,
         limits: &Limits,
         unread: &[u8],
     ) -> Result<Handled, DecodeError> {
-        let Some(conn) = self.wire.conns.get(id) else { return Ok(Handled::Yes) };
-        let version = conn.version;
-        if conn.is_connected() {
-            if frame.header >> 4 == PacketType::Publish as u8 {
-                let publish = PublishRef::decode(frame, version, limits)?;
-                return Ok(self.handle_publish(now, id, &publish));
-            }
-            if is_for_clients(frame.header) {
-                let what = "a packet that only a server sends";
-                return Err(DecodeError::protocol(what));
-            }
-            if let Some(ack) = short_ack(frame) {
-                return Ok(self.handle_packet(now, id, ack));
-            }
-            let packet = Packet::decode(frame, version, limits, &Source::Scratch)?;
-            return Ok(self.handle_packet(now, id, packet));
-        }
         if let Some(announced) = announced_version(frame.header, frame.body)
             && let Some(conn) = self.wire.conns.get_mut(id)
             && matches!(conn.phase, Phase::AwaitConnect)
@@ -153,17 +170,28 @@ impl Shard {
         }
     }
 
+    /// An acknowledgement that says no more than success.
+    #[inline]
+    fn handle_short_ack(&mut self, now: Instant, id: ConnId, kind: AckKind, packet_id: PacketId) {
+        match kind {
+            AckKind::PubAck => self.handle_puback(now, id, packet_id, ReasonCode::Success),
+            AckKind::PubRec => self.handle_pubrec(now, id, packet_id, ReasonCode::Success),
+            AckKind::PubRel => self.handle_pubrel(now, id, packet_id),
+            AckKind::PubComp => self.handle_pubcomp(now, id, packet_id, ReasonCode::Success),
+        }
+    }
+
     /// Any packet but PUBLISH, on a connected client.
     fn handle_packet(&mut self, now: Instant, id: ConnId, packet: Packet) -> Handled {
         match packet {
-            Packet::PubAck(ack) => self.handle_puback(now, id, &ack),
-            Packet::PubRec(ack) => self.handle_pubrec(now, id, &ack),
-            Packet::PubRel(ack) => self.handle_pubrel(now, id, &ack),
-            Packet::PubComp(ack) => self.handle_pubcomp(now, id, &ack),
+            Packet::PubAck(ack) => self.handle_puback(now, id, ack.packet_id, ack.reason),
+            Packet::PubRec(ack) => self.handle_pubrec(now, id, ack.packet_id, ack.reason),
+            Packet::PubRel(ack) => self.handle_pubrel(now, id, ack.packet_id),
+            Packet::PubComp(ack) => self.handle_pubcomp(now, id, ack.packet_id, ack.reason),
             Packet::Subscribe(subscribe) => return self.handle_subscribe(now, id, &subscribe),
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, id, &unsubscribe),
             Packet::PingReq => {
-                self.wire.packet(now, id, Packet::PingResp);
+                self.wire.packet(id, Packet::PingResp);
             }
             Packet::Disconnect(disconnect) => self.handle_disconnect(now, id, &disconnect),
             Packet::Auth(auth) => self.handle_auth(now, id, &auth),
@@ -235,19 +263,9 @@ const fn is_for_clients(header: u8) -> bool {
 
 /// An acknowledgement of two bytes, success in every version: one for each message there is, so not taken apart at length.
 #[inline]
-fn short_ack(frame: Frame<'_>) -> Option<Packet> {
-    if frame.overlong {
-        return None;
-    }
-    let packet_id = PacketId::new(u16::from_be_bytes(<[u8; 2]>::try_from(frame.body).ok()?))?;
-    let ack = Ack::new(packet_id, ReasonCode::Success);
-    match frame.header {
-        0x40 => Some(Packet::PubAck(ack)),
-        0x50 => Some(Packet::PubRec(ack)),
-        0x62 => Some(Packet::PubRel(ack)),
-        0x70 => Some(Packet::PubComp(ack)),
-        _ => None,
-    }
+fn short_ack(frame: Frame<'_>) -> Option<(AckKind, PacketId)> {
+    let body = <[u8; 2]>::try_from(frame.body).ok().filter(|_| !frame.overlong)?;
+    Some((AckKind::from_header(frame.header)?, PacketId::new(u16::from_be_bytes(body))?))
 }
 
 /// The version a CONNECT claims, as far as that can be told: the form in which it is answered.

@@ -193,7 +193,7 @@ impl Journal {
 
     /// A retained message is set; under the lock of the retained store. `$SYS` tells of this run alone.
     pub(crate) fn retained(&mut self, message: &Message) {
-        if !message.topic.starts_with(SYS) {
+        if !message.topic().starts_with(SYS) {
             let message = self.durable.stored(message);
             self.shared(Record::Retained { message });
         }

@@ -2,21 +2,23 @@
 
 use std::{sync::Arc, time::Instant};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
+use super::frames::SHARE_ABOVE_BYTES;
 use crate::{
-    codec::{Publish, PublishRef, QoS, Text, TopicName, publish::forward_owned},
+    codec::{Publish, PublishRef, QoS, TextAnd, TopicName, publish::forward_owned},
     router::{SessionKey, ShardId},
 };
 
-/// An application message the broker keeps: retained, queued, in flight, or on its way to another shard. Its parts
-/// share one allocation.
+/// An application message the broker keeps: retained, queued, in flight, or on its way to another shard. Small ones are
+/// one allocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    pub(crate) topic: Text,
-    pub(crate) payload: Bytes,
-    /// Properties that are passed on, encoded for MQTT 5, without their length.
-    pub(crate) properties: Bytes,
+    /// Topic; properties that are passed on, encoded for MQTT 5, without their length; the payload if it is not shared.
+    parts: TextAnd,
+    properties_len: u32,
+    /// The payload, if it is one of those that subscribers share.
+    shared: Option<Bytes>,
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
     pub(crate) expires_at: Option<Instant>,
@@ -35,10 +37,18 @@ pub(crate) struct Publisher {
 impl Message {
     /// A message from the process itself: QoS 0, not retained, without properties or expiry.
     pub fn new(topic: TopicName, payload: Bytes) -> Self {
+        Self::of(topic.as_str(), &[], &payload, || payload.clone())
+    }
+
+    /// A message of these parts. A payload that is to be shared comes from `share`.
+    #[inline]
+    pub(crate) fn of(topic: &str, properties: &[u8], payload: &[u8], share: impl FnOnce() -> Bytes) -> Self {
+        let shared = (payload.len() >= SHARE_ABOVE_BYTES).then(share);
+        let copied = if shared.is_some() { &[] } else { payload };
         Self {
-            topic: topic.as_text().clone(),
-            payload,
-            properties: Bytes::new(),
+            parts: TextAnd::new(topic, [properties, copied]),
+            properties_len: properties.len() as u32,
+            shared,
             qos: QoS::AtMostOnce,
             retain: false,
             expires_at: None,
@@ -58,15 +68,9 @@ impl Message {
         if let Err(error) = forward_owned(&publish.properties, &mut properties) {
             tracing::debug!(%error, "properties left out");
         }
-        Self {
-            topic: publish.topic.as_text().clone(),
-            payload: publish.payload.clone(),
-            properties: properties.into(),
-            qos: publish.qos,
-            retain: publish.retain,
-            expires_at: None,
-            publisher: None,
-        }
+        let payload = &publish.payload;
+        let message = Self::of(publish.topic.as_str(), &properties, payload, || payload.clone());
+        message.qos(publish.qos).retain(publish.retain)
     }
 
     /// With this quality of service.
@@ -84,18 +88,34 @@ impl Message {
     }
 
     /// The topic.
+    #[inline]
     pub fn topic(&self) -> &str {
-        &self.topic
+        self.parts.text()
     }
 
     /// The payload.
-    pub fn payload(&self) -> &Bytes {
-        &self.payload
+    #[inline]
+    pub fn payload(&self) -> &[u8] {
+        match &self.shared {
+            Some(payload) => payload,
+            None => self.parts.behind().get(self.properties_len as usize..).unwrap_or_default(),
+        }
+    }
+
+    /// The payload, shared if it is large.
+    pub fn payload_bytes(&self) -> Bytes {
+        self.shared.clone().unwrap_or_else(|| Bytes::copy_from_slice(self.payload()))
+    }
+
+    /// Properties that are passed on, encoded for MQTT 5, without their length.
+    #[inline]
+    pub(crate) fn properties(&self) -> &[u8] {
+        self.parts.behind().get(..self.properties_len as usize).unwrap_or_default()
     }
 
     /// What it is charged with, bytes.
     pub fn bytes(&self) -> usize {
-        self.topic.len() + self.payload.len() + self.properties.len() + std::mem::size_of::<Self>()
+        self.topic().len() + self.properties().len() + self.payload().len() + std::mem::size_of::<Self>()
     }
 
     pub(crate) fn is_expired(&self, now: Instant) -> bool {
@@ -116,7 +136,19 @@ pub(crate) struct Parcel<'a> {
     pub(crate) publisher: Option<Publisher>,
     /// Its name in the shard's log, once it is written there.
     pub(crate) stored: Option<crate::store::Id>,
+    /// How it came, if that is how it may go on.
+    pub(crate) as_sent: Option<AsSent<'a>>,
     kept: Option<Arc<Message>>,
+}
+
+/// The body of a PUBLISH that says nothing of its hop: to subscribers of the same kind it goes as it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AsSent<'a> {
+    pub(crate) body: &'a [u8],
+    /// Whether it has properties, which MQTT 5 brought.
+    pub(crate) is_v5: bool,
+    /// Whether it has a packet identifier.
+    pub(crate) is_acked: bool,
 }
 
 impl<'a> Parcel<'a> {
@@ -126,8 +158,10 @@ impl<'a> Parcel<'a> {
         topic: &'a str,
         properties: &'a [u8],
         publisher: Publisher,
+        is_v5: bool,
         now: Instant,
     ) -> Self {
+        let as_sent = AsSent { body: publish.body, is_v5, is_acked: publish.packet_id.is_some() };
         Self {
             topic,
             payload: publish.payload,
@@ -137,6 +171,7 @@ impl<'a> Parcel<'a> {
             expires_at: publish.message_expiry.map(|seconds| expiry(now, seconds)),
             publisher: Some(publisher),
             stored: None,
+            as_sent: publish.is_forwardable().then_some(as_sent),
             kept: None,
         }
     }
@@ -144,14 +179,15 @@ impl<'a> Parcel<'a> {
     /// A message that is kept already.
     pub(crate) fn from_message(message: &'a Arc<Message>) -> Self {
         Self {
-            topic: &message.topic,
-            payload: &message.payload,
-            properties: &message.properties,
+            topic: message.topic(),
+            payload: message.payload(),
+            properties: message.properties(),
             qos: message.qos,
             retain: message.retain,
             expires_at: message.expires_at,
             publisher: message.publisher,
             stored: None,
+            as_sent: None,
             kept: Some(Arc::clone(message)),
         }
     }
@@ -159,21 +195,14 @@ impl<'a> Parcel<'a> {
     /// The message to keep; copied out of the read buffer the first time.
     pub(crate) fn keep(&mut self) -> &Arc<Message> {
         self.kept.get_or_insert_with(|| {
-            let mut buffer = BytesMut::with_capacity(self.topic.len() + self.properties.len() + self.payload.len());
-            buffer.put_slice(self.topic.as_bytes());
-            buffer.put_slice(self.properties);
-            buffer.put_slice(self.payload);
-            let mut rest = buffer.freeze();
-            let topic = rest.split_to(self.topic.len());
-            let properties = rest.split_to(self.properties.len());
+            let message =
+                Message::of(self.topic, self.properties, self.payload, || Bytes::copy_from_slice(self.payload));
             Arc::new(Message {
-                topic: Text::from_utf8(topic).unwrap_or_default(),
-                payload: rest,
-                properties,
                 qos: self.qos,
                 retain: self.retain,
                 expires_at: self.expires_at,
                 publisher: self.publisher,
+                ..message
             })
         })
     }

@@ -22,6 +22,7 @@ mod permit;
 mod publish;
 mod reasons;
 mod restore;
+mod route;
 mod session;
 mod shard;
 mod shared;

@@ -9,14 +9,15 @@ use super::{
     message::{Parcel, Publisher},
     permit::Judged,
     reasons::{DropReason, EndReason},
+    session::Delivery,
     shard::Shard,
     slots::ConnId,
     wire::AckKind,
 };
 use crate::{
-    codec::{Ack, DecodeError, PacketId, PublishRef, QoS, ReasonCode},
+    codec::{DecodeError, PacketId, PublishRef, QoS, ReasonCode},
     router::SessionKey,
-    session::{AckError, Received},
+    session::{AckError, Received, Session},
 };
 
 /// Why a publication is not accepted, though the connection goes on if its QoS lets the client be told.
@@ -56,42 +57,47 @@ impl Shard {
         conn.is_publisher = true;
         self.wire.stats.publish_received += 1;
         self.wire.stats.publish_bytes_received += publish.payload.len() as u64;
-        match self.judge_receipt(now, id, key, publish) {
-            Receipt::New => {}
-            Receipt::Settled => return,
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let client_hash = session.client_hash;
+        let from =
+            From { id, by: Publisher { shard: self.id, session: key, client_hash }, is_v5: session.version.is_v5() };
+        if let Some(packet_id) = publish.packet_id {
+            let received = session.state.handle_publish(packet_id, publish.qos, publish.dup);
+            if received != Received::New && !self.answer_again(now, from, publish.qos, packet_id, received) {
+                return;
+            }
         }
-        let reason = match self.check_content(topic, publish, is_allowed) {
-            Ok(()) => {
-                self.begin_publish(key, publish);
-                self.accept_publish(now, key, topic, publish)
-            }
-            Err(refusal) => {
-                self.count_drop_for(key, topic, refusal.drop);
-                return self.refuse_publish(now, id, key, publish, &refusal);
-            }
-        };
-        self.acknowledge(now, id, key, publish, reason);
+        if let Err(refusal) = self.check_content(topic, publish, is_allowed) {
+            self.count_drop_for(key, topic, refusal.drop);
+            return self.refuse_publish(now, from, publish, &refusal);
+        }
+        self.begin_publish(key, publish);
+        let reason = self.accept_publish(now, from, topic, publish);
+        if let Some(packet_id) = publish.packet_id {
+            self.send_receipt(now, from, packet_id, publish.qos, reason, None);
+        }
     }
 
     /// PUBACK from a client.
-    pub(super) fn handle_puback(&mut self, now: Instant, id: ConnId, ack: &Ack) {
-        self.finish(now, id, ack, |session, ack| session.handle_puback(ack.packet_id).map(Some));
+    #[inline]
+    pub(super) fn handle_puback(&mut self, now: Instant, id: ConnId, packet_id: PacketId, reason: ReasonCode) {
+        self.finish(now, id, reason, |session| session.handle_puback(packet_id));
     }
 
     /// PUBCOMP from a client.
-    pub(super) fn handle_pubcomp(&mut self, now: Instant, id: ConnId, ack: &Ack) {
-        self.finish(now, id, ack, |session, ack| session.handle_pubcomp(ack.packet_id).map(Some));
+    pub(super) fn handle_pubcomp(&mut self, now: Instant, id: ConnId, packet_id: PacketId, reason: ReasonCode) {
+        self.finish(now, id, reason, |session| session.handle_pubcomp(packet_id));
     }
 
     /// PUBREC from a client: PUBREL follows, even for an identifier that is not known any more [MQTT-4.3.3-4].
-    pub(super) fn handle_pubrec(&mut self, now: Instant, id: ConnId, ack: &Ack) {
-        let failed = ack.reason.is_error();
+    pub(super) fn handle_pubrec(&mut self, now: Instant, id: ConnId, packet_id: PacketId, reason: ReasonCode) {
+        let failed = reason.is_error();
         let Some(key) = self.session_of(id) else { return };
         let Some(session) = self.sessions.get_mut(key) else { return };
-        match session.state.handle_pubrec(ack.packet_id, failed) {
+        match session.state.handle_pubrec(packet_id, failed) {
             Ok(None) => {
-                self.record_pubrec(key, ack.packet_id);
-                self.ack_when_committed(now, id, AckKind::PubRel, ack.packet_id, ReasonCode::Success);
+                self.record_pubrec(key, packet_id);
+                self.ack_when_committed(now, id, AckKind::PubRel, packet_id, ReasonCode::Success);
             }
             Ok(Some(delivery)) => {
                 self.drop_delivery(key, delivery, DropReason::RefusedByClient);
@@ -101,22 +107,22 @@ impl Shard {
             Err(AckError::Unknown) if failed => {}
             Err(AckError::Unknown) => {
                 let reason = ReasonCode::PacketIdentifierNotFound;
-                self.ack_when_committed(now, id, AckKind::PubRel, ack.packet_id, reason);
+                self.ack_when_committed(now, id, AckKind::PubRel, packet_id, reason);
             }
             Err(AckError::Unexpected) => self.fault(now, id, &DecodeError::protocol("PUBREC for a QoS 1 message")),
         }
     }
 
     /// PUBREL from a client: PUBCOMP follows [MQTT-4.3.3-11].
-    pub(super) fn handle_pubrel(&mut self, now: Instant, id: ConnId, ack: &Ack) {
+    pub(super) fn handle_pubrel(&mut self, now: Instant, id: ConnId, packet_id: PacketId) {
         let Some(key) = self.session_of(id) else { return };
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let found = session.state.handle_pubrel(ack.packet_id);
+        let found = session.state.handle_pubrel(packet_id);
         let reason = if found { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         if found {
-            self.record_released(key, ack.packet_id);
+            self.record_released(key, packet_id);
         }
-        self.ack_when_committed(now, id, AckKind::PubComp, ack.packet_id, reason);
+        self.ack_when_committed(now, id, AckKind::PubComp, packet_id, reason);
     }
 
     /// Sets or removes the retained message of the parcel's topic [MQTT-3.3.1-5] [MQTT-3.3.1-6].
@@ -137,7 +143,7 @@ impl Shard {
         if let Some(journal) = &mut self.journal {
             journal.retained(&message);
         }
-        store.insert(&message.topic.clone(), message);
+        store.insert(message.topic(), Arc::clone(&message));
         true
     }
 
@@ -185,36 +191,26 @@ impl Shard {
         })
     }
 
-    /// Judges the packet identifier of a QoS 1 or 2 PUBLISH.
-    fn judge_receipt(&mut self, now: Instant, id: ConnId, key: SessionKey, publish: &PublishRef<'_>) -> Receipt {
-        let Some(packet_id) = publish.packet_id else { return Receipt::New };
-        let Some(session) = self.sessions.get_mut(key) else { return Receipt::Settled };
-        let is_v5 = session.version.is_v5();
-        let kind = if publish.qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
-        match session.state.handle_publish(packet_id, publish.qos, publish.dup) {
-            Received::New => Receipt::New,
-            Received::Duplicate => {
-                self.ack_when_committed(now, id, kind, packet_id, ReasonCode::Success);
-                Receipt::Settled
-            }
-            Received::InUse if is_v5 => {
-                self.ack_when_committed(now, id, kind, packet_id, ReasonCode::PacketIdentifierInUse);
-                Receipt::Settled
-            }
+    /// A PUBLISH whose packet identifier is known, or is one too many; whether it is to be delivered all the same.
+    #[cold]
+    fn answer_again(&mut self, now: Instant, from: From, qos: QoS, packet_id: PacketId, received: Received) -> bool {
+        let reason = match received {
+            Received::New => return true,
             // MQTT 3 cannot say so, and what is acknowledged must be delivered [MQTT-4.3.2-2].
-            Received::InUse if publish.qos != QoS::ExactlyOnce => Receipt::New,
-            Received::InUse => {
-                // MQTT 3 cannot say so; the identifier is known, so the message counts as sent again.
-                self.ack_when_committed(now, id, kind, packet_id, ReasonCode::Success);
-                Receipt::Settled
-            }
+            Received::InUse if !from.is_v5 && qos != QoS::ExactlyOnce => return true,
+            Received::InUse if from.is_v5 => ReasonCode::PacketIdentifierInUse,
+            // MQTT 3 cannot say so; the identifier is known, so the message counts as sent again.
+            Received::InUse | Received::Duplicate => ReasonCode::Success,
             Received::OverMaximum => {
                 let reason = ReasonCode::ReceiveMaximumExceeded;
                 let what = "more unacknowledged PUBLISH than the receive maximum [MQTT-3.3.4-7]";
-                self.fault(now, id, &DecodeError::Violation { reason, what });
-                Receipt::Settled
+                self.fault(now, from.id, &DecodeError::Violation { reason, what });
+                return false;
             }
-        }
+        };
+        let kind = if qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
+        self.ack_when_committed(now, from.id, kind, packet_id, reason);
+        false
     }
 
     /// Who may publish what.
@@ -238,15 +234,14 @@ impl Shard {
     }
 
     /// Retains and routes; returns what the publisher is told.
-    fn accept_publish(&mut self, now: Instant, key: SessionKey, topic: &str, publish: &PublishRef<'_>) -> ReasonCode {
-        let client_hash = self.sessions.get(key).map_or(0, |session| session.client_hash);
-        let publisher = Publisher { shard: self.id, session: key, client_hash };
+    #[inline]
+    fn accept_publish(&mut self, now: Instant, from: From, topic: &str, publish: &PublishRef<'_>) -> ReasonCode {
         let mut properties = std::mem::take(&mut self.properties);
         properties.clear();
         if !publish.properties.is_empty() {
             publish.forward_properties(&mut properties);
         }
-        let mut parcel = Parcel::from_wire(publish, topic, &properties, publisher, now);
+        let mut parcel = Parcel::from_wire(publish, topic, &properties, from.by, from.is_v5, now);
         let is_kept = !publish.retain || self.retain(&mut parcel);
         if !is_kept {
             self.count_drop("", topic, DropReason::RetainedFull);
@@ -260,52 +255,52 @@ impl Shard {
         }
     }
 
-    fn acknowledge(&mut self, now: Instant, id: ConnId, key: SessionKey, publish: &PublishRef<'_>, reason: ReasonCode) {
-        let Some(packet_id) = publish.packet_id else { return };
-        self.send_receipt(now, id, key, packet_id, publish.qos, reason, None);
-    }
-
     /// Tells a publisher that its message was not accepted: in the acknowledgement, or, for QoS 0 with a payload that
     /// lies about itself, by DISCONNECT. Before MQTT 5 the message is acknowledged and dropped, as the client would
     /// else send it for ever (MQTT 3.1.1, section 3.3.5).
-    fn refuse_publish(
-        &mut self,
-        now: Instant,
-        id: ConnId,
-        key: SessionKey,
-        publish: &PublishRef<'_>,
-        refusal: &Refusal,
-    ) {
+    fn refuse_publish(&mut self, now: Instant, from: From, publish: &PublishRef<'_>, refusal: &Refusal) {
         match publish.packet_id {
             Some(packet_id) => {
-                self.send_receipt(now, id, key, packet_id, publish.qos, refusal.reason, Some(refusal.why));
+                self.send_receipt(now, from, packet_id, publish.qos, refusal.reason, Some(refusal.why));
             }
             None if refusal.reason == ReasonCode::PayloadFormatInvalid => {
-                self.disconnect(now, id, refusal.reason, EndReason::PayloadFormat, Some(refusal.why));
+                self.disconnect(now, from.id, refusal.reason, EndReason::PayloadFormat, Some(refusal.why));
             }
             None => {}
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // a PUBACK or PUBREC has this many parts
+    #[inline]
     fn send_receipt(
         &mut self,
         now: Instant,
-        id: ConnId,
-        key: SessionKey,
+        from: From,
         packet_id: PacketId,
         qos: QoS,
         reason: ReasonCode,
         why: Option<&'static str>,
     ) {
         let kind = if qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
-        let is_v5 = self.sessions.get(key).is_some_and(|session| session.version.is_v5());
-        let is_final = qos == QoS::AtLeastOnce || (reason.is_error() && is_v5);
-        if is_final && qos == QoS::ExactlyOnce {
-            self.record_released(key, packet_id);
+        if self.journal.is_none() && reason == ReasonCode::Success {
+            return self.acknowledge_now(from, kind, packet_id, qos);
         }
-        let (why, frees) = (why.filter(|_| is_v5), is_final.then_some(qos));
-        self.acknowledge_publish(now, id, Vouch::Ack { kind, packet_id, reason, why, frees });
+        let is_final = qos == QoS::AtLeastOnce || (reason.is_error() && from.is_v5);
+        if is_final && qos == QoS::ExactlyOnce {
+            self.record_released(from.by.session, packet_id);
+        }
+        let (why, frees) = (why.filter(|_| from.is_v5), is_final.then_some(qos));
+        self.acknowledge_publish(now, from.id, Vouch::Ack { kind, packet_id, reason, why, frees });
+    }
+
+    /// The common case of [`Self::send_receipt`]: nothing needs to be committed before.
+    #[inline]
+    fn acknowledge_now(&mut self, from: From, kind: AckKind, packet_id: PacketId, qos: QoS) {
+        self.wire.ack(from.id, kind, packet_id, ReasonCode::Success);
+        if qos == QoS::AtLeastOnce
+            && let Some(session) = self.sessions.get_mut(from.by.session)
+        {
+            session.state.acknowledged(packet_id, qos);
+        }
     }
 
     /// A message to a client is done.
@@ -313,26 +308,21 @@ impl Shard {
         &mut self,
         now: Instant,
         id: ConnId,
-        ack: &Ack,
-        take: impl FnOnce(
-            &mut crate::session::Session<super::session::Delivery>,
-            &Ack,
-        ) -> Result<Option<super::session::Delivery>, AckError>,
+        reason: ReasonCode,
+        take: impl FnOnce(&mut Session<Delivery>) -> Result<Delivery, AckError>,
     ) {
         let Some(key) = self.session_of(id) else { return };
         let Some(session) = self.sessions.get_mut(key) else { return };
-        match take(&mut session.state, ack) {
-            Ok(Some(delivery)) if ack.reason.is_error() => {
+        match take(&mut session.state) {
+            Ok(delivery) if reason.is_error() => {
                 self.drop_delivery(key, delivery, DropReason::RefusedByClient);
                 self.pump(now, key);
             }
             Ok(delivery) => {
-                if let Some(delivery) = &delivery {
-                    settle(delivery);
-                    self.record_settled(key, delivery);
-                }
-                let Some(session) = self.sessions.get(key) else { return };
-                if session.state.pending() > 0 || session.state.has_resend() || !session.retained.is_empty() {
+                let has_more = session.has_unsent();
+                settle(&delivery);
+                self.record_settled(key, &delivery);
+                if has_more {
                     self.pump(now, key);
                 }
             }
@@ -345,9 +335,12 @@ impl Shard {
     }
 }
 
-enum Receipt {
-    New,
-    Settled,
+/// Whose PUBLISH is being handled.
+#[derive(Clone, Copy)]
+struct From {
+    id: ConnId,
+    by: Publisher,
+    is_v5: bool,
 }
 
 /// Whether only the server may publish to a topic (section 4.7.2).

@@ -156,6 +156,12 @@ impl ClientSession {
         self.expiry_interval > 0
     }
 
+    /// Whether anything waits for room in the window or the outbox.
+    #[inline]
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.state.pending() > 0 || self.state.has_resend() || !self.retained.is_empty()
+    }
+
     /// When something is due that only time brings about.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let expires_at = self.away.as_ref().and_then(|away| away.expires_at);

@@ -10,13 +10,13 @@ use std::{
 pub use super::conn::TransportEnd;
 use super::{
     conn::{Conn, Phase},
-    deliver::Route,
     journal::{Journal, Receipt},
     message::Message,
     moment::Epoch,
     outbox::Outbox,
     peer::Peer,
     reasons::{DropReason, EndReason},
+    route::{RecentRoute, Route},
     session::{ClientSession, HashState},
     shared::Shared,
     slots::{ConnId, Slots},
@@ -47,6 +47,7 @@ pub struct Shard {
     /// Filters of this shard's sessions.
     pub(super) subscriptions: FilterTrie<Subscribers>,
     pub(super) cache: RouteCache<Arc<Route>>,
+    pub(super) recent: Option<Box<RecentRoute>>,
     /// Changes of `subscriptions`, so that older routes are not used.
     pub(super) local: Generations,
     pub(super) outputs: VecDeque<Output>,
@@ -203,6 +204,7 @@ impl Shard {
             hash_state: HashState::with_seed(seed, foldhash::SharedSeed::global_fixed()),
             subscriptions: FilterTrie::new(seed),
             cache: RouteCache::new(ROUTE_CACHE),
+            recent: None,
             local: Generations::new(shared.interest.hasher().clone()),
             outputs: VecDeque::new(),
             staged: (0..shared.shards()).map(|_| Vec::new()).collect(),
@@ -307,7 +309,7 @@ impl Shard {
                 Envelope::Shared { message, member } => {
                     let mut parcel = super::message::Parcel::from_message(&message);
                     self.wire.frames.clear();
-                    self.deliver_to_member(now, member, &mut parcel);
+                    self.deliver_to_member(now, &member, &mut parcel);
                 }
                 Envelope::Durable { message, member, receipt } => self.take_over(now, &message, member, receipt),
                 Envelope::Stored { receipt } => {

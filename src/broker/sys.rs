@@ -36,8 +36,8 @@ impl Shard {
         for (name, value) in topics {
             let topic = Text::try_from(format!("$SYS/broker/{name}").as_str()).expect("topics are short ASCII");
             // An empty one takes back what was said, if anything was.
-            let known = self.shared.retained.read().get(&topic).map(|known| known.payload.clone());
-            if known.unwrap_or_default() != value {
+            let known = self.shared.retained.read().get(&topic).map(std::sync::Arc::clone);
+            if known.as_ref().map(|known| known.payload()).unwrap_or_default() != value.as_bytes() {
                 let message = Message::new(TopicName::from_checked(topic), Bytes::from(value)).retain(true);
                 self.publish(now, message);
             }

@@ -61,7 +61,7 @@ impl Shard {
         reason: ReasonCode,
     ) {
         if self.journal.is_none() {
-            return self.wire.ack(now, id, kind, packet_id, reason);
+            return self.wire.ack(id, kind, packet_id, reason);
         }
         self.hold(now, id, Packet::Ack { kind, packet_id, reason, why: None, frees: None });
     }
@@ -69,7 +69,7 @@ impl Shard {
     /// Sends SUBACK or UNSUBACK; to a stored session once everything recorded so far is committed.
     pub(super) fn packet_when_committed(&mut self, now: Instant, id: ConnId, key: SessionKey, packet: codec::Packet) {
         if self.journal.is_none() || !self.is_stored(key) {
-            self.wire.packet(now, id, packet);
+            self.wire.packet(id, packet);
             return;
         }
         self.hold(now, id, Packet::Other(Box::new(packet)));
@@ -123,19 +123,20 @@ impl Shard {
 
     /// Brings a message to another shard.
     pub(super) fn forward(&mut self, to: ShardId, member: Option<Arc<Member>>, parcel: &mut Parcel<'_>) {
-        let message = Arc::clone(parcel.keep());
         if let Some(journal) = self.journal.as_mut().filter(|_| parcel.qos != QoS::AtMostOnce) {
             let Some(receipt) = journal.ask(self.id) else {
                 return journal.relay(self.id, to, member, parcel);
             };
+            let message = Arc::clone(parcel.keep());
             return self.stage(to, Envelope::Durable { message, member, receipt });
         }
+        let message = Arc::clone(parcel.keep());
         self.stage(
             to,
-            member.map_or_else(
-                || Envelope::Publish(Arc::clone(&message)),
-                |member| Envelope::Shared { message: Arc::clone(&message), member },
-            ),
+            match member {
+                None => Envelope::Publish(message),
+                Some(member) => Envelope::Shared { message, member },
+            },
         );
     }
 
@@ -153,7 +154,7 @@ impl Shard {
             Some(member) => {
                 let mut parcel = Parcel::from_message(message);
                 self.wire.frames.clear();
-                self.deliver_to_member(now, member, &mut parcel);
+                self.deliver_to_member(now, &member, &mut parcel);
             }
         }
         if self.journal.as_mut().is_none_or(|journal| journal.taken_over(receipt, before)) {
@@ -252,8 +253,8 @@ impl Shard {
         match packet {
             Packet::Ack { kind, packet_id, reason, why, frees } => {
                 match why {
-                    Some(why) => self.wire.ack_because(now, id, kind, packet_id, reason, why),
-                    None => self.wire.ack(now, id, kind, packet_id, reason),
+                    Some(why) => self.wire.ack_because(id, kind, packet_id, reason, why),
+                    None => self.wire.ack(id, kind, packet_id, reason),
                 }
                 if let Some(qos) = frees
                     && let Some(session) = self.session_of(id).and_then(|key| self.sessions.get_mut(key))
@@ -262,7 +263,7 @@ impl Shard {
                 }
             }
             Packet::Other(packet) => {
-                self.wire.packet(now, id, *packet);
+                self.wire.packet(id, *packet);
             }
             Packet::Publish { packet_id, dup } => {
                 let Some(key) = self.session_of(id) else { return false };

@@ -26,6 +26,8 @@ pub(crate) struct Wire {
     pub(crate) stats: Stats,
     pool: BlockPool,
     dirty: Vec<ConnId>,
+    /// Where a packet other than PUBLISH is encoded.
+    scratch: Vec<u8>,
     staged_bytes: usize,
     unsent_bytes: usize,
     partial_bytes: usize,
@@ -53,6 +55,7 @@ impl Wire {
             stats: Stats::default(),
             pool: BlockPool::default(),
             dirty: Vec::new(),
+            scratch: Vec::new(),
             staged_bytes: 0,
             unsent_bytes: 0,
             partial_bytes: 0,
@@ -61,85 +64,44 @@ impl Wire {
         }
     }
 
-    /// Whether a PUBLISH of this parcel may be written to the connection at all.
+    /// The way to a connection: looked up once for all that one message takes.
     #[inline]
-    pub(crate) fn fits(&mut self, now: Instant, id: ConnId, parcel: &Parcel<'_>, qos: QoS, ids: &[u32]) -> Written {
-        let Some(conn) = self.conns.get(id) else { return Written::Gone };
-        let is_small = parcel.payload.len() < PAYLOAD_BYTES_SAFE && parcel.properties.len() < PAYLOAD_BYTES_SAFE;
-        if conn.maximum_packet_size == u32::MAX && is_small {
-            return Written::Yes;
-        }
-        let bytes = if ids.is_empty() {
-            let template = self.frames.template(parcel, conn.version, qos != QoS::AtMostOnce, now);
-            template.packet_bytes(parcel.payload.len())
-        } else {
-            let mut head = frames::head(parcel, now, qos);
-            head.subscription_ids = if conn.version.is_v5() { ids } else { &[] };
-            head.packet_len(conn.version, parcel.payload.len())
-        };
-        // A packet may fit the format as it came in and not as it goes out: versions, aliases and identifiers differ.
-        let bytes_max = conn.maximum_packet_size.min(PACKET_BYTES_MAX) as usize;
-        if bytes > bytes_max { Written::TooLarge } else { Written::Yes }
-    }
-
-    /// Appends a PUBLISH that [`Self::fits`].
-    #[inline]
-    pub(crate) fn publish(
-        &mut self,
-        now: Instant,
-        id: ConnId,
-        parcel: &mut Parcel<'_>,
-        flags: HopFlags,
-        ids: &[u32],
-    ) -> Written {
-        let Some(conn) = self.conns.get_mut(id) else { return Written::Gone };
-        let own_head = conn.version.is_v5() && (!ids.is_empty() || conn.sends_aliases());
-        let added = if own_head {
-            write_own(conn, &mut self.pool, now, parcel, flags, ids)
-        } else {
-            let template = self.frames.template(parcel, conn.version, flags.qos != QoS::AtMostOnce, now);
-            conn.outbox.push_with(&mut self.pool, |block| {
-                let start = block.len();
-                block.extend_from_slice(template.bytes());
-                template.patch(block.get_mut(start..).unwrap_or_default(), flags);
-            })
-        };
-        let shared = if parcel.payload.len() >= SHARE_ABOVE_BYTES {
-            conn.outbox.push_shared(parcel.keep().payload.clone());
-            parcel.payload.len()
-        } else {
-            0
-        };
-        self.stats.publish_sent += 1;
-        self.stats.publish_bytes_sent += parcel.payload.len() as u64;
-        self.count_sent(now, id, added + shared);
-        Written::Yes
+    pub(crate) fn line(&mut self, id: ConnId) -> Option<Line<'_>> {
+        let Self { conns, frames, stats, pool, dirty, staged_bytes, unsent_bytes, .. } = self;
+        let conn = conns.get_mut(id)?;
+        Some(Line { id, conn, frames, stats, pool, dirty, staged_bytes, unsent_bytes })
     }
 
     /// Appends any other packet. One that exceeds the client's maximum packet size loses its reason string and user
     /// properties first [MQTT-3.2.2-19] [MQTT-3.4.2-2], and is not sent if it still does. Whether it was.
-    pub(crate) fn packet(&mut self, now: Instant, id: ConnId, mut packet: Packet) -> bool {
-        let Some(conn) = self.conns.get_mut(id) else { return false };
+    pub(crate) fn packet(&mut self, id: ConnId, mut packet: Packet) -> bool {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        let sent = self.encode_packet(id, &mut packet, &mut scratch);
+        if let Some(mut line) = self.line(id).filter(|_| sent) {
+            line.push(&scratch);
+        }
+        self.scratch = scratch;
+        sent
+    }
+
+    fn encode_packet(&self, id: ConnId, packet: &mut Packet, scratch: &mut Vec<u8>) -> bool {
+        let Some(conn) = self.conns.get(id) else { return false };
         let version = conn.version;
         if !conn.problem_information {
-            strip(&mut packet, false);
+            strip(packet, false);
         }
-        let mut scratch = Vec::new();
         let fits = |scratch: &[u8]| scratch.len() <= conn.maximum_packet_size as usize;
-        if packet.encode(version, &mut scratch).is_err() || !fits(&scratch) {
-            scratch.clear();
-            strip(&mut packet, true);
-            if let Err(error) = packet.encode(version, &mut scratch) {
-                tracing::debug!(%error, packet = ?packet.packet_type(), "packet cannot be encoded");
-                return false;
-            }
-            if !fits(&scratch) {
-                return false;
-            }
+        if packet.encode(version, scratch).is_ok() && fits(scratch) {
+            return true;
         }
-        conn.outbox.push_copy(&mut self.pool, &scratch);
-        self.count_sent(now, id, scratch.len());
-        true
+        scratch.clear();
+        strip(packet, true);
+        if let Err(error) = packet.encode(version, scratch) {
+            tracing::debug!(%error, packet = ?packet.packet_type(), "packet cannot be encoded");
+            return false;
+        }
+        fits(scratch)
     }
 
     /// Whether [`Self::packet`] would send it.
@@ -155,22 +117,15 @@ impl Wire {
 
     /// Appends PUBACK, PUBREC, PUBREL or PUBCOMP; the short form, without detours, when it is a plain success.
     #[inline]
-    pub(crate) fn ack(&mut self, now: Instant, id: ConnId, kind: AckKind, packet_id: PacketId, reason: ReasonCode) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        let [high, low] = packet_id.get().to_be_bytes();
-        if reason == ReasonCode::Success || !conn.version.is_v5() {
-            conn.outbox.push_copy(&mut self.pool, &[kind as u8, 2, high, low]);
-            self.count_sent(now, id, 4);
-        } else {
-            conn.outbox.push_copy(&mut self.pool, &[kind as u8, 3, high, low, reason.as_u8()]);
-            self.count_sent(now, id, 5);
+    pub(crate) fn ack(&mut self, id: ConnId, kind: AckKind, packet_id: PacketId, reason: ReasonCode) {
+        if let Some(mut line) = self.line(id) {
+            line.ack(kind, packet_id, reason);
         }
     }
 
     /// An acknowledgement with a reason string, where the client wants one.
     pub(crate) fn ack_because(
         &mut self,
-        now: Instant,
         id: ConnId,
         kind: AckKind,
         packet_id: PacketId,
@@ -179,7 +134,7 @@ impl Wire {
     ) {
         let mut ack = Ack::new(packet_id, reason);
         ack.properties.push(crate::codec::Property::ReasonString(crate::codec::Text::from_static(why)));
-        self.packet(now, id, kind.packet(ack));
+        self.packet(id, kind.packet(ack));
     }
 
     /// The next connection with unsent bytes.
@@ -286,17 +241,94 @@ impl Wire {
     pub(crate) fn unsent_bytes(&self) -> usize {
         self.unsent_bytes
     }
+}
+
+/// One connection, and what of the wire it takes to write to it.
+#[derive(Debug)]
+pub(crate) struct Line<'a> {
+    id: ConnId,
+    pub(crate) conn: &'a mut Conn,
+    frames: &'a mut Frames,
+    stats: &'a mut Stats,
+    pool: &'a mut BlockPool,
+    dirty: &'a mut Vec<ConnId>,
+    staged_bytes: &'a mut usize,
+    unsent_bytes: &'a mut usize,
+}
+
+impl Line<'_> {
+    /// Whether a PUBLISH of this parcel may be written to the connection at all.
+    #[inline]
+    pub(crate) fn fits(&mut self, now: Instant, parcel: &Parcel<'_>, qos: QoS, ids: &[u32]) -> bool {
+        let conn = &self.conn;
+        let is_small = parcel.payload.len() < PAYLOAD_BYTES_SAFE && parcel.properties.len() < PAYLOAD_BYTES_SAFE;
+        if conn.maximum_packet_size == u32::MAX && is_small {
+            return true;
+        }
+        let bytes = if ids.is_empty() {
+            let template = self.frames.template(parcel, conn.version, qos != QoS::AtMostOnce, now);
+            template.packet_bytes(parcel.payload.len())
+        } else {
+            let mut head = frames::head(parcel, now, qos);
+            head.subscription_ids = if conn.version.is_v5() { ids } else { &[] };
+            head.packet_len(conn.version, parcel.payload.len())
+        };
+        // A packet may fit the format as it came in and not as it goes out: versions, aliases and identifiers differ.
+        bytes <= conn.maximum_packet_size.min(PACKET_BYTES_MAX) as usize
+    }
+
+    /// Appends a PUBLISH that [`Self::fits`].
+    #[inline]
+    pub(crate) fn publish(&mut self, now: Instant, parcel: &mut Parcel<'_>, flags: HopFlags, ids: &[u32]) {
+        let conn = &mut *self.conn;
+        let own_head = conn.version.is_v5() && (!ids.is_empty() || conn.sends_aliases());
+        let added = if own_head {
+            write_own(conn, self.pool, now, parcel, flags, ids)
+        } else {
+            let template = self.frames.template(parcel, conn.version, flags.qos != QoS::AtMostOnce, now);
+            conn.outbox.push_with(self.pool, |block| {
+                let start = block.len();
+                block.extend_from_slice(template.bytes());
+                template.patch(block.get_mut(start..).unwrap_or_default(), flags);
+            })
+        };
+        let shared = if parcel.payload.len() >= SHARE_ABOVE_BYTES {
+            conn.outbox.push_shared(parcel.keep().payload_bytes());
+            parcel.payload.len()
+        } else {
+            0
+        };
+        self.stats.publish_sent += 1;
+        self.stats.publish_bytes_sent += parcel.payload.len() as u64;
+        self.count_sent(added + shared);
+    }
+
+    /// Appends an acknowledgement; the short form, without detours, when it is a plain success.
+    #[inline]
+    pub(crate) fn ack(&mut self, kind: AckKind, packet_id: PacketId, reason: ReasonCode) {
+        let [high, low] = packet_id.get().to_be_bytes();
+        if reason == ReasonCode::Success || !self.conn.version.is_v5() {
+            self.push(&[kind as u8, 2, high, low]);
+        } else {
+            self.push(&[kind as u8, 3, high, low, reason.as_u8()]);
+        }
+    }
+
+    /// Appends a packet that is encoded.
+    #[inline]
+    fn push(&mut self, packet: &[u8]) {
+        self.conn.outbox.push_copy(self.pool, packet);
+        self.count_sent(packet.len());
+    }
 
     #[inline]
-    fn count_sent(&mut self, _now: Instant, id: ConnId, bytes: usize) {
-        self.staged_bytes += bytes;
-        self.unsent_bytes += bytes;
+    fn count_sent(&mut self, bytes: usize) {
+        *self.staged_bytes += bytes;
+        *self.unsent_bytes += bytes;
         self.stats.packets_sent += 1;
-        if let Some(conn) = self.conns.get_mut(id)
-            && !conn.is_dirty
-        {
-            conn.is_dirty = true;
-            self.dirty.push(id);
+        if !self.conn.is_dirty {
+            self.conn.is_dirty = true;
+            self.dirty.push(self.id);
         }
     }
 }
@@ -312,6 +344,18 @@ pub(crate) enum AckKind {
 }
 
 impl AckKind {
+    /// Which acknowledgement a first byte stands for.
+    #[inline]
+    pub(crate) const fn from_header(header: u8) -> Option<Self> {
+        match header {
+            0x40 => Some(Self::PubAck),
+            0x50 => Some(Self::PubRec),
+            0x62 => Some(Self::PubRel),
+            0x70 => Some(Self::PubComp),
+            _ => None,
+        }
+    }
+
     fn packet(self, ack: Ack) -> Packet {
         match self {
             Self::PubAck => Packet::PubAck(ack),

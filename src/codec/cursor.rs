@@ -5,11 +5,7 @@
 
 use std::num::NonZeroU16;
 
-use super::{
-    DecodeError, EncodeError, Limits, PacketId, ReasonCode,
-    text::{self, Scan},
-    topic,
-};
+use super::{DecodeError, EncodeError, Limits, PacketId, ReasonCode, text, topic};
 
 /// The faults a field can have, each as a finished sentence, so that an error costs no allocation.
 #[derive(Debug, Clone, Copy)]
@@ -116,7 +112,7 @@ impl<'a> Reader<'a> {
     #[inline]
     pub(super) fn text(&mut self, field: &Field) -> Result<&'a str, DecodeError> {
         let bytes = self.binary(field)?;
-        match Scan::of(bytes).plain {
+        match text::plain(bytes) {
             Some(text) => Ok(text),
             None => odd_text(bytes).ok_or(DecodeError::malformed(field.utf8)),
         }

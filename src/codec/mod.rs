@@ -34,4 +34,5 @@ pub use publish::{Publish, PublishHead, PublishRef};
 pub use reason::ReasonCode;
 pub use subscribe::{RetainHandling, SubAck, Subscribe, Subscription, SubscriptionOptions, UnsubAck, Unsubscribe};
 pub use text::Text;
+pub(crate) use text::TextAnd;
 pub use topic::{SharedFilter, TopicFilter, TopicName};

@@ -56,6 +56,8 @@ pub struct PublishRef<'a> {
     pub properties: &'a [u8],
     /// The payload.
     pub payload: &'a [u8],
+    /// The frame's body as it came, of which the payload is the end.
+    pub body: &'a [u8],
 }
 
 /// All of a PUBLISH but its payload, for a server that encodes once what it sends to many.
@@ -82,7 +84,14 @@ pub struct PublishHead<'a> {
 }
 
 impl<'a> PublishRef<'a> {
+    /// Whether a broker may send the body on as it is: nothing in it belongs to this hop but the packet identifier.
+    #[inline]
+    pub const fn is_forwardable(&self) -> bool {
+        self.topic_alias.is_none() && self.message_expiry.is_none() && !self.has_subscription_identifier
+    }
+
     /// Decodes and validates a PUBLISH frame, its properties included, without copying.
+    #[inline]
     pub fn decode(frame: Frame<'a>, version: Version, limits: &Limits) -> Result<Self, DecodeError> {
         debug_assert_eq!(frame.header >> 4, PacketType::Publish as u8);
         frame.check_length(version)?;
@@ -107,6 +116,7 @@ impl<'a> PublishRef<'a> {
             has_subscription_identifier: false,
             properties: &[],
             payload: &[],
+            body: frame.body,
         };
         if version.is_v5() {
             publish.read_properties(&mut reader, limits)?;
@@ -122,7 +132,7 @@ impl<'a> PublishRef<'a> {
     /// topic, correlation data, user properties in their order), encoded, without a length [MQTT-3.3.2-17].
     /// Message expiry, topic alias and subscription identifiers are left out: they belong to the hop.
     pub fn forward_properties(&self, out: &mut Vec<u8>) {
-        if self.topic_alias.is_none() && self.message_expiry.is_none() && !self.has_subscription_identifier {
+        if self.is_forwardable() {
             return out.extend_from_slice(self.properties);
         }
         let mut scan = Scan::new(self.properties, PLACE, &UNLIMITED);
@@ -199,6 +209,21 @@ impl Wire for Publish {
         self.properties.put_block_in(version, out);
         out.extend_from_slice(&self.payload);
     }
+}
+
+/// Appends fixed header and the first part of a body whose packet has `body_len` bytes of it: the rest must follow.
+/// Flags and packet identifier are those of QoS 0 or 1, to be patched; returns where the packet identifier would stand,
+/// counted from the frame's first byte.
+#[inline]
+pub fn put_body_start(
+    start: &[u8],
+    body_len: usize,
+    topic_len: usize,
+    out: &mut Vec<u8>,
+) -> Result<usize, EncodeError> {
+    frame::put_header(out, header(false, QoS::AtMostOnce, false), body_len)?;
+    out.extend_from_slice(start);
+    Ok(frame::packet_len(body_len) - body_len + 2 + topic_len)
 }
 
 impl PublishHead<'_> {

@@ -4,11 +4,11 @@ use std::{
     borrow::Borrow,
     fmt,
     hash::{Hash, Hasher},
-    mem,
     ops::Deref,
 };
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::Source;
 
@@ -55,6 +55,51 @@ impl Text {
     }
 }
 
+/// A string and bytes behind it, in one piece; short ones without memory of their own.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct TextAnd {
+    bytes: SmallVec<[u8; INLINE_BYTES]>,
+    text_len: u32,
+}
+
+impl TextAnd {
+    /// Copies of a string, of at most 65,535 bytes, and of what is to stand behind it.
+    #[inline]
+    pub(crate) fn new(text: &str, behind: [&[u8]; 2]) -> Self {
+        let [first, second] = behind;
+        let mut bytes = SmallVec::with_capacity(text.len() + first.len() + second.len());
+        bytes.extend_from_slice(text.as_bytes());
+        bytes.extend_from_slice(first);
+        bytes.extend_from_slice(second);
+        Self { bytes, text_len: text.len() as u32 }
+    }
+
+    /// The string.
+    #[inline]
+    #[allow(unsafe_code)]
+    pub(crate) fn text(&self) -> &str {
+        let text = self.bytes.get(..self.text_len as usize).unwrap_or_default();
+        debug_assert!(std::str::from_utf8(text).is_ok(), "it was a string when it came in");
+        // SAFETY: `new` alone makes one of these, and puts a `&str` of `text_len` bytes there; nothing changes them.
+        unsafe { std::str::from_utf8_unchecked(text) }
+    }
+
+    /// The bytes behind it.
+    #[inline]
+    pub(crate) fn behind(&self) -> &[u8] {
+        self.bytes.get(self.text_len as usize..).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for TextAnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TextAnd").field(&self.text()).field(&self.behind().len()).finish()
+    }
+}
+
+/// Room for a topic and a reading of a sensor.
+const INLINE_BYTES: usize = 96;
+
 /// Whether `bytes` may stand in a UTF-8 encoded string [MQTT-1.5.4-1] [MQTT-1.5.4-2].
 #[inline]
 pub(crate) fn is_valid(bytes: &[u8]) -> bool {
@@ -74,68 +119,42 @@ fn is_disallowed(character: char) -> bool {
     character.is_control() || code & 0xFFFE == 0xFFFE || (0xFDD0..=0xFDEF).contains(&code)
 }
 
-/// What one pass over the bytes of a string tells.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Scan<'a> {
-    /// The string, if it is printable ASCII without + and #, as nearly all are: then there is nothing more to check,
-    /// neither as UTF-8 nor as a topic name.
-    pub(super) plain: Option<&'a str>,
-    /// How many / it holds.
-    pub(super) slashes: usize,
-}
-
-impl<'a> Scan<'a> {
-    /// Looks at each byte once, a vector register of them at a time.
-    #[inline]
-    #[allow(unsafe_code)]
-    pub(super) fn of(bytes: &'a [u8]) -> Self {
-        let (suspect, slashes) = match bytes.last_chunk::<LANES>() {
-            Some(last) => scan_long(bytes, last),
-            None => scan_short(bytes),
-        };
-        if suspect {
-            return Self { plain: None, slashes };
-        }
-        debug_assert!(bytes.is_ascii(), "bytes above 0x7E are suspect");
-        // SAFETY: `suspect` tells of every byte whether it is 0x7F or greater. None is, so all are ASCII, which is
-        // well-formed UTF-8.
-        Self { plain: Some(unsafe { std::str::from_utf8_unchecked(bytes) }), slashes }
+/// `bytes` as a string, if they are printable ASCII without + and #, as nearly all are: then there is nothing more to
+/// check, neither as UTF-8 nor as a topic name.
+#[inline]
+#[allow(unsafe_code)]
+pub(super) fn plain(bytes: &[u8]) -> Option<&str> {
+    if !is_plain(bytes) {
+        return None;
     }
+    debug_assert!(bytes.is_ascii(), "bytes above 0x7E are suspect");
+    // SAFETY: `is_plain` looks at every byte, and refuses 0x7F and all above. So all are ASCII, which is well-formed UTF-8.
+    Some(unsafe { std::str::from_utf8_unchecked(bytes) })
 }
 
-/// Whether anything but plain printable ASCII occurs, and how many slashes.
+/// Looks at each byte once, a vector register of them at a time; the last block overlaps the one before it.
 #[inline]
-fn scan_short(bytes: &[u8]) -> (bool, usize) {
-    bytes.iter().fold((false, 0), |(suspect, slashes), &byte| {
-        (suspect | (suspicion(byte) != 0), slashes + usize::from(byte == b'/'))
-    })
-}
-
-/// As [`scan_short`], for whole blocks and the `last` one, which overlaps them.
-#[inline]
-fn scan_long(bytes: &[u8], last: &[u8; LANES]) -> (bool, usize) {
-    let (blocks, rest) = bytes.as_chunks::<LANES>();
+fn is_plain(bytes: &[u8]) -> bool {
     let mut suspect = [0; LANES];
-    let mut counts = [0; LANES];
-    let mut slashes = 0;
-    for some in blocks.chunks(BLOCKS_TO_A_SUM) {
-        for block in some {
-            scan_block(block, &[1; LANES], &mut suspect, &mut counts);
+    if let Some(last) = bytes.last_chunk::<LANES>() {
+        for block in bytes.as_chunks::<LANES>().0 {
+            mark(block, &mut suspect);
         }
-        slashes += sum(&mem::take(&mut counts));
+        mark(last, &mut suspect);
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        let both = u128::from(u64::from_ne_bytes(*first)) << 64 | u128::from(u64::from_ne_bytes(*last));
+        mark(&both.to_ne_bytes(), &mut suspect);
+    } else {
+        return bytes.iter().all(|&byte| suspicion(byte) == 0);
     }
-    // Of the last block only the lanes that are in no other block count.
-    let news = NEW_LANES.get(rest.len()..).and_then(<[u8]>::first_chunk).unwrap_or(&[0; LANES]);
-    scan_block(last, news, &mut suspect, &mut counts);
-    (suspect != [0; LANES], slashes + sum(&counts))
+    suspect == [0; LANES]
 }
 
-/// Marks the lanes that hold anything but plain printable ASCII, and counts the slashes where `news` is 1.
+/// Marks the lanes that hold anything but plain printable ASCII.
 #[inline]
-fn scan_block(block: &[u8; LANES], news: &[u8; LANES], suspect: &mut [u8; LANES], slashes: &mut [u8; LANES]) {
-    for (((suspect, slashes), &byte), &new) in suspect.iter_mut().zip(slashes).zip(block).zip(news) {
+fn mark(block: &[u8; LANES], suspect: &mut [u8; LANES]) {
+    for (suspect, &byte) in suspect.iter_mut().zip(block) {
         *suspect |= suspicion(byte);
-        *slashes += u8::from(byte == b'/') & new;
     }
 }
 
@@ -144,23 +163,6 @@ fn scan_block(block: &[u8; LANES], news: &[u8; LANES], suspect: &mut [u8; LANES]
 const fn suspicion(byte: u8) -> u8 {
     (byte == b'+') as u8 | (byte == b'#') as u8 | (byte < b' ') as u8 | (byte > b'~') as u8
 }
-
-/// The sum of the lanes, each at most [`BLOCKS_TO_A_SUM`]: a multiplication adds up eight bytes in its uppermost one.
-#[inline]
-fn sum(lanes: &[u8; LANES]) -> usize {
-    let (halves, _) = lanes.as_chunks::<8>();
-    halves.iter().map(|half| (u64::from_ne_bytes(*half).wrapping_mul(0x0101_0101_0101_0101) >> 56) as usize).sum()
-}
-
-/// Eight lanes of at most this add up to no more than a byte holds.
-const BLOCKS_TO_A_SUM: usize = 31;
-
-/// From the n-th entry on, the lanes of the last block that are new when n bytes are left after the whole ones.
-#[rustfmt::skip]
-static NEW_LANES: [u8; 2 * LANES] = [
-    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
-];
 
 /// Bytes to a vector register on every machine of the last twenty years.
 const LANES: usize = 16;
@@ -268,20 +270,18 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_counts_slashes_and_tells_plain_text_at_every_length() {
+    fn plain_text_is_told_from_other_text_at_every_length() {
         for len in 0..80 {
-            let plain = "a/~ ".chars().cycle().take(len).collect::<String>();
-            let scan = Scan::of(plain.as_bytes());
-            assert_eq!((scan.plain, scan.slashes), (Some(plain.as_str()), plain.matches('/').count()));
+            let text = "a/~ ".chars().cycle().take(len).collect::<String>();
+            assert_eq!(plain(text.as_bytes()), Some(text.as_str()));
             for at in 0..len {
                 for odd in [b'+', b'#', 0x00, 0x1F, 0x7F, 0x80, 0xC3, 0xFF] {
-                    let mut bytes = plain.clone().into_bytes();
+                    let mut bytes = text.clone().into_bytes();
                     bytes[at] = odd;
-                    assert_eq!(Scan::of(&bytes).plain, None, "0x{odd:02X} at {at} of {len}");
+                    assert_eq!(plain(&bytes), None, "0x{odd:02X} at {at} of {len}");
                 }
             }
         }
-        assert_eq!(Scan::of("/".repeat(65_535).as_bytes()).slashes, 65_535);
     }
 
     #[test]

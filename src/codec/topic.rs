@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{
     DecodeError, Limits, ReasonCode, Text,
     cursor::{Field, violation},
-    text::{self, Scan},
+    text,
 };
 
 /// A valid topic name: not empty, no wildcards. (Empty only inside a PUBLISH that carries a topic alias.)
@@ -156,37 +156,35 @@ impl TopicFilter {
 /// Checks a topic name without keeping it.
 #[inline]
 pub fn check_name(topic: &str, limits: &Limits) -> Result<(), InvalidTopic> {
-    let scan = Scan::of(topic.as_bytes());
-    if scan.plain.is_none() {
+    if text::plain(topic.as_bytes()).is_none() {
         find_in_name(topic)?;
     }
-    check_size(topic, scan.slashes, limits)
+    check_size(topic, limits)
 }
 
 /// Reads a topic name that a peer has sent: UTF-8 and all else that [`check_name`] checks, in one pass.
 #[inline]
 pub(super) fn decode_name<'a>(bytes: &'a [u8], field: &Field, limits: &Limits) -> Result<&'a str, DecodeError> {
-    let scan = Scan::of(bytes);
-    let topic = match scan.plain {
+    let topic = match text::plain(bytes) {
         Some(topic) => topic,
         None => decode_odd_name(bytes, field)?,
     };
-    check_size(topic, scan.slashes, limits).map_err(|fault| fault.in_name(field))?;
+    check_size(topic, limits).map_err(|fault| fault.in_name(field))?;
     Ok(topic)
 }
 
 /// Checks a topic filter without keeping it; `$share/...` must be well formed.
 pub fn check_filter(filter: &str, limits: &Limits) -> Result<(), InvalidTopic> {
-    let scan = Scan::of(filter.as_bytes());
-    check_size(filter, scan.slashes, limits)?;
-    if scan.plain.is_none() {
+    let is_plain = text::plain(filter.as_bytes()).is_some();
+    check_size(filter, limits)?;
+    if !is_plain {
         check_characters(filter)?;
     }
     let plain = match filter.strip_prefix(SHARE_PREFIX) {
         Some(shared) => check_share(shared)?,
         None => filter,
     };
-    if scan.plain.is_none() { check_wildcards(plain) } else { Ok(()) }
+    if is_plain { Ok(()) } else { check_wildcards(plain) }
 }
 
 /// Whether the plain `filter` matches `topic`; both must be valid.
@@ -226,18 +224,24 @@ fn skip_level(mut topic: &[u8]) -> &[u8] {
 
 /// Length and depth.
 #[inline]
-fn check_size(topic: &str, slashes: usize, limits: &Limits) -> Result<(), InvalidTopic> {
+fn check_size(topic: &str, limits: &Limits) -> Result<(), InvalidTopic> {
     if topic.is_empty() {
         return Err(InvalidTopic::Empty); // [MQTT-4.7.3-1]
     }
     if topic.len() > usize::from(limits.topic_bytes_max) {
         return Err(InvalidTopic::TooLong { len: topic.len(), max: limits.topic_bytes_max });
     }
-    let levels = slashes + 1;
-    if levels > usize::from(limits.topic_levels_max) {
-        return Err(InvalidTopic::TooDeep { levels, max: limits.topic_levels_max });
+    // One shorter than that has no more levels, whatever it holds.
+    if topic.len() < usize::from(limits.topic_levels_max) {
+        Ok(())
+    } else {
+        check_levels(topic, limits.topic_levels_max)
     }
-    Ok(())
+}
+
+fn check_levels(topic: &str, max: u16) -> Result<(), InvalidTopic> {
+    let levels = topic.bytes().filter(|&byte| byte == b'/').count() + 1;
+    if levels > usize::from(max) { Err(InvalidTopic::TooDeep { levels, max }) } else { Ok(()) }
 }
 
 /// UTF-8, and what [`find_in_name`] finds.

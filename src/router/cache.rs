@@ -62,6 +62,16 @@ impl<V> RouteCache<V> {
     /// The value for `topic`, if it was cached and its generation is still what `current` says.
     #[inline]
     pub fn get(&mut self, topic: HashedTopic<'_>, current: impl FnOnce(Stripes) -> Generation) -> Option<&mut V> {
+        self.lookup(topic, current).map(|(_, _, value)| value)
+    }
+
+    /// As [`Self::get`], with the stripes and the generation that the value stands for.
+    #[inline]
+    pub fn lookup(
+        &mut self,
+        topic: HashedTopic<'_>,
+        current: impl FnOnce(Stripes) -> Generation,
+    ) -> Option<(Stripes, Generation, &mut V)> {
         let entry = self.place(topic).map(|place| &mut self.entries[place as usize]);
         let Some(entry) = entry.filter(|entry| entry.generation == current(entry.stripes)) else {
             self.misses += 1;
@@ -69,7 +79,7 @@ impl<V> RouteCache<V> {
         };
         self.hits += 1;
         entry.referenced = true;
-        Some(&mut entry.value)
+        Some((entry.stripes, entry.generation, &mut entry.value))
     }
 
     /// Caches `value`, which was computed after `generation` was read. `value_bytes` is what the value owns on the heap.

@@ -112,6 +112,8 @@ impl Add for Generation {
 #[derive(Debug)]
 pub struct Generations {
     hasher: TopicHasher,
+    /// All changes.
+    changes: AtomicU64,
     /// Changes of filters that start with a wildcard.
     leading: AtomicU64,
     stripes: Box<[AtomicU64; STRIPES]>,
@@ -120,7 +122,8 @@ pub struct Generations {
 impl Generations {
     /// Counters at zero. Readers must compute their [`Stripes`] with the same `hasher`.
     pub fn new(hasher: TopicHasher) -> Self {
-        Self { hasher, leading: AtomicU64::new(0), stripes: Box::new([const { AtomicU64::new(0) }; STRIPES]) }
+        let (changes, leading) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { hasher, changes, leading, stripes: Box::new([const { AtomicU64::new(0) }; STRIPES]) }
     }
 
     /// The hasher whose stripes these counters understand.
@@ -136,6 +139,13 @@ impl Generations {
         Generation(stripes.0.into_iter().fold(leading, sum))
     }
 
+    /// How many changes there have been: while that stands still, so does every generation. To be read before the
+    /// generation that it is to stand for.
+    #[inline]
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
     /// Voids the cached routes of all topics that `filter` matches (and of some others). To be called after the change
     /// is visible to readers, and before the change is reported to anyone.
     pub fn bump(&self, filter: &str) {
@@ -149,6 +159,7 @@ impl Generations {
             }
         };
         counter.fetch_add(1, Ordering::Release);
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     fn stripe(&self, stripe: u16) -> &AtomicU64 {

@@ -58,6 +58,12 @@ impl Interest {
         self.generations.current(stripes)
     }
 
+    /// See [`Generations::changes`].
+    #[inline]
+    pub fn changes(&self) -> u64 {
+        self.generations.changes()
+    }
+
     /// As [`Self::generation`], for a topic whose stripes are not at hand.
     pub fn generation_of(&self, topic: HashedTopic<'_>) -> Generation {
         self.generation(self.hasher().stripes(topic))

@@ -1,0 +1,173 @@
+//! Routes: who is to have the messages of a topic, and how that is remembered.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{shard::Shard, subscribers::LocalSubscription};
+use crate::{
+    codec::QoS,
+    router::{Generation, GroupHandle, HashedTopic, SessionKey, ShardSet, Stripes},
+};
+
+/// Everybody on this shard, and every other shard, that wants a topic. Kept in the route cache.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) local: Box<[Target]>,
+    pub(crate) remote: ShardSet,
+    pub(crate) groups: Box<[GroupHandle]>,
+}
+
+impl Route {
+    /// Whether nobody wants the topic.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.local.is_empty() && self.remote.is_empty() && self.groups.is_empty()
+    }
+}
+
+/// The route of the topic that was published to last. Who publishes much publishes many times to one topic, and a read
+/// brings many of them: then neither hash nor cache is asked, and as long as nobody subscribes, two numbers tell that
+/// the route still stands.
+#[derive(Debug)]
+pub(crate) struct RecentRoute {
+    topic: String,
+    pub(crate) hash: u64,
+    stripes: Stripes,
+    generation: Generation,
+    /// How many changes there had been, in the broker and on this shard, when the generation was looked at.
+    changes: (u64, u64),
+    pub(crate) route: Arc<Route>,
+    /// Those of the route, each with the roster that was used last.
+    pub(crate) groups: Vec<GroupHandle>,
+}
+
+/// One session that wants a topic, its overlapping subscriptions merged [MQTT-3.3.4-2] [MQTT-3.3.4-3].
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) session: SessionKey,
+    pub(crate) qos: QoS,
+    pub(crate) retain_as_published: bool,
+    /// Subscription identifiers of all that match.
+    pub(crate) ids: SmallVec<[u32; 2]>,
+    /// What a message the session itself published is subject to; the same as for others unless there is No Local.
+    pub(crate) own: Own,
+}
+
+/// How a session receives its own publications.
+#[derive(Debug, Clone)]
+pub(crate) enum Own {
+    /// Like those of others.
+    Same,
+    /// Not at all: every matching subscription says No Local.
+    Never,
+    /// By those subscriptions alone that do not say No Local.
+    Only(Box<Target>),
+}
+
+impl Shard {
+    /// The route of a topic; to be put back into `recent` when the message is delivered.
+    #[inline]
+    pub(super) fn take_route(&mut self, topic: &str) -> Box<RecentRoute> {
+        let mut recent = self.recent.take();
+        if let Some(known) = recent.take_if(|known| known.topic == topic && self.still_stands(known)) {
+            return known;
+        }
+        self.find_route(topic, recent)
+    }
+
+    /// Whether the route of a topic has not changed since.
+    #[inline]
+    fn still_stands(&self, recent: &mut RecentRoute) -> bool {
+        let changes = self.changes();
+        if changes != recent.changes {
+            if self.generation(recent.stripes) != recent.generation {
+                return false;
+            }
+            recent.changes = changes;
+        }
+        true
+    }
+
+    /// The route of a topic, from the cache while nothing has changed; in the memory of the one before.
+    fn find_route(&mut self, topic: &str, recent: Option<Box<RecentRoute>>) -> Box<RecentRoute> {
+        let changes = self.changes();
+        let topic = self.shared.interest.hasher().topic(topic);
+        let (stripes, generation, route) = self.lookup(topic);
+        let Some(mut recent) = recent else {
+            let (groups, hash) = (route.groups.to_vec(), topic.hash());
+            let topic = topic.as_str().to_owned();
+            return Box::new(RecentRoute { topic, hash, stripes, generation, changes, route, groups });
+        };
+        recent.topic.clear();
+        recent.topic.push_str(topic.as_str());
+        recent.groups.clear();
+        recent.groups.extend_from_slice(&route.groups);
+        recent.hash = topic.hash();
+        (recent.stripes, recent.generation, recent.changes, recent.route) = (stripes, generation, changes, route);
+        recent
+    }
+
+    fn lookup(&mut self, topic: HashedTopic<'_>) -> (Stripes, Generation, Arc<Route>) {
+        let current = |stripes| self.shared.interest.generation(stripes) + self.local.current(stripes);
+        if let Some((stripes, generation, route)) = self.cache.lookup(topic, current) {
+            return (stripes, generation, Arc::clone(route));
+        }
+        // Read before the route is made, so that a change in between voids it.
+        let stripes = self.shared.interest.hasher().stripes(topic);
+        let generation = self.generation(stripes);
+        let route = Arc::new(self.make_route(topic));
+        let bytes = size_of::<Route>() + route.local.len() * size_of::<Target>();
+        self.cache.insert(topic, stripes, generation, Arc::clone(&route), bytes);
+        (stripes, generation, route)
+    }
+
+    fn make_route(&self, topic: HashedTopic<'_>) -> Route {
+        let mut matching: Vec<LocalSubscription> = Vec::new();
+        self.subscriptions.for_each_match(topic.as_str(), |subscribers| matching.extend(subscribers.iter()));
+        matching.sort_by_key(|subscription| subscription.session);
+        let local = matching.chunk_by(|a, b| a.session == b.session).map(merge).collect();
+        let remote = self.shared.interest.targets(topic.as_str()).without(self.id);
+        let groups = self.shared.interest.groups(topic.as_str()).into_iter().map(GroupHandle::new).collect();
+        Route { local, remote, groups }
+    }
+
+    fn generation(&self, stripes: Stripes) -> Generation {
+        self.shared.interest.generation(stripes) + self.local.current(stripes)
+    }
+
+    #[inline]
+    fn changes(&self) -> (u64, u64) {
+        (self.shared.interest.changes(), self.local.changes())
+    }
+}
+
+/// Merges a session's matching subscriptions: the greatest QoS, every identifier, No Local for its own publications.
+fn merge(subscriptions: &[LocalSubscription]) -> Target {
+    let all = combine(subscriptions.iter());
+    let mut others = subscriptions.iter().filter(|subscription| !subscription.options.no_local).peekable();
+    let own = if subscriptions.iter().all(|subscription| !subscription.options.no_local) {
+        Own::Same
+    } else if others.peek().is_none() {
+        Own::Never
+    } else {
+        Own::Only(Box::new(combine(others)))
+    };
+    Target { own, ..all }
+}
+
+fn combine<'a>(subscriptions: impl Iterator<Item = &'a LocalSubscription>) -> Target {
+    let mut target = Target {
+        session: SessionKey::first(0),
+        qos: QoS::AtMostOnce,
+        retain_as_published: false,
+        ids: SmallVec::new(),
+        own: Own::Same,
+    };
+    for subscription in subscriptions {
+        target.session = subscription.session;
+        target.qos = target.qos.max(subscription.options.qos);
+        target.retain_as_published |= subscription.options.retain_as_published;
+        target.ids.extend(subscription.id());
+    }
+    target
+}
