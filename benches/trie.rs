@@ -152,7 +152,7 @@ fn shared(c: &mut Criterion) {
         let interest = Interest::new(SEED, strategy);
         for n in 0..100 {
             let client_id = format!("worker-{n}").into();
-            let joining = Joining { shard: ShardId(0), session: SessionKey(n), client_id, options: 0 };
+            let joining = Joining { shard: ShardId(0), session: SessionKey::first(n as u32), client_id, options: 0 };
             interest.join("workers", "jobs/#", joining).set_online(true);
         }
         let mut handle = GroupHandle::new(Arc::clone(&interest.groups("jobs/1")[0]));

@@ -90,7 +90,8 @@ fn a_new_group_is_found_and_an_ended_one_is_not_once_reported() {
             if let Some(joined) = member.take() {
                 assert!(interest.leave(&joined));
             } else {
-                member = Some(interest.join("g", filters[round % filters.len()], joining(SessionKey(round as u64))));
+                member =
+                    Some(interest.join("g", filters[round % filters.len()], joining(SessionKey::first(round as u32))));
             }
         },
         || {
@@ -112,13 +113,13 @@ fn a_new_group_is_found_and_an_ended_one_is_not_once_reported() {
 fn a_group_chooses_no_member_that_was_reported_offline_or_gone() {
     for strategy in [SharedStrategy::RoundRobin, SharedStrategy::Sticky, SharedStrategy::LeastInFlight] {
         let interest = Interest::new(1, strategy);
-        let keeper = interest.join("g", "jobs/#", joining(SessionKey(0)));
+        let keeper = interest.join("g", "jobs/#", joining(SessionKey::first(0)));
         let mut handle = GroupHandle::new(Arc::clone(&interest.groups("jobs/1")[0]));
         let (mut visitor, mut random) = (None::<Arc<Member>>, 0u64);
         // Of four rounds: one joins, goes online, goes offline, leaves. The keeper is always there, but offline.
         lockstep(
             |round| match (round % 4, &visitor) {
-                (1, _) => visitor = Some(interest.join("g", "jobs/#", joining(SessionKey(round as u64)))),
+                (1, _) => visitor = Some(interest.join("g", "jobs/#", joining(SessionKey::first(round as u32)))),
                 (2, Some(visitor)) => visitor.set_online(true),
                 (3, Some(visitor)) => visitor.set_online(false),
                 (_, Some(visitor)) => assert!(interest.leave(visitor)),
@@ -127,7 +128,7 @@ fn a_group_chooses_no_member_that_was_reported_offline_or_gone() {
             || {
                 random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
                 let choice = Choice { publisher: random, topic: random, random };
-                handle.choose(&choice, None).expect("the keeper is always there").session().0 as usize
+                handle.choose(&choice, None).expect("the keeper is always there").session().index as usize
             },
             |round, chosen| match round % 4 {
                 2 => assert_eq!(chosen, round - 1, "only the visitor is online"),
@@ -143,9 +144,9 @@ fn a_group_chooses_no_member_that_was_reported_offline_or_gone() {
 #[test]
 fn a_roster_that_was_read_while_it_changed_is_read_again() {
     let interest = Interest::new(1, SharedStrategy::RoundRobin);
-    let first = interest.join("g", "jobs/#", joining(SessionKey(0)));
+    let first = interest.join("g", "jobs/#", joining(SessionKey::first(0)));
     // Many members, so that reading them takes long enough for the first to change meanwhile.
-    let others: Vec<_> = (1..500).map(|n| interest.join("g", "jobs/#", joining(SessionKey(n)))).collect();
+    let others: Vec<_> = (1..500).map(|n| interest.join("g", "jobs/#", joining(SessionKey::first(n as u32)))).collect();
     let mut handle = GroupHandle::new(Arc::clone(&interest.groups("jobs/1")[0]));
     lockstep(
         |round| {
@@ -188,5 +189,5 @@ fn shards_that_change_one_filter_at_once_lose_no_change() {
 }
 
 fn joining(session: SessionKey) -> Joining {
-    Joining { shard: ShardId(0), session, client_id: format!("c{}", session.0).into(), options: 0 }
+    Joining { shard: ShardId(0), session, client_id: format!("c{}", session.index).into(), options: 0 }
 }

@@ -33,7 +33,7 @@ use parking_lot::Mutex;
 pub use crowd::{Crowd, CrowdReport, Step};
 pub use histogram::Histogram;
 pub use layout::Layout;
-pub use process::Usage;
+pub use process::{Usage, resident_bytes};
 pub use retained::{Retained, RetainedReport};
 
 use crate::codec::{QoS, Text, Version};

@@ -62,8 +62,8 @@ pub(super) fn pause(time: Duration) {
     }
 }
 
-/// Resident memory of a process.
-pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
+/// Resident memory of a process; `None` if that is not told.
+pub fn resident_bytes(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)

@@ -1,26 +1,14 @@
 //! One connection: what a shard knows of it besides its session.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{num::NonZeroU64, sync::Arc};
 
-use super::{outbox::Outbox, permit::Deferral, timers::Armed};
+use super::{moment::Moment, outbox::Outbox, peer::Peer, permit::Deferral, timers::Armed};
 use crate::{
     auth::{ConnectInfo, Exchange},
-    codec::{Connect, Version},
+    codec::{Connect, Text, Version},
     router::SessionKey,
-    session::{IncomingAliases, KeepAlive, OutgoingAliases},
+    session::{IncomingAliases, OutgoingAliases},
 };
-
-/// Where a connection comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
-    /// Address of the peer as text.
-    pub address: Arc<str>,
-    /// Listener it came in on, as its URL.
-    pub listener: Arc<str>,
-}
 
 /// How a transport ended, as the shell saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,36 +23,30 @@ pub enum TransportEnd {
     Tls,
 }
 
-/// The connection.
+/// The connection. There may be a million of them that say nothing, so what few of them need is in [`Extras`].
 #[derive(Debug)]
 pub(crate) struct Conn {
     pub(crate) peer: Peer,
     pub(crate) phase: Phase,
-    pub(crate) version: Version,
     pub(crate) session: Option<SessionKey>,
-    pub(crate) info: Option<Arc<ConnectInfo>>,
     /// Start of a packet whose end has not arrived.
-    pub(crate) partial: Vec<u8>,
+    partial: Option<Box<Vec<u8>>>,
     pub(crate) outbox: Outbox,
-    pub(crate) keep_alive: KeepAlive,
+    extras: Option<Box<Extras>>,
+    /// When the last packet came. Activity only writes this; the timer looks at it when it fires.
+    pub(crate) heard: Moment,
     /// CONNECT and authentication must be done by then.
-    pub(crate) connect_deadline: Option<Instant>,
+    pub(crate) connect_deadline: Option<Moment>,
     /// Since when unsent bytes have made no progress.
-    pub(crate) stalled_since: Option<Instant>,
+    pub(crate) stalled_since: Option<Moment>,
     pub(crate) armed: Armed,
     /// Largest packet the client takes, bytes.
     pub(crate) maximum_packet_size: u32,
+    /// How long the client may be silent, milliseconds; 0: for ever.
+    silence_max_ms: u32,
+    pub(crate) version: Version,
     /// Whether reason strings and user properties may be sent in any packet [MQTT-3.1.2-29].
     pub(crate) problem_information: bool,
-    pub(crate) incoming_aliases: IncomingAliases,
-    pub(crate) outgoing_aliases: OutgoingAliases,
-    /// The exchange of a client that authenticates itself, or does so again.
-    pub(crate) exchange: Option<Box<dyn Exchange>>,
-    pub(crate) authentication_method: Option<crate::codec::Text>,
-    /// A packet that waits for an authorizer.
-    pub(crate) deferral: Option<Deferral>,
-    /// Topics this connection may publish to, as the authorizer said; bounded.
-    pub(crate) allowed_topics: Vec<Box<str>>,
     /// In the list of connections to flush.
     pub(crate) is_dirty: bool,
     /// Publishes, so that it is paused when the shard is over its bounds.
@@ -75,41 +57,64 @@ pub(crate) struct Conn {
     pub(crate) is_choked: bool,
 }
 
+/// What most connections never need.
+#[derive(Debug, Default)]
+pub(crate) struct Extras {
+    /// Who asked to connect, as long as somebody may want to know: a hook, or whoever lists clients with user names.
+    pub(crate) info: Option<Arc<ConnectInfo>>,
+    pub(crate) incoming_aliases: IncomingAliases,
+    pub(crate) outgoing_aliases: OutgoingAliases,
+    /// The exchange of a client that authenticates itself, or does so again.
+    pub(crate) exchange: Option<Box<dyn Exchange>>,
+    pub(crate) authentication_method: Option<Text>,
+    /// A packet that waits for an authorizer.
+    pub(crate) deferral: Option<Deferral>,
+    /// Topics this connection may publish to, as the authorizer said; bounded.
+    pub(crate) allowed_topics: Vec<Box<str>>,
+}
+
 /// How far a connection has come.
 #[derive(Debug)]
 pub(crate) enum Phase {
     /// No CONNECT yet.
     AwaitConnect,
     /// CONNECT is being judged: by AUTH packets, or elsewhere under this ticket.
-    Authenticating(Box<Connect>, Option<u64>),
+    Authenticating(Box<Connect>, Option<NonZeroU64>),
     /// CONNACK with success was sent.
     Connected,
     /// To be closed once its outbox is flushed; nothing is read.
     Closing,
 }
 
+impl Extras {
+    /// Whether it says no more than none would. Aliases for topics that come in are made with the first.
+    fn is_unused(&self) -> bool {
+        self.info.is_none()
+            && !self.outgoing_aliases.is_enabled()
+            && self.exchange.is_none()
+            && self.authentication_method.is_none()
+            && self.deferral.is_none()
+            && self.allowed_topics.is_empty()
+    }
+}
+
 impl Conn {
-    pub(crate) fn new(peer: Peer, now: Instant, connect_timeout: Duration) -> Self {
+    pub(crate) fn new(peer: Peer, now: Moment, connect_deadline: Moment) -> Self {
         Self {
             peer,
             phase: Phase::AwaitConnect,
-            version: Version::V3_1_1,
             session: None,
-            info: None,
-            partial: Vec::new(),
+            partial: None,
             outbox: Outbox::default(),
-            keep_alive: KeepAlive::server(0, now),
-            connect_deadline: Some(now + connect_timeout),
+            extras: None,
+            heard: now,
+            connect_deadline: Some(connect_deadline),
             stalled_since: None,
             armed: Armed::default(),
             maximum_packet_size: u32::MAX,
+            silence_max_ms: 0,
+            version: Version::V3_1_1,
             problem_information: true,
-            incoming_aliases: IncomingAliases::new(0),
-            outgoing_aliases: OutgoingAliases::new(0),
-            exchange: None,
-            authentication_method: None,
-            deferral: None,
-            allowed_topics: Vec::new(),
             is_dirty: false,
             is_publisher: false,
             is_paused: false,
@@ -117,11 +122,72 @@ impl Conn {
         }
     }
 
+    /// What few connections have, if this one does.
+    #[inline]
+    pub(crate) fn extras(&self) -> Option<&Extras> {
+        self.extras.as_deref()
+    }
+
+    /// Whether topics may be replaced by numbers.
+    #[inline]
+    pub(crate) fn sends_aliases(&self) -> bool {
+        self.extras().is_some_and(|extras| extras.outgoing_aliases.is_enabled())
+    }
+
+    /// Who asked to connect, if that is kept.
+    pub(crate) fn info(&self) -> Option<&Arc<ConnectInfo>> {
+        self.extras()?.info.as_ref()
+    }
+
+    /// Gives memory back that only the beginning of the connection needed.
+    pub(crate) fn drop_info(&mut self) {
+        if let Some(extras) = &mut self.extras {
+            extras.info = None;
+        }
+        self.extras.take_if(|extras| extras.is_unused());
+    }
+
+    /// The same as [`Self::extras`], made when there is none.
+    pub(crate) fn extras_mut(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_default()
+    }
+
+    /// A client is given up after 1.5 times its keep-alive without a packet [MQTT-3.1.2-22]. 0: never.
+    pub(crate) fn set_keep_alive(&mut self, seconds: u16, now: Moment) {
+        self.silence_max_ms = u32::from(seconds) * 1500;
+        self.heard = now;
+    }
+
+    /// When the client has been silent for too long.
+    pub(crate) fn keep_alive_deadline(&self) -> Option<Moment> {
+        (self.silence_max_ms > 0 && self.is_connected()).then(|| self.heard.after(self.silence_max_ms.into()))
+    }
+
     /// When something is due that only time brings about.
-    pub(crate) fn deadline(&self, stall_timeout: Duration) -> Option<Instant> {
-        let stall = self.stalled_since.map(|since| since + stall_timeout);
-        let keep_alive = if self.is_connected() { self.keep_alive.deadline() } else { None };
-        [self.connect_deadline, keep_alive, stall].into_iter().flatten().min()
+    pub(crate) fn deadline(&self, stall_timeout_ms: u64) -> Option<Moment> {
+        let stall = self.stalled_since.map(|since| since.after(stall_timeout_ms));
+        [self.connect_deadline, self.keep_alive_deadline(), stall].into_iter().flatten().min()
+    }
+
+    /// The start of a packet whose end has not arrived.
+    #[inline]
+    pub(crate) fn partial(&self) -> &[u8] {
+        self.partial.as_ref().map_or(&[], |partial| partial)
+    }
+
+    /// Takes it out.
+    pub(super) fn take_partial(&mut self) -> Vec<u8> {
+        self.partial.take().map(|partial| *partial).unwrap_or_default()
+    }
+
+    /// Keeps it; there must be none.
+    pub(super) fn set_partial(&mut self, partial: Vec<u8>) {
+        self.partial = (!partial.is_empty()).then(|| Box::new(partial));
+    }
+
+    /// Bytes of memory held for it.
+    pub(super) fn partial_capacity(&self) -> usize {
+        self.partial.as_ref().map_or(0, |partial| partial.capacity())
     }
 
     /// Whether a new message may be written to it, with an outbox of no more than `soft_bytes`.
@@ -138,11 +204,42 @@ impl Conn {
     /// Whether nothing may be handled until something that was asked elsewhere is answered.
     #[inline]
     pub(crate) fn is_waiting(&self) -> bool {
-        matches!(self.phase, Phase::Authenticating(_, Some(_))) || matches!(self.deferral, Some(Deferral::Asked(..)))
+        matches!(self.phase, Phase::Authenticating(_, Some(_)))
+            || self.extras().is_some_and(|extras| matches!(extras.deferral, Some(Deferral::Asked(..))))
     }
 
     #[inline]
     pub(crate) fn is_closing(&self) -> bool {
         matches!(self.phase, Phase::Closing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{super::moment::Epoch, *};
+
+    #[test]
+    fn a_client_may_be_silent_for_one_and_a_half_times_its_keep_alive() {
+        let start = Instant::now();
+        let epoch = Epoch::new(start);
+        let at = |ms| epoch.moment(start + Duration::from_millis(ms));
+        let peer = Peer { address: "test".into(), listener: "test".into() };
+        let mut conn = Conn::new(peer, at(0), at(10_000));
+        conn.set_keep_alive(10, at(0));
+        assert_eq!(conn.deadline(1), Some(at(10_000)), "until CONNECT is accepted");
+        (conn.phase, conn.connect_deadline) = (Phase::Connected, None);
+        assert_eq!(conn.deadline(1), Some(at(15_000)));
+        conn.heard = at(15_000);
+        assert_eq!(conn.deadline(1), Some(at(30_000)));
+        conn.set_keep_alive(0, at(0));
+        assert_eq!(conn.deadline(1), None);
+    }
+
+    /// What a million idle connections cost; `make bench-idle` has the whole.
+    #[test]
+    fn a_connection_stays_small() {
+        assert!(size_of::<Conn>() <= 136, "{}", size_of::<Conn>());
     }
 }

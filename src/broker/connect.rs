@@ -1,6 +1,7 @@
 //! CONNECT from end to end: rules, authentication, takeover, CONNACK.
 
 use std::{
+    num::NonZeroU64,
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
@@ -10,7 +11,7 @@ use super::{
     hooks::{self, Event},
     publish::is_reserved,
     reasons::EndReason,
-    session::ClientSession,
+    session::{ClientSession, Will},
     shard::{Output, Shard},
     slots::ConnId,
 };
@@ -18,7 +19,7 @@ use crate::{
     auth::{ConnectInfo, ExchangeStep, Verdict},
     codec::{Auth, ConnAck, Connect, DecodeError, Packet, Properties, Property, QoS, ReasonCode, Text, Version},
     router::SessionKey,
-    session::{IncomingAliases, KeepAlive, OutgoingAliases},
+    session::OutgoingAliases,
 };
 
 impl Shard {
@@ -36,23 +37,25 @@ impl Shard {
             connect.client_id = self.assign_client_id();
         }
         let Some(conn) = self.wire.conns.get_mut(id) else { return };
-        let info = Arc::new(ConnectInfo {
-            client_id: connect.client_id.clone(),
-            username: connect.username.clone(),
-            password: connect.password.take(),
-            version: connect.version,
-            peer: Arc::clone(&conn.peer.address),
-            listener: Arc::clone(&conn.peer.listener),
-        });
-        conn.info = Some(Arc::clone(&info));
+        if self.shared.hooks.want_to_know() || connect.username.is_some() {
+            let info = ConnectInfo {
+                client_id: connect.client_id.clone(),
+                username: connect.username.clone(),
+                password: connect.password.take(),
+                version: connect.version,
+                peer: conn.peer.address.to_text(),
+                listener: Arc::clone(&conn.peer.listener),
+            };
+            conn.extras_mut().info = Some(Arc::new(info));
+        }
         if is_assigned {
             // Told in CONNACK; kept with the properties so that it survives until the verdict.
             connect.properties.push(Property::AssignedClientIdentifier(connect.client_id.clone()));
         }
         if let Some(method) = connect.properties.authentication_method().cloned() {
-            return self.start_exchange(now, id, connect, &info, &method);
+            return self.start_exchange(now, id, connect, &method);
         }
-        self.judge(now, id, connect, &info);
+        self.judge(now, id, connect);
     }
 
     /// A verdict for a ticket that [`Output::Authenticate`] carried.
@@ -63,7 +66,7 @@ impl Shard {
         else {
             return;
         };
-        debug_assert_eq!(expected, ticket, "a connection waits for one verdict");
+        debug_assert_eq!(expected.get(), ticket, "a connection waits for one verdict");
         self.act_on_verdict(now, id, connect, verdict);
         self.go_on(now, id);
     }
@@ -71,10 +74,12 @@ impl Shard {
     /// AUTH: the next step of an exchange, or the start of a re-authentication.
     pub(super) fn handle_auth(&mut self, now: Instant, id: ConnId, auth: &Auth) {
         let Some(conn) = self.wire.conns.get_mut(id) else { return };
-        if auth.properties.authentication_method() != conn.authentication_method.as_ref() {
+        if auth.properties.authentication_method()
+            != conn.extras().and_then(|extras| extras.authentication_method.as_ref())
+        {
             // [MQTT-4.12.0-5] the method must be that of CONNECT.
             let fault = DecodeError::Violation {
-                reason: if conn.authentication_method.is_some() {
+                reason: if conn.extras().is_some_and(|extras| extras.authentication_method.is_some()) {
                     ReasonCode::BadAuthenticationMethod
                 } else {
                     ReasonCode::ProtocolError
@@ -83,10 +88,11 @@ impl Shard {
             };
             return self.fault(now, id, &fault);
         }
+        let is_exchanging = conn.extras().is_some_and(|extras| extras.exchange.is_some());
         match auth.reason {
-            ReasonCode::ReAuthenticate if conn.is_connected() && conn.exchange.is_none() => {
-                let method = conn.authentication_method.clone();
-                let info = conn.info.clone();
+            ReasonCode::ReAuthenticate if conn.is_connected() && !is_exchanging => {
+                let method = conn.extras().and_then(|extras| extras.authentication_method.clone());
+                let info = conn.info().cloned();
                 let exchange =
                     method.zip(info).and_then(|(method, info)| self.shared.hooks.start_exchange(&method, &info));
                 let Some(exchange) = exchange else {
@@ -94,10 +100,10 @@ impl Shard {
                     return self.disconnect(now, id, code, EndReason::from_code(code), Some(why));
                 };
                 if let Some(conn) = self.wire.conns.get_mut(id) {
-                    conn.exchange = Some(exchange);
+                    conn.extras_mut().exchange = Some(exchange);
                 }
             }
-            ReasonCode::ContinueAuthentication if conn.exchange.is_some() => {}
+            ReasonCode::ContinueAuthentication if is_exchanging => {}
             _ => {
                 let what = "AUTH that continues nothing, or re-authenticates at the wrong moment";
                 return self.fault(now, id, &DecodeError::protocol(what));
@@ -154,8 +160,8 @@ impl Shard {
     }
 
     fn has_connection(&self, connect: &Connect) -> bool {
-        let key = self.by_client.get(connect.client_id.as_str());
-        key.and_then(|key| self.sessions.get(*key)).is_some_and(|session| session.conn.is_some())
+        let key = self.session_key(&connect.client_id);
+        key.and_then(|key| self.sessions.get(key)).is_some_and(|session| session.conn.is_some())
     }
 
     /// A client identifier that is at home on this shard, so that the connection need not move.
@@ -163,7 +169,7 @@ impl Shard {
         loop {
             let text = format!("auto-{:016x}", self.secret());
             if self.shared.home(&text) == self.id
-                && !self.by_client.contains_key(text.as_str())
+                && self.session_key(&text).is_none()
                 && let Ok(text) = Text::try_from(text.as_str())
             {
                 return text;
@@ -171,22 +177,17 @@ impl Shard {
         }
     }
 
-    fn start_exchange(
-        &mut self,
-        now: Instant,
-        id: ConnId,
-        connect: Box<Connect>,
-        info: &Arc<ConnectInfo>,
-        method: &Text,
-    ) {
-        let Some(exchange) = self.shared.hooks.start_exchange(method, info) else {
+    fn start_exchange(&mut self, now: Instant, id: ConnId, connect: Box<Connect>, method: &Text) {
+        let info = self.wire.conns.get(id).and_then(|conn| conn.info());
+        let Some(exchange) = info.and_then(|info| self.shared.hooks.start_exchange(method, info)) else {
             // [MQTT-4.12.0-1]
             return self.refuse(now, id, ReasonCode::BadAuthenticationMethod, Some("unknown authentication method"));
         };
         let data = connect.properties.authentication_data().cloned();
         if let Some(conn) = self.wire.conns.get_mut(id) {
-            conn.authentication_method = Some(method.clone());
-            conn.exchange = Some(exchange);
+            let extras = conn.extras_mut();
+            extras.authentication_method = Some(method.clone());
+            extras.exchange = Some(exchange);
             conn.phase = Phase::Authenticating(connect, None);
         }
         self.step_exchange(now, id, data.as_ref());
@@ -194,13 +195,14 @@ impl Shard {
 
     fn step_exchange(&mut self, now: Instant, id: ConnId, data: Option<&bytes::Bytes>) {
         let Some(conn) = self.wire.conns.get_mut(id) else { return };
-        let Some(exchange) = &mut conn.exchange else { return };
+        let extras = conn.extras_mut();
+        let Some(exchange) = &mut extras.exchange else { return };
         let step = hooks::step(exchange.as_mut(), data);
-        let is_connected = conn.is_connected();
         if !matches!(step, ExchangeStep::Continue(_)) {
-            conn.exchange = None;
+            extras.exchange = None;
         }
-        let method = conn.authentication_method.clone();
+        let method = extras.authentication_method.clone();
+        let is_connected = conn.is_connected();
         let auth = |reason, data: Option<bytes::Bytes>| {
             let method = method.clone().map(Property::AuthenticationMethod);
             let properties = method.into_iter().chain(data.map(Property::AuthenticationData)).collect();
@@ -230,8 +232,9 @@ impl Shard {
         }
     }
 
-    fn judge(&mut self, now: Instant, id: ConnId, connect: Box<Connect>, info: &Arc<ConnectInfo>) {
-        let verdict = match self.shared.hooks.authenticate(info) {
+    fn judge(&mut self, now: Instant, id: ConnId, connect: Box<Connect>) {
+        let info = self.wire.conns.get(id).and_then(|conn| conn.info());
+        let verdict = match info.and_then(|info| self.shared.hooks.authenticate(info)) {
             Some(verdict) => verdict,
             None if self.shared.settings.allow_anonymous => Verdict::Accept,
             None => {
@@ -248,10 +251,10 @@ impl Shard {
             Verdict::Refuse { reason, message } => self.refuse(now, id, reason, message.as_deref()),
             Verdict::Defer => {
                 let Some(conn) = self.wire.conns.get_mut(id) else { return };
-                let Some(info) = conn.info.clone() else { return };
+                let Some(info) = conn.info().cloned() else { return };
                 let ticket = self.next_ticket(id);
                 if let Some(conn) = self.wire.conns.get_mut(id) {
-                    conn.phase = Phase::Authenticating(connect, Some(ticket));
+                    conn.phase = Phase::Authenticating(connect, NonZeroU64::new(ticket));
                 }
                 self.outputs.push_back(Output::Authenticate { ticket, info });
             }
@@ -276,19 +279,16 @@ impl Shard {
         conn.phase = Phase::Connected;
         conn.session = Some(key);
         conn.connect_deadline = None;
-        conn.keep_alive = KeepAlive::server(granted, now);
-        conn.incoming_aliases =
-            IncomingAliases::new(if connect.version.is_v5() { capabilities.topic_alias_maximum } else { 0 });
+        conn.set_keep_alive(granted, self.wire.epoch.moment(now));
         let aliases = connect.properties.topic_alias_maximum().unwrap_or(0).min(capabilities.topic_alias_outgoing_max);
-        conn.outgoing_aliases = OutgoingAliases::new(aliases);
+        if aliases > 0 {
+            conn.extras_mut().outgoing_aliases = OutgoingAliases::new(aliases);
+        }
         session.conn = Some(id);
         session.version = connect.version;
-        session.expires_at = None;
-        session.will_at = None;
-        session.lost_at = None;
+        session.away = None;
         session.expiry_interval = expiry_interval;
-        session.will = connect.will.as_ref().map(|will| Box::new(super::session::Will::from_connect(will)));
-        session.will_info = session.will.as_ref().and(conn.info.clone());
+        session.will = connect.will.as_ref().map(|will| Box::new(Will::from_connect(will, conn.info().cloned())));
         let window = connect.properties.receive_maximum().unwrap_or(u16::MAX);
         let window = window.min(self.shared.settings.session.inflight_max);
         // A client before MQTT 5 knows of no receive maximum and cannot be held to one.
@@ -305,19 +305,24 @@ impl Shard {
         self.wire.arm(id);
         let connected = self.shared.connected() as u64;
         self.wire.stats.clients_maximum = self.wire.stats.clients_maximum.max(connected);
-        self.tell_connected(id, session_present);
+        self.tell_connected(id, &connect, session_present);
         self.pump(now, key);
     }
 
-    fn tell_connected(&self, id: ConnId, session_present: bool) {
-        let Some(info) = self.wire.conns.get(id).and_then(|conn| conn.info.as_ref()) else { return };
-        tracing::debug!(client = %info.client_id, peer = %info.peer, session_present, "client connected");
+    fn tell_connected(&mut self, id: ConnId, connect: &Connect, session_present: bool) {
+        let Some(conn) = self.wire.conns.get_mut(id) else { return };
+        tracing::debug!(client = %connect.client_id, peer = %conn.peer.address, session_present, "client connected");
+        let Some(info) = conn.info() else { return };
         self.shared.hooks.tell(|| Event::Connected { info, version: info.version, session_present });
+        let is_needed = self.shared.hooks.authorizer.is_some() || info.username.is_some();
+        if !is_needed && connect.properties.authentication_method().is_none() {
+            conn.drop_info();
+        }
     }
 
     /// The session for a CONNECT: the one there is, or a new one. A connection that uses it is ended [MQTT-3.1.4-3].
     fn take_session(&mut self, now: Instant, connect: &Connect) -> (SessionKey, bool) {
-        if let Some(key) = self.by_client.get(&*connect.client_id).copied() {
+        if let Some(key) = self.session_key(&connect.client_id) {
             if let Some(old) = self.sessions.get(key).and_then(|session| session.conn) {
                 let why = Some("another connection uses this client identifier");
                 self.disconnect(now, old, ReasonCode::SessionTakenOver, EndReason::SessionTakenOver, why);
@@ -331,13 +336,7 @@ impl Shard {
             }
         }
         let hash = self.shared.client_hash(&connect.client_id);
-        let key = self.sessions.insert(ClientSession::new(
-            connect.client_id.clone(),
-            hash,
-            connect.version,
-            self.by_client.hasher().clone(),
-        ));
-        self.by_client.insert(connect.client_id.clone(), key);
+        let key = self.add_session(ClientSession::new(&connect.client_id, hash, connect.version));
         (key, false)
     }
 

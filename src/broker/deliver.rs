@@ -15,7 +15,7 @@ use super::{
     message::{Message, Parcel},
     reasons::DropReason,
     route::{Own, Target},
-    session::{ClientSession, Delivery},
+    session::{ClientSession, Delivery, text_of},
     shard::Shard,
     slots::ConnId,
     timers::Timer,
@@ -244,7 +244,11 @@ impl Shard {
     /// Sends retained messages that new subscriptions wait for, slice by slice. A filter that few of many topics match
     /// takes many slices: after some of them others have their turn.
     fn pump_retained(&mut self, now: Instant, key: SessionKey) {
+        if self.sessions.get(key).is_none_or(|session| session.retained.is_empty()) {
+            return;
+        }
         let soft_bytes = self.shared.settings.slow_consumer.outbox_soft_bytes;
+        let changes = self.shared.retained.read().changes();
         let mut slices = 0;
         loop {
             let Some(session) = self.sessions.get_mut(key) else { return };
@@ -255,12 +259,10 @@ impl Shard {
             if !has_room || (scan.qos != QoS::AtMostOnce && !may_send) {
                 return;
             }
+            let may_be_stale = slices == 0 && scan.changes != changes;
             let Some(message) = scan.ready.pop_front() else {
                 if scan.is_finished {
                     session.retained.pop_front();
-                    if session.retained.is_empty() {
-                        session.retained = VecDeque::new();
-                    }
                 } else if slices < SLICES_PER_TURN {
                     slices += 1;
                     refill(scan, &self.shared.retained.read());
@@ -273,7 +275,7 @@ impl Shard {
                 continue;
             };
             // One that has waited may have been replaced: the newer one went, or goes, by its own way.
-            let is_stale = slices == 0
+            let is_stale = may_be_stale
                 && !self.shared.retained.read().get(message.topic()).is_some_and(|held| Arc::ptr_eq(held, &message));
             if is_stale {
                 continue;
@@ -297,7 +299,7 @@ impl Shard {
         self.count_drop_for(key, topic, reason);
     }
 
-    fn count_drop_for(&mut self, key: SessionKey, topic: &str, reason: DropReason) {
+    pub(super) fn count_drop_for(&mut self, key: SessionKey, topic: &str, reason: DropReason) {
         self.wire.stats.count_drop(reason);
         if let Some(session) = self.sessions.get(key) {
             self.shared.hooks.tell(|| Event::Dropped { client_id: &session.client_id, topic, reason });
@@ -403,7 +405,7 @@ fn send_next(
                 && let Some(delivery) = message.stored
             {
                 if !dup {
-                    journal.push(Record::Sent { client_id: session.client_id.clone(), delivery, packet_id });
+                    journal.push(Record::Sent { client_id: text_of(&session.client_id), delivery, packet_id });
                 }
                 if message.qos == QoS::ExactlyOnce {
                     return Step::Vouch(Packet::Publish { packet_id, dup });
@@ -447,6 +449,7 @@ fn refill(scan: &mut super::session::RetainedScan, store: &crate::router::Retain
     let next = store.scan(&scan.filter, scan.cursor.take(), super::shared::RETAINED_SLICE, |_, message| {
         ready.push_back(Arc::clone(message));
     });
+    scan.changes = store.changes();
     scan.is_finished = next.is_none();
     scan.cursor = next;
 }

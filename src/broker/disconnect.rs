@@ -5,7 +5,9 @@ use std::{sync::atomic::Ordering, time::Instant};
 use super::{
     conn::Phase,
     hooks::Event,
+    moment::Moment,
     reasons::{DropReason, EndReason},
+    session::Away,
     shard::{Output, SWEEP_INTERVAL, Shard},
     slots::ConnId,
     timers::Timer,
@@ -102,9 +104,17 @@ impl Shard {
             return;
         }
         self.wire.stats.count_end(reason);
-        let client_id = conn.info.as_ref().map(|info| info.client_id.clone()).unwrap_or_default();
-        tracing::debug!(client = %client_id, peer = %conn.peer.address, reason = reason.name(), "connection ended");
-        self.shared.hooks.tell(|| Event::Disconnected { client_id: &client_id, peer: &conn.peer.address, reason });
+        let session = conn.session.and_then(|key| self.sessions.get(key));
+        let client_id: &str = match (session, conn.info()) {
+            (Some(session), _) => &session.client_id,
+            (None, Some(info)) => &info.client_id,
+            (None, None) => "",
+        };
+        tracing::debug!(client = client_id, peer = %conn.peer.address, reason = reason.name(), "connection ended");
+        if self.shared.hooks.events.is_some() {
+            let peer = conn.peer.address.to_text();
+            self.shared.hooks.tell(|| Event::Disconnected { client_id, peer: &peer, reason });
+        }
         let Some(key) = conn.session.take() else { return };
         if let Some(journal) = &mut self.journal {
             journal.forget(id);
@@ -113,12 +123,11 @@ impl Shard {
         self.set_members_online(key, false);
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.conn = None;
-        session.lost_at = Some(now);
         let decision = session.on_connection_lost(now);
         if session.is_persistent() {
-            if session.expiry_interval != u32::MAX {
-                session.expires_at = Some(super::message::expiry(now, session.expiry_interval));
-            }
+            let is_bounded = session.expiry_interval != u32::MAX;
+            let expires_at = is_bounded.then(|| super::message::expiry(now, session.expiry_interval));
+            session.away = Some(Box::new(Away { lost_at: now, expires_at }));
             self.record_session(key);
             self.release_shared(now, key, None);
             self.arm_session(key);
@@ -137,35 +146,31 @@ impl Shard {
         self.publish_will(now, key);
         self.record_session_removed(key);
         let Some(session) = self.sessions.get(key) else { return };
-        let filters: Vec<Text> = session.subscriptions.keys().cloned().collect();
+        let filters: Vec<Box<str>> = session.subscriptions.filters().map(Into::into).collect();
         for filter in filters {
             self.unsubscribe_one(now, key, &filter);
         }
-        let Some(session) = self.sessions.get(key) else { return };
-        let client_id = session.client_id.clone();
+        let Some(session) = self.remove_session(key) else { return };
         self.queued_bytes -= session.state.pending_bytes();
-        if let Some(session) = self.sessions.remove(key) {
-            for delivery in session.state.into_messages() {
-                super::deliver::settle(&delivery);
-                let topic = delivery.message.as_ref().map_or("", |message| message.topic());
-                self.count_drop(&client_id, topic, DropReason::SessionEnded);
-            }
+        for delivery in session.state.into_messages() {
+            super::deliver::settle(&delivery);
+            let topic = delivery.message.as_ref().map_or("", |message| message.topic());
+            self.count_drop(&session.client_id, topic, DropReason::SessionEnded);
         }
-        self.by_client.remove(&client_id);
-        self.shared.hooks.tell(|| Event::SessionEnded { client_id: &client_id });
+        self.shared.hooks.tell(|| Event::SessionEnded { client_id: &session.client_id });
     }
 
     /// A deadline of a connection may have come.
-    pub(super) fn handle_conn_deadline(&mut self, now: Instant, id: ConnId, at: Instant) {
-        let stall_timeout = self.shared.settings.slow_consumer.stall_timeout;
+    pub(super) fn handle_conn_deadline(&mut self, now: Instant, id: ConnId, at: Moment) {
+        let (moment, stall_timeout_ms) = (self.wire.epoch.moment(now), self.wire.stall_timeout_ms());
         let Some(conn) = self.wire.conns.get_mut(id) else { return };
         if !conn.armed.fired(at) {
             return;
         }
-        if conn.connect_deadline.is_some_and(|deadline| deadline <= now) {
+        if conn.connect_deadline.is_some_and(|deadline| deadline <= moment) {
             return self.end(now, id, EndReason::ConnectTimeout);
         }
-        if conn.stalled_since.is_some_and(|since| since + stall_timeout <= now) {
+        if conn.stalled_since.is_some_and(|since| since.after(stall_timeout_ms) <= moment) {
             if conn.is_closing() {
                 // Its end is told already; only the transport is left, and it takes nothing.
                 conn.stalled_since = None;
@@ -179,9 +184,9 @@ impl Shard {
         }
         if conn.is_paused || conn.is_choked || conn.is_waiting() {
             // What it sends is not read, so nobody knows whether it is silent.
-            conn.keep_alive.touch(now);
+            conn.heard = moment;
         }
-        if conn.is_connected() && conn.keep_alive.is_due(now) {
+        if conn.keep_alive_deadline().is_some_and(|deadline| deadline <= moment) {
             let code = ReasonCode::KeepAliveTimeout;
             return self.disconnect(now, id, code, EndReason::KeepAliveTimeout, None);
         }
@@ -189,16 +194,16 @@ impl Shard {
     }
 
     /// A deadline of a session may have come.
-    pub(super) fn handle_session_deadline(&mut self, now: Instant, key: SessionKey, at: Instant) {
+    pub(super) fn handle_session_deadline(&mut self, now: Instant, key: SessionKey, at: Moment) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         if !session.armed.fired(at) {
             return;
         }
-        if session.expires_at.is_some_and(|at| at <= now) {
+        if session.away.as_ref().and_then(|away| away.expires_at).is_some_and(|at| at <= now) {
             self.wire.stats.sessions_expired += 1;
             return self.end_session(now, key);
         }
-        if session.will_at.is_some_and(|at| at <= now) {
+        if session.will.as_ref().and_then(|will| will.at).is_some_and(|at| at <= now) {
             self.publish_will(now, key);
         }
         self.arm_session(key);
@@ -223,8 +228,12 @@ impl Shard {
                 }
             }
         }
-        for key in self.sessions.keys() {
+        self.wire.rest();
+        let awake = self.sessions.iter().filter(|(_, session)| !session.state.is_at_rest());
+        let awake: Vec<SessionKey> = awake.map(|(key, _)| key).collect();
+        for key in awake {
             let Some(session) = self.sessions.get_mut(key) else { continue };
+            session.state.rest();
             let before = session.state.pending_bytes();
             let mut expired = Vec::new();
             if session.state.pending() > 0 {
@@ -240,6 +249,7 @@ impl Shard {
     pub(super) fn arm_session(&mut self, key: SessionKey) {
         if let Some(session) = self.sessions.get_mut(key) {
             let deadline = session.deadline();
+            let deadline = deadline.map(|at| self.wire.epoch.moment(at));
             session.armed.ensure(&mut self.wire.timers, deadline, Timer::Session(key));
         }
     }

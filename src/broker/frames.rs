@@ -82,18 +82,15 @@ impl Template {
         self.bytes.clear();
         let copied = if parcel.payload.len() < SHARE_ABOVE_BYTES { parcel.payload } else { &[] };
         let is_same = |sent: &AsSent<'_>| sent.is_v5 == version.is_v5() && sent.is_acked == acked;
-        let encoded = match parcel.as_sent.filter(is_same) {
-            Some(AsSent { body, .. }) => {
-                let start = body.get(..body.len() - (parcel.payload.len() - copied.len())).unwrap_or_default();
-                let encoded = publish::put_body_start(start, body.len(), parcel.topic.len(), &mut self.bytes);
-                encoded.map(|at| acked.then_some(at))
-            }
-            None => {
-                let qos = if acked { QoS::AtLeastOnce } else { QoS::AtMostOnce };
-                let encoded = head(parcel, now, qos).encode(version, parcel.payload.len(), &mut self.bytes);
-                self.bytes.extend_from_slice(copied);
-                encoded
-            }
+        let encoded = if let Some(AsSent { body, .. }) = parcel.as_sent.filter(is_same) {
+            let start = body.get(..body.len() - (parcel.payload.len() - copied.len())).unwrap_or_default();
+            let encoded = publish::put_body_start(start, body.len(), parcel.topic.len(), &mut self.bytes);
+            encoded.map(|at| acked.then_some(at))
+        } else {
+            let qos = if acked { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+            let encoded = head(parcel, now, qos).encode(version, parcel.payload.len(), &mut self.bytes);
+            self.bytes.extend_from_slice(copied);
+            encoded
         };
         self.is_too_long = encoded.is_err();
         self.packet_id_at = encoded.unwrap_or_default();

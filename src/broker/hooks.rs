@@ -41,6 +41,11 @@ impl Hooks {
         }
     }
 
+    /// Whether one of them is to learn who connects.
+    pub(super) fn want_to_know(&self) -> bool {
+        self.authenticator.is_some() || self.enhanced.is_some() || self.authorizer.is_some() || self.events.is_some()
+    }
+
     /// What the authenticator says, if there is one.
     pub(super) fn authenticate(&self, info: &ConnectInfo) -> Option<Verdict> {
         let refused = Verdict::Refuse { reason: ReasonCode::UnspecifiedError, message: None };

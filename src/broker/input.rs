@@ -30,7 +30,7 @@ impl Shard {
     pub fn receive(&mut self, now: Instant, id: ConnId, bytes: &[u8]) {
         self.wire.stats.bytes_received += bytes.len() as u64;
         let Some(conn) = self.wire.conns.get(id) else { return };
-        if conn.partial.is_empty() {
+        if conn.partial().is_empty() {
             let used = self.consume(now, id, bytes);
             self.keep_tail(id, bytes.get(used..).unwrap_or_default());
             return;
@@ -49,6 +49,7 @@ impl Shard {
     /// Handles the whole packets at the start of `bytes`; returns how many bytes they took.
     fn consume(&mut self, now: Instant, id: ConnId, bytes: &[u8]) -> usize {
         let limits = self.shared.settings.limits;
+        let heard = self.wire.epoch.moment(now);
         let mut used = 0;
         loop {
             let Some(conn) = self.wire.conns.get_mut(id) else { return bytes.len() };
@@ -72,7 +73,7 @@ impl Shard {
                     return used;
                 }
                 Ok(Cut::Frame(frame, length)) => {
-                    conn.keep_alive.touch(now);
+                    conn.heard = heard;
                     let version = conn.version;
                     let handled = if conn.is_connected() {
                         self.handle_frame(now, id, frame, version, &limits)
@@ -218,8 +219,8 @@ impl Shard {
 
     fn hand_off(&mut self, id: ConnId, to: ShardId, connect: Box<Connect>, unread: &[u8]) {
         let Some(conn) = self.wire.remove(id) else { return };
-        let handoff =
-            Handoff { peer: conn.peer, connect, unread: unread.to_vec(), connect_deadline: conn.connect_deadline };
+        let connect_deadline = self.wire.epoch.instant(conn.connect_deadline.unwrap_or(conn.heard));
+        let handoff = Handoff { peer: conn.peer, connect, unread: unread.to_vec(), connect_deadline };
         self.outputs.push_back(Output::Handoff { conn: id, to, handoff: Box::new(handoff) });
     }
 
@@ -243,7 +244,7 @@ impl Shard {
     /// Packets whose end does not come share half of the memory watermark; beyond, those end that make them larger.
     fn check_partial(&mut self, now: Instant, id: ConnId) {
         let bytes_max = self.shared.settings.slow_consumer.memory_watermark_bytes / 2;
-        let is_large = self.wire.conns.get(id).is_some_and(|conn| conn.partial.len() > PARTIAL_RESERVE_BYTES_MAX);
+        let is_large = self.wire.conns.get(id).is_some_and(|conn| conn.partial().len() > PARTIAL_RESERVE_BYTES_MAX);
         if is_large && self.wire.partial_bytes() > bytes_max {
             let what = "packets that are not complete hold too much memory; this one is given up";
             self.fault(now, id, &DecodeError::Violation { reason: ReasonCode::QuotaExceeded, what });

@@ -169,12 +169,13 @@ impl Journal {
         let message = self.message(parcel);
         let share = hop.member.and_then(share_filter);
         let handover = Handover { qos: hop.qos, retain: hop.retain, ids: hop.ids.into(), share };
-        self.push(Record::Queued { client_id: session.client_id.clone(), delivery, message, handover });
+        self.push(Record::Queued { client_id: session.client_text(), delivery, message, handover });
     }
 
     /// A session begins or changes.
     pub(crate) fn session(&mut self, session: &ClientSession) {
-        let username = session.will_info.as_ref().and_then(|info| info.username.clone());
+        let info = session.will.as_ref().and_then(|will| will.info.as_ref());
+        let username = info.and_then(|info| info.username.clone());
         let will = session.will.as_ref().map(|will| WillState {
             message: self.durable.stored(&will.message),
             delay: will.delay,
@@ -184,10 +185,10 @@ impl Journal {
         let state = SessionState {
             version: session.version,
             expiry_interval: session.expiry_interval,
-            lost_at: session.lost_at.map(|at| self.durable.unix_ms(at)),
+            lost_at: session.away.as_ref().map(|away| self.durable.unix_ms(away.lost_at)),
             will,
         };
-        self.push(Record::Session { client_id: session.client_id.clone(), state });
+        self.push(Record::Session { client_id: session.client_text(), state });
     }
 
     /// A retained message is set; under the lock of the retained store. `$SYS` tells of this run alone.

@@ -8,9 +8,13 @@ use std::{collections::VecDeque, io::IoSlice};
 
 use bytes::Bytes;
 
-/// Unsent bytes, in order.
+/// Unsent bytes, in order. While there are none it is one word.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub struct Outbox(Option<Box<Unsent>>);
+
+/// What there is to send.
+#[derive(Debug, Default)]
+pub(crate) struct Unsent {
     copied: Vec<u8>,
     /// Bytes of `copied` that are written already.
     copied_written: usize,
@@ -31,17 +35,18 @@ impl Outbox {
     /// Unsent bytes.
     #[inline]
     pub fn len(&self) -> usize {
-        self.len
+        self.0.as_ref().map_or(0, |unsent| unsent.len)
     }
 
     /// Whether nothing is left to send.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Fills `slices` with what is to be written next; returns how many were filled.
     pub fn io_slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let Some(unsent) = &self.0 else { return 0 };
         let mut slots = slices.iter_mut();
         let mut filled = 0;
         let mut fill = |bytes: Option<&'a [u8]>| {
@@ -51,19 +56,65 @@ impl Outbox {
             filled += 1;
             true
         };
-        let (mut at, mut skip) = (self.copied_written, self.shared_written);
-        for insert in &self.shared {
-            if !fill(self.copied.get(at..insert.at)) || !fill(insert.bytes.get(skip..)) {
+        let (mut at, mut skip) = (unsent.copied_written, unsent.shared_written);
+        for insert in &unsent.shared {
+            if !fill(unsent.copied.get(at..insert.at)) || !fill(insert.bytes.get(skip..)) {
                 return filled;
             }
             (at, skip) = (insert.at, 0);
         }
-        fill(self.copied.get(at..));
+        fill(unsent.copied.get(at..));
         filled
     }
 
     /// `bytes` more bytes have been written.
     pub fn advance(&mut self, bytes: usize) {
+        if let Some(unsent) = &mut self.0 {
+            unsent.advance(bytes);
+        }
+    }
+
+    /// Appends a copy of `bytes`.
+    #[inline]
+    pub(crate) fn push_copy(&mut self, pool: &mut BlockPool, bytes: &[u8]) {
+        let unsent = self.unsent(pool);
+        unsent.copied.extend_from_slice(bytes);
+        unsent.len += bytes.len();
+    }
+
+    /// Appends what `write` writes; how many bytes that was.
+    #[inline]
+    pub(crate) fn push_with(&mut self, pool: &mut BlockPool, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let unsent = self.unsent(pool);
+        let before = unsent.copied.len();
+        write(&mut unsent.copied);
+        let added = unsent.copied.len() - before;
+        unsent.len += added;
+        added
+    }
+
+    /// Appends shared bytes.
+    pub(crate) fn push_shared(&mut self, bytes: Bytes) {
+        let unsent = self.0.get_or_insert_default();
+        unsent.len += bytes.len();
+        unsent.shared.push_back(Insert { at: unsent.copied.len(), bytes });
+    }
+
+    /// Gives an empty outbox's buffer back to the pool.
+    pub(crate) fn reclaim(&mut self, pool: &mut BlockPool) {
+        if let Some(unsent) = self.0.take_if(|unsent| unsent.len == 0) {
+            pool.give(unsent);
+        }
+    }
+
+    #[inline]
+    fn unsent(&mut self, pool: &mut BlockPool) -> &mut Unsent {
+        self.0.get_or_insert_with(|| pool.take())
+    }
+}
+
+impl Unsent {
+    fn advance(&mut self, bytes: usize) {
         debug_assert!(bytes <= self.len, "no more can be written than was there");
         self.len -= bytes.min(self.len);
         let mut left = bytes;
@@ -87,49 +138,6 @@ impl Outbox {
         self.compact();
     }
 
-    /// Appends a copy of `bytes`.
-    #[inline]
-    pub(crate) fn push_copy(&mut self, pool: &mut BlockPool, bytes: &[u8]) {
-        self.buffer(pool).extend_from_slice(bytes);
-        self.len += bytes.len();
-    }
-
-    /// Appends what `write` writes; how many bytes that was.
-    #[inline]
-    pub(crate) fn push_with(&mut self, pool: &mut BlockPool, write: impl FnOnce(&mut Vec<u8>)) -> usize {
-        let buffer = self.buffer(pool);
-        let before = buffer.len();
-        write(buffer);
-        let added = buffer.len() - before;
-        self.len += added;
-        added
-    }
-
-    /// Appends shared bytes.
-    pub(crate) fn push_shared(&mut self, bytes: Bytes) {
-        self.len += bytes.len();
-        self.shared.push_back(Insert { at: self.copied.len(), bytes });
-    }
-
-    /// Gives an empty outbox's buffer back to the pool.
-    pub(crate) fn reclaim(&mut self, pool: &mut BlockPool) {
-        if self.len > 0 {
-            return;
-        }
-        let buffer = std::mem::take(self).copied;
-        if buffer.capacity() > 0 {
-            pool.give(buffer);
-        }
-    }
-
-    #[inline]
-    fn buffer(&mut self, pool: &mut BlockPool) -> &mut Vec<u8> {
-        if self.copied.capacity() == 0 {
-            self.copied = pool.take();
-        }
-        &mut self.copied
-    }
-
     /// Gives up the written part of the buffer when it is the greater one: each byte is moved once at most on average.
     fn compact(&mut self) {
         let written = self.copied_written;
@@ -145,29 +153,51 @@ impl Outbox {
     }
 }
 
-/// Free blocks of a shard.
+/// Free buffers of a shard.
 #[derive(Debug, Default)]
 pub(crate) struct BlockPool {
-    free: Vec<Vec<u8>>,
+    /// Boxed, as they are handed out: an outbox at rest is to be one word.
+    #[allow(clippy::vec_box)]
+    free: Vec<Box<Unsent>>,
+    /// The fewest that were free since the pool was last trimmed: so many were not needed.
+    unneeded: usize,
 }
 
 impl BlockPool {
-    fn take(&mut self) -> Vec<u8> {
-        self.free.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES))
+    /// Gives back half of what was not needed lately.
+    pub(crate) fn trim(&mut self) {
+        let keep = self.free.len() - self.unneeded.min(self.free.len()).div_ceil(2);
+        self.free.drain(..self.free.len() - keep);
+        self.free.shrink_to(keep * 2);
+        self.unneeded = keep;
     }
 
-    fn give(&mut self, mut block: Vec<u8>) {
-        if self.free.len() < POOL_BLOCKS_MAX && block.capacity() <= 4 * BLOCK_BYTES {
-            block.clear();
+    fn take(&mut self) -> Box<Unsent> {
+        let block = self.free.pop();
+        self.unneeded = self.unneeded.min(self.free.len());
+        block.unwrap_or_else(|| Box::new(Unsent { copied: Vec::with_capacity(BLOCK_BYTES_MIN), ..Unsent::default() }))
+    }
+
+    fn give(&mut self, mut block: Box<Unsent>) {
+        if self.free.len() < POOL_BLOCKS_MAX && block.copied.capacity() <= BLOCK_BYTES_MAX {
+            block.copied.clear();
+            block.shared = VecDeque::new();
+            (block.copied_written, block.shared_written) = (0, 0);
             self.free.push(block);
         }
     }
 }
 
-/// Enough for hundreds of small packets, so that one write carries a tick's worth.
+/// Written bytes that are worth giving up before the rest is written.
 const BLOCK_BYTES: usize = 16 << 10;
 
-/// Free blocks a shard keeps: 16 MiB at most.
+/// A new buffer: a few small packets. It grows with what is sent, and stays so for whoever has it next.
+const BLOCK_BYTES_MIN: usize = 256;
+
+/// Hundreds of small packets, so that one write carries a tick's worth; a greater buffer is not kept.
+const BLOCK_BYTES_MAX: usize = 4 * BLOCK_BYTES;
+
+/// Free buffers a shard keeps.
 const POOL_BLOCKS_MAX: usize = 1024;
 
 #[cfg(test)]
@@ -217,7 +247,7 @@ mod tests {
             outbox.advance(step);
         }
         assert_eq!(written, expected);
-        assert!(outbox.copied.is_empty());
+        assert!(outbox.0.as_ref().is_none_or(|unsent| unsent.copied.is_empty()));
     }
 
     #[test]
@@ -227,6 +257,28 @@ mod tests {
         outbox.push_copy(&mut pool, b"x");
         outbox.advance(1);
         outbox.reclaim(&mut pool);
-        assert_eq!((pool.free.len(), outbox.copied.capacity()), (1, 0));
+        assert!(outbox.0.is_none());
+        assert_eq!(pool.free.len(), 1);
+    }
+
+    #[test]
+    fn buffers_that_are_not_needed_go_back_by_and_by() {
+        let mut pool = BlockPool::default();
+        let mut outboxes: Vec<Outbox> = (0..100).map(|_| Outbox::default()).collect();
+        let mut burst = |pool: &mut BlockPool, count: usize| {
+            outboxes[..count].iter_mut().for_each(|outbox| outbox.push_copy(pool, b"x"));
+            for outbox in &mut outboxes[..count] {
+                outbox.advance(1);
+                outbox.reclaim(pool);
+            }
+        };
+        burst(&mut pool, 100);
+        pool.trim();
+        assert_eq!(pool.free.len(), 100, "all of them were needed");
+        for _ in 0..20 {
+            burst(&mut pool, 10);
+            pool.trim();
+        }
+        assert!((10..=12).contains(&pool.free.len()), "{}", pool.free.len());
     }
 }

@@ -1,7 +1,7 @@
 //! What a client may do, when the authorizer answers at once and when it has to wait: then the connection stands still
 //! at the packet in question, which is looked at again when the answer is there.
 
-use std::time::Instant;
+use std::{num::NonZeroU64, time::Instant};
 
 use super::{
     conn::Phase,
@@ -43,14 +43,15 @@ impl Shard {
         let Some(authorizer) = &self.shared.hooks.authorizer else { return Judged::Allowed };
         let Some(conn) = self.wire.conns.get_mut(id) else { return Judged::Refused };
         let remembers = !authorizer.per_message();
-        let answered = conn.deferral.take();
-        if remembers && conn.allowed_topics.iter().any(|allowed| **allowed == *topic) {
+        let extras = conn.extras_mut();
+        let answered = extras.deferral.take();
+        if remembers && extras.allowed_topics.iter().any(|allowed| **allowed == *topic) {
             return Judged::Allowed;
         }
         let access = Access::Publish { topic, qos: publish.qos, retain: publish.retain, payload: publish.payload };
         let is_allowed = match answered {
             Some(Deferral::Answered(answers)) => answers.first().copied().unwrap_or(false),
-            _ => match self.shared.hooks.authorize(conn.info.as_deref(), access) {
+            _ => match self.shared.hooks.authorize(conn.info().map(|info| &**info), access) {
                 Permit::Allow => true,
                 Permit::Refuse => false,
                 Permit::Defer => {
@@ -63,10 +64,11 @@ impl Shard {
             && remembers
             && let Some(conn) = self.wire.conns.get_mut(id)
         {
-            if conn.allowed_topics.len() >= ALLOWED_TOPICS_MAX {
-                conn.allowed_topics.remove(0);
+            let topics = &mut conn.extras_mut().allowed_topics;
+            if topics.len() >= ALLOWED_TOPICS_MAX {
+                topics.remove(0);
             }
-            conn.allowed_topics.push(topic.into());
+            topics.push(topic.into());
         }
         is_allowed.into()
     }
@@ -78,14 +80,14 @@ impl Shard {
             return Some(vec![true; filters.len()]);
         }
         let conn = self.wire.conns.get_mut(id)?;
-        if let Some(Deferral::Answered(answers)) = conn.deferral.take() {
+        if let Some(Deferral::Answered(answers)) = conn.extras_mut().deferral.take() {
             return Some(answers);
         }
         let permits = filters.iter().map(|subscription| {
             let filter = &subscription.filter;
             let filter = filter.shared().map_or(filter.as_str(), |shared| shared.filter);
             let access = Access::Subscribe { filter, qos: subscription.options.qos };
-            (self.shared.hooks.authorize(conn.info.as_deref(), access), access)
+            (self.shared.hooks.authorize(conn.info().map(|info| &**info), access), access)
         });
         let (permits, accesses): (Vec<_>, Vec<_>) = permits.unzip();
         let asked: Vec<_> = permits
@@ -103,18 +105,18 @@ impl Shard {
 
     /// Lets a client in that has been authenticated, unless it may not publish its will.
     pub(super) fn admit(&mut self, now: Instant, id: ConnId, connect: Box<Connect>) {
-        let Some(info) = self.wire.conns.get(id).and_then(|conn| conn.info.clone()) else { return };
         let Some(will) = &connect.will else { return self.accept(now, id, connect) };
         let access =
             Access::Publish { topic: will.topic.as_str(), qos: will.qos, retain: will.retain, payload: &will.payload };
-        match self.shared.hooks.authorize(Some(&info), access) {
+        let info = self.wire.conns.get(id).and_then(|conn| conn.info().cloned());
+        match self.shared.hooks.authorize(info.as_deref(), access) {
             Permit::Allow => self.accept(now, id, connect),
             Permit::Refuse => self.refuse_will(now, id),
             Permit::Defer => {
                 let asked = vec![access.owned()];
                 let ticket = self.next_ticket(id);
-                if let Some(conn) = self.wire.conns.get_mut(id) {
-                    conn.phase = Phase::Authenticating(connect, Some(ticket));
+                if let Some((conn, info)) = self.wire.conns.get_mut(id).zip(info) {
+                    conn.phase = Phase::Authenticating(connect, NonZeroU64::new(ticket));
                     self.outputs.push_back(Output::Authorize { ticket, info, asked });
                 }
             }
@@ -125,7 +127,7 @@ impl Shard {
     pub fn handle_permits(&mut self, now: Instant, ticket: u64, answers: Vec<bool>) {
         let Some(id) = self.tickets.remove(&ticket) else { return };
         let Some(conn) = self.wire.conns.get_mut(id) else { return };
-        if let Some(Deferral::Asked(asked, permits)) = &conn.deferral
+        if let Some(Deferral::Asked(asked, permits)) = conn.extras().and_then(|extras| extras.deferral.as_ref())
             && *asked == ticket
         {
             let mut answers = answers.into_iter();
@@ -134,10 +136,11 @@ impl Shard {
                 Permit::Refuse => false,
                 Permit::Defer => answers.next().unwrap_or(false),
             };
-            conn.deferral = Some(Deferral::Answered(permits.iter().map(is_allowed).collect()));
+            let answers = permits.iter().map(is_allowed).collect();
+            conn.extras_mut().deferral = Some(Deferral::Answered(answers));
             return self.go_on(now, id);
         }
-        if !matches!(conn.phase, Phase::Authenticating(_, Some(asked)) if asked == ticket) {
+        if !matches!(conn.phase, Phase::Authenticating(_, Some(asked)) if asked.get() == ticket) {
             return;
         }
         let Phase::Authenticating(connect, _) = std::mem::replace(&mut conn.phase, Phase::AwaitConnect) else {
@@ -177,8 +180,8 @@ impl Shard {
     fn defer(&mut self, id: ConnId, permits: Vec<Permit>, asked: Vec<OwnedAccess>) {
         let ticket = self.next_ticket(id);
         let Some(conn) = self.wire.conns.get_mut(id) else { return };
-        conn.deferral = Some(Deferral::Asked(ticket, permits));
-        if let Some(info) = conn.info.clone() {
+        conn.extras_mut().deferral = Some(Deferral::Asked(ticket, permits));
+        if let Some(info) = conn.info().cloned() {
             self.outputs.push_back(Output::Authorize { ticket, info, asked });
         }
     }

@@ -68,8 +68,7 @@ impl Shard {
             }
         }
         if let Err(refusal) = self.check_content(topic, publish, is_allowed) {
-            let client_id = self.sessions.get(key).map(|session| session.client_id.clone()).unwrap_or_default();
-            self.count_drop(&client_id, topic, refusal.drop);
+            self.count_drop_for(key, topic, refusal.drop);
             return self.refuse_publish(now, from, publish, &refusal);
         }
         self.begin_publish(key, publish);
@@ -178,7 +177,8 @@ impl Shard {
 
     fn resolve_alias(&mut self, id: ConnId, alias: u16, topic: &str) -> Result<crate::codec::Text, DecodeError> {
         let conn = self.wire.conns.get_mut(id).ok_or(DecodeError::protocol("no connection"))?;
-        let aliases = &mut conn.incoming_aliases;
+        let aliases = &mut conn.extras_mut().incoming_aliases;
+        aliases.set_maximum(self.shared.settings.capabilities.topic_alias_maximum);
         let result = if topic.is_empty() {
             aliases.get(alias).cloned()
         } else {

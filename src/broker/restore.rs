@@ -10,8 +10,9 @@ use std::{
 use super::{
     durable::Durable,
     message::{Message, expiry},
-    session::{ClientSession, Delivery, Subscribed, Will},
+    session::{Away, ClientSession, Delivery, Will},
     shard::Shard,
+    subscriptions::Subscribed,
 };
 use crate::{
     auth::ConnectInfo,
@@ -41,21 +42,18 @@ impl Shard {
     ) {
         let SessionContents { state, subscriptions, deliveries, received } = contents;
         let hash = self.shared.client_hash(&client_id);
-        let hasher = self.by_client.hasher().clone();
-        let mut session = ClientSession::new(client_id.clone(), hash, state.version, hasher);
+        let mut session = ClientSession::new(&client_id, hash, state.version);
         // A connection that was there when the broker stopped is lost now.
         let lost_at = state.lost_at.map_or(now, |at| durable.instant(at));
         session.is_stored = true;
-        session.lost_at = Some(lost_at);
         session.expiry_interval = state.expiry_interval;
-        session.expires_at = (state.expiry_interval != u32::MAX).then(|| expiry(lost_at, state.expiry_interval));
+        let expires_at = (state.expiry_interval != u32::MAX).then(|| expiry(lost_at, state.expiry_interval));
+        session.away = Some(Box::new(Away { lost_at, expires_at }));
         if let Some(will) = state.will {
-            session.will_at = Some(expiry(lost_at, will.delay));
-            session.will_info = Some(Arc::new(info(&session, &will)));
-            session.will = Some(Box::new(restore_will(durable, will)));
+            let info = info(&session, &will);
+            session.will = Some(Box::new(restore_will(durable, will, lost_at, info)));
         }
-        let key = self.sessions.insert(session);
-        self.by_client.insert(client_id, key);
+        let key = self.add_session(session);
         for (filter, subscription) in subscriptions {
             self.restore_subscription(key, filter, subscription);
         }
@@ -73,7 +71,7 @@ impl Shard {
             member.set_online(false);
         }
         if let Some(session) = self.sessions.get_mut(key) {
-            session.subscriptions.insert(filter, Subscribed { options, id, member });
+            session.subscriptions.insert(&filter, Subscribed { member }, &self.hash_state);
         }
     }
 
@@ -115,7 +113,7 @@ impl Shard {
 
 fn info(session: &ClientSession, will: &WillState) -> ConnectInfo {
     ConnectInfo {
-        client_id: session.client_id.clone(),
+        client_id: session.client_text(),
         username: will.username.clone(),
         password: None,
         version: session.version,
@@ -124,6 +122,8 @@ fn info(session: &ClientSession, will: &WillState) -> ConnectInfo {
     }
 }
 
-fn restore_will(durable: &Durable, will: WillState) -> Will {
-    Will { message: durable.message(will.message), delay: will.delay, expiry: will.expiry }
+fn restore_will(durable: &Durable, will: WillState, lost_at: Instant, info: ConnectInfo) -> Will {
+    let at = Some(expiry(lost_at, will.delay));
+    let message = durable.message(will.message);
+    Will { message, delay: will.delay, expiry: will.expiry, at, info: Some(Arc::new(info)) }
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::shard::Shard;
+use super::{shard::Shard, subscribers::LocalSubscription};
 use crate::{
-    codec::{QoS, SubscriptionOptions},
+    codec::QoS,
     router::{Generation, GroupHandle, HashedTopic, SessionKey, ShardSet, Stripes},
 };
 
@@ -64,17 +64,10 @@ pub(crate) enum Own {
     Only(Box<Target>),
 }
 
-/// A subscription as the shard's trie holds it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct LocalSubscription {
-    pub(crate) session: SessionKey,
-    pub(crate) options: SubscriptionOptions,
-    pub(crate) id: Option<u32>,
-}
-
 impl Shard {
     /// The route of a topic; to be put back into `recent` when the message is delivered.
     #[inline]
+    #[allow(clippy::unnecessary_box_returns)] // it stays in its place in memory from message to message
     pub(super) fn take_route(&mut self, topic: &str) -> Box<RecentRoute> {
         let mut recent = self.recent.take();
         if let Some(known) = recent.take_if(|known| known.topic == topic && self.still_stands(known)) {
@@ -97,6 +90,7 @@ impl Shard {
     }
 
     /// The route of a topic, from the cache while nothing has changed; in the memory of the one before.
+    #[allow(clippy::unnecessary_box_returns)] // as above
     fn find_route(&mut self, topic: &str, recent: Option<Box<RecentRoute>>) -> Box<RecentRoute> {
         let changes = self.changes();
         let topic = self.shared.interest.hasher().topic(topic);
@@ -131,7 +125,7 @@ impl Shard {
 
     fn make_route(&self, topic: HashedTopic<'_>) -> Route {
         let mut matching: Vec<LocalSubscription> = Vec::new();
-        self.subscriptions.for_each_match(topic.as_str(), |subscriptions| matching.extend_from_slice(subscriptions));
+        self.subscriptions.for_each_match(topic.as_str(), |subscribers| matching.extend(subscribers.iter()));
         matching.sort_by_key(|subscription| subscription.session);
         let local = matching.chunk_by(|a, b| a.session == b.session).map(merge).collect();
         let remote = self.shared.interest.targets(topic.as_str()).without(self.id);
@@ -165,7 +159,7 @@ fn merge(subscriptions: &[LocalSubscription]) -> Target {
 
 fn combine<'a>(subscriptions: impl Iterator<Item = &'a LocalSubscription>) -> Target {
     let mut target = Target {
-        session: SessionKey(0),
+        session: SessionKey::first(0),
         qos: QoS::AtMostOnce,
         retain_as_published: false,
         ids: SmallVec::new(),
@@ -175,7 +169,7 @@ fn combine<'a>(subscriptions: impl Iterator<Item = &'a LocalSubscription>) -> Ta
         target.session = subscription.session;
         target.qos = target.qos.max(subscription.options.qos);
         target.retain_as_published |= subscription.options.retain_as_published;
-        target.ids.extend(subscription.id);
+        target.ids.extend(subscription.id());
     }
     target
 }

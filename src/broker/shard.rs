@@ -1,24 +1,27 @@
 //! One shard: its state, and the contract with the shell that runs it.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-pub use super::conn::{Peer, TransportEnd};
+pub use super::conn::TransportEnd;
 use super::{
     conn::{Conn, Phase},
     journal::{Journal, Receipt},
     message::Message,
+    moment::Epoch,
     outbox::Outbox,
+    peer::Peer,
     reasons::{DropReason, EndReason},
-    route::{LocalSubscription, RecentRoute, Route},
+    route::{RecentRoute, Route},
     session::{ClientSession, HashState},
     shared::Shared,
     slots::{ConnId, Slots},
     stats::Stats,
+    subscribers::Subscribers,
     sys::Sys,
     timers::Timer,
     wire::Wire,
@@ -26,7 +29,7 @@ use super::{
 use crate::{
     auth::{ConnectInfo, OwnedAccess},
     codec::{Connect, ReasonCode, Text, Version},
-    router::{CacheLimits, FilterTrie, Generations, Member, RouteCache, SessionKey, ShardId},
+    router::{CacheLimits, FilterTrie, Generations, Index, Member, RouteCache, SessionKey, ShardId},
     session::QueueLimits,
 };
 
@@ -37,9 +40,12 @@ pub struct Shard {
     pub(super) shared: Arc<Shared>,
     pub(super) wire: Wire,
     pub(super) sessions: Slots<SessionKey, ClientSession>,
-    pub(super) by_client: HashMap<Text, SessionKey, HashState>,
+    /// Sessions by the hash of their client identifier.
+    by_client: Index,
+    /// For what strangers choose.
+    pub(super) hash_state: HashState,
     /// Filters of this shard's sessions.
-    pub(super) subscriptions: FilterTrie<Vec<LocalSubscription>>,
+    pub(super) subscriptions: FilterTrie<Subscribers>,
     pub(super) cache: RouteCache<Arc<Route>>,
     pub(super) recent: Option<Box<RecentRoute>>,
     /// Changes of `subscriptions`, so that older routes are not used.
@@ -145,7 +151,7 @@ pub struct Handoff {
     pub(super) connect: Box<Connect>,
     /// Bytes that came behind the CONNECT.
     pub(super) unread: Vec<u8>,
-    pub(super) connect_deadline: Option<Instant>,
+    pub(super) connect_deadline: Instant,
 }
 
 /// One client, for lists.
@@ -178,7 +184,7 @@ impl Shard {
     /// A shard without connections. `unix_time` is the time of day at `now`, for `$SYS`.
     pub fn new(id: ShardId, shared: Arc<Shared>, now: Instant, seed: u64) -> Self {
         let settings = &shared.settings;
-        let mut wire = Wire::new(settings.slow_consumer.stall_timeout);
+        let mut wire = Wire::new(Epoch::new(now), settings.slow_consumer.stall_timeout);
         if settings.sys_interval.is_some() {
             // The first at once, so that nobody finds the topics missing.
             wire.timers.arm(now, Timer::Sys);
@@ -194,7 +200,8 @@ impl Shard {
             id,
             wire,
             sessions: Slots::new(),
-            by_client: HashMap::with_hasher(HashState::with_seed(seed, foldhash::SharedSeed::global_fixed())),
+            by_client: Index::new(),
+            hash_state: HashState::with_seed(seed, foldhash::SharedSeed::global_fixed()),
             subscriptions: FilterTrie::new(seed),
             cache: RouteCache::new(ROUTE_CACHE),
             recent: None,
@@ -222,10 +229,7 @@ impl Shard {
     /// A transport was accepted: its CONNECT is awaited.
     pub fn open(&mut self, now: Instant, peer: Peer) -> ConnId {
         self.wire.stats.connections_opened += 1;
-        let conn = Conn::new(peer, now, self.shared.settings.connect_timeout);
-        let id = self.wire.conns.insert(conn);
-        self.wire.arm(id);
-        id
+        self.add(now, peer, now + self.shared.settings.connect_timeout)
     }
 
     /// Whether the shell should read from the connection now. After `false` it waits for [`Output::Resume`].
@@ -234,7 +238,7 @@ impl Shard {
         let Some(conn) = self.wire.conns.get_mut(id) else { return false };
         let wants = match conn.phase {
             Phase::Closing => return false,
-            _ if conn.is_waiting() => conn.partial.len() < WAITING_BYTES_MAX,
+            _ if conn.is_waiting() => conn.partial().len() < WAITING_BYTES_MAX,
             _ if conn.outbox.len() > self.shared.settings.slow_consumer.outbox_soft_bytes.saturating_mul(2) => {
                 // A peer that takes no answers gets to ask nothing more; `flushed` lets it go on.
                 conn.is_choked = true;
@@ -279,7 +283,7 @@ impl Shard {
         if conn.is_choked && conn.outbox.len() <= self.shared.settings.slow_consumer.outbox_soft_bytes {
             conn.is_choked = false;
             // What it sent meanwhile has not been read: its silence was ours.
-            conn.keep_alive.touch(now);
+            conn.heard = self.wire.epoch.moment(now);
             self.outputs.push_back(Output::Resume { conns: vec![id] });
         }
         if bytes > 0
@@ -319,10 +323,7 @@ impl Shard {
 
     /// A connection came from another shard, because its client identifier is at home here.
     pub fn handle_handoff(&mut self, now: Instant, handoff: Handoff) -> ConnId {
-        let mut conn = Conn::new(handoff.peer, now, self.shared.settings.connect_timeout);
-        conn.connect_deadline = handoff.connect_deadline;
-        let id = self.wire.conns.insert(conn);
-        self.wire.arm(id);
+        let id = self.add(now, handoff.peer, handoff.connect_deadline);
         self.handle_connect(now, id, handoff.connect);
         if !handoff.unread.is_empty() {
             self.receive(now, id, &handoff.unread);
@@ -412,7 +413,7 @@ impl Shard {
 
     /// Ends the connection of a client for an administrator; whether there was one.
     pub fn kick(&mut self, now: Instant, client_id: &str, reason: ReasonCode) -> bool {
-        let conn = self.by_client.get(client_id).and_then(|key| self.sessions.get(*key)).and_then(|s| s.conn);
+        let conn = self.session_key(client_id).and_then(|key| self.sessions.get(key)).and_then(|s| s.conn);
         if let Some(conn) = conn {
             self.disconnect(now, conn, reason, EndReason::AdministrativeAction, None);
         }
@@ -460,10 +461,10 @@ impl Shard {
             stats.clients_connected += is_connected;
             stats.clients_disconnected += 1 - is_connected;
             stats.subscriptions += session.subscriptions.len() as u64;
-            stats.shared_subscriptions += session.subscriptions.values().filter(|s| s.member.is_some()).count() as u64;
+            stats.shared_subscriptions += session.subscriptions.members().count() as u64;
             stats.messages_queued += session.state.pending() as u64;
             stats.messages_inflight += session.state.inflight() as u64;
-            stats.note_holder(self.bytes_held(session) as u64, || session.client_id.clone());
+            stats.note_holder(self.bytes_held(session) as u64, || session.client_text());
         }
         stats.retained_messages = self.shared.retained.read().len() as u64;
         stats.bytes_held = (self.wire.unsent_bytes() + self.queued_bytes) as u64;
@@ -478,6 +479,39 @@ impl Shard {
     /// Whether a client is let in.
     pub fn is_connected(&self, id: ConnId) -> bool {
         self.wire.conns.get(id).is_some_and(Conn::is_connected)
+    }
+
+    /// The session of a client identifier.
+    pub(super) fn session_key(&self, client_id: &str) -> Option<SessionKey> {
+        let is_meant = |at: u32| self.sessions.at(at).is_some_and(|(_, session)| *session.client_id == *client_id);
+        let at = self.by_client.find(spread(self.shared.client_hash(client_id)), is_meant)?;
+        self.sessions.at(at).map(|(key, _)| key)
+    }
+
+    /// Keeps a session; there must be none of its client identifier.
+    pub(super) fn add_session(&mut self, session: ClientSession) -> SessionKey {
+        let hash = session.client_hash;
+        let key = self.sessions.insert(session);
+        self.by_client.insert(spread(hash), key.index);
+        key
+    }
+
+    pub(super) fn remove_session(&mut self, key: SessionKey) -> Option<ClientSession> {
+        let session = self.sessions.remove(key)?;
+        self.by_client.remove(spread(session.client_hash), |at| at == key.index);
+        Some(session)
+    }
+
+    /// The client identifier of a session, for logs.
+    pub(super) fn client_id(&self, key: SessionKey) -> &str {
+        self.sessions.get(key).map_or("", |session| &session.client_id)
+    }
+
+    fn add(&mut self, now: Instant, peer: Peer, connect_deadline: Instant) -> ConnId {
+        let epoch = self.wire.epoch;
+        let id = self.wire.conns.insert(Conn::new(peer, epoch.moment(now), epoch.moment(connect_deadline)));
+        self.wire.arm(id);
+        id
     }
 
     /// Stages an envelope for another shard.
@@ -548,11 +582,11 @@ impl Shard {
     fn client_info(&self, session: &ClientSession) -> ClientInfo {
         let conn = session.conn.and_then(|id| self.wire.conns.get(id));
         ClientInfo {
-            client_id: session.client_id.clone(),
-            username: conn.and_then(|conn| conn.info.as_ref()).and_then(|info| info.username.clone()),
+            client_id: session.client_text(),
+            username: conn.and_then(|conn| conn.info()).and_then(|info| info.username.clone()),
             is_connected: conn.is_some(),
             version: session.version,
-            address: conn.map(|conn| Arc::clone(&conn.peer.address)),
+            address: conn.map(|conn| conn.peer.address.to_text()),
             subscriptions: session.subscriptions.len(),
             queued: session.state.pending(),
             inflight: session.state.inflight(),
@@ -560,6 +594,11 @@ impl Shard {
             session_expiry_interval: session.expiry_interval,
         }
     }
+}
+
+/// A hash of a client identifier for the shard's own index: all that are at home here are alike in what picks the shard.
+const fn spread(hash: u64) -> u64 {
+    hash.wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 /// Routes a shard remembers: 64 MiB at most.

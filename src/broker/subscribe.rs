@@ -6,10 +6,11 @@ use super::{
     deliver::{MemberOptions, settle},
     hooks::Event,
     input::Handled,
-    route::LocalSubscription,
-    session::{RetainedScan, Subscribed},
+    session::RetainedScan,
     shard::Shard,
     slots::ConnId,
+    subscribers::LocalSubscription,
+    subscriptions::Subscribed,
 };
 use crate::{
     codec::{
@@ -100,10 +101,10 @@ impl Shard {
     }
 
     /// Ends one subscription; whether there was one.
-    pub(super) fn unsubscribe_one(&mut self, now: Instant, key: SessionKey, filter: &Text) -> bool {
+    pub(super) fn unsubscribe_one(&mut self, now: Instant, key: SessionKey, filter: &str) -> bool {
         let Some(session) = self.sessions.get_mut(key) else { return false };
         let Some(subscribed) = session.subscriptions.remove(filter) else { return false };
-        session.retained.retain(|scan| scan.filter != *filter);
+        session.retained.cancel(filter);
         self.shared.hooks.tell(|| Event::Unsubscribed { client_id: &session.client_id, filter });
         match subscribed.member {
             Some(member) => self.leave(now, key, &member),
@@ -115,7 +116,7 @@ impl Shard {
     /// Tells the groups of a session whether it is there to take messages.
     pub(super) fn set_members_online(&mut self, key: SessionKey, online: bool) {
         let Some(session) = self.sessions.get(key) else { return };
-        for member in session.subscriptions.values().filter_map(|subscribed| subscribed.member.as_ref()) {
+        for member in session.subscriptions.members() {
             member.set_online(online);
         }
     }
@@ -179,24 +180,20 @@ impl Shard {
         options.qos = self.granted_qos(subscription);
         let Some(session) = self.sessions.get_mut(key) else { return Err(ReasonCode::UnspecifiedError) };
         self.shared.hooks.tell(|| Event::Subscribed { client_id: &session.client_id, filter, options });
-        let existing = session.subscriptions.get_mut(filter);
-        let is_new = existing.is_none();
-        if let Some(existing) = existing {
+        if let Some(existing) = session.subscriptions.get(filter) {
             // The retained messages begin anew, if at all: one scan for each subscription.
-            session.retained.retain(|scan| scan.filter != *filter);
-            existing.options = options;
-            existing.id = identifier;
+            session.retained.cancel(filter);
             match &existing.member {
                 Some(member) => member.set_options(pack(options, identifier)),
-                None => self.replace_local(key, filter, LocalSubscription { session: key, options, id: identifier }),
+                None => self.replace_local(filter, LocalSubscription::new(key, options, identifier)),
             }
-            return Ok(is_new);
+            return Ok(false);
         }
         let member = self.join_or_add(key, &subscription.filter, options, identifier);
         if let Some(session) = self.sessions.get_mut(key) {
-            session.subscriptions.insert(filter.clone(), Subscribed { options, id: identifier, member });
+            session.subscriptions.insert(filter, Subscribed { member }, &self.hash_state);
         }
-        Ok(is_new)
+        Ok(true)
     }
 
     /// What may be wrong with one filter, told in SUBACK.
@@ -212,7 +209,7 @@ impl Shard {
         }
         let session = self.sessions.get(key).ok_or(ReasonCode::UnspecifiedError)?;
         if session.subscriptions.len() >= self.shared.settings.session.subscriptions_max
-            && !session.subscriptions.contains_key(filter.as_text())
+            && session.subscriptions.get(filter.as_text()).is_none()
         {
             return Err(ReasonCode::QuotaExceeded);
         }
@@ -227,14 +224,14 @@ impl Shard {
         identifier: Option<u32>,
     ) -> Option<Arc<Member>> {
         let Some(shared) = filter.shared() else {
-            self.add_local(filter.as_text(), LocalSubscription { session: key, options, id: identifier });
+            self.add_local(filter.as_text(), LocalSubscription::new(key, options, identifier));
             return None;
         };
         let session = self.sessions.get(key)?;
         let joining = Joining {
             shard: self.id,
             session: key,
-            client_id: session.client_id.as_str().into(),
+            client_id: (&*session.client_id).into(),
             options: pack(options, identifier),
         };
         let member = self.shared.interest.join(shared.group, shared.filter, joining);
@@ -243,9 +240,9 @@ impl Shard {
     }
 
     fn add_local(&mut self, filter: &Text, subscription: LocalSubscription) {
-        let subscriptions = self.subscriptions.entry_or_default(filter);
-        let is_first = subscriptions.is_empty();
-        subscriptions.push(subscription);
+        let subscribers = self.subscriptions.entry_or_default(filter);
+        let is_first = subscribers.is_empty();
+        subscribers.insert(subscription);
         self.local.bump(filter);
         if is_first {
             // Visible to every shard when this returns, so before SUBACK is written.
@@ -253,19 +250,17 @@ impl Shard {
         }
     }
 
-    fn replace_local(&mut self, key: SessionKey, filter: &Text, subscription: LocalSubscription) {
-        if let Some(subscriptions) = self.subscriptions.get_mut(filter)
-            && let Some(place) = subscriptions.iter_mut().find(|place| place.session == key)
-        {
-            *place = subscription;
+    fn replace_local(&mut self, filter: &Text, subscription: LocalSubscription) {
+        if let Some(subscribers) = self.subscriptions.get_mut(filter) {
+            subscribers.insert(subscription);
             self.local.bump(filter);
         }
     }
 
-    fn remove_local(&mut self, key: SessionKey, filter: &Text) {
-        let Some(subscriptions) = self.subscriptions.get_mut(filter) else { return };
-        subscriptions.retain(|subscription| subscription.session != key);
-        let is_last = subscriptions.is_empty();
+    fn remove_local(&mut self, key: SessionKey, filter: &str) {
+        let Some(subscribers) = self.subscriptions.get_mut(filter) else { return };
+        subscribers.remove(key);
+        let is_last = subscribers.is_empty();
         self.local.bump(filter);
         if is_last {
             self.subscriptions.remove(filter);
@@ -293,6 +288,7 @@ impl Shard {
             qos: self.granted_qos(subscription),
             id,
             ready: VecDeque::new(),
+            changes: 0,
             is_finished: false,
         });
     }

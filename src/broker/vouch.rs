@@ -110,7 +110,7 @@ impl Shard {
         if publish.qos == QoS::ExactlyOnce && session.is_stored {
             // Not delivered anywhere before the identifier is known for good: other shards have it by relay, since
             // they must not get ahead of this log [MQTT-4.3.3-10].
-            journal.push(Record::Received { client_id: session.client_id.clone(), packet_id });
+            journal.push(Record::Received { client_id: session.client_text(), packet_id });
         } else {
             journal.begin_publish();
         }
@@ -223,7 +223,7 @@ impl Shard {
             journal.session(session);
         } else if session.is_stored {
             session.is_stored = false;
-            journal.push(Record::SessionRemoved { client_id: session.client_id.clone() });
+            journal.push(Record::SessionRemoved { client_id: session.client_text() });
         }
     }
 
@@ -239,7 +239,7 @@ impl Shard {
     fn record(&mut self, key: SessionKey, make: impl FnOnce(Text) -> Record) {
         let Some(journal) = &mut self.journal else { return };
         if let Some(session) = self.sessions.get(key).filter(|session| session.is_stored) {
-            journal.push(make(session.client_id.clone()));
+            journal.push(make(session.client_text()));
         }
     }
 

@@ -1,6 +1,9 @@
 //! The will: when it is published, when it is not (sections 3.1.2.5 and 3.1.3.2.2).
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     message::{Message, Parcel, Publisher, expiry},
@@ -9,7 +12,7 @@ use super::{
     shard::Shard,
 };
 use crate::{
-    auth::{Access, Permit},
+    auth::{Access, ConnectInfo, Permit},
     codec::{self, Publish},
     router::SessionKey,
 };
@@ -25,7 +28,7 @@ pub(crate) enum WillDecision {
 
 impl Will {
     /// The will of a CONNECT. Its expiry starts when it is published.
-    pub(crate) fn from_connect(will: &codec::Will) -> Self {
+    pub(crate) fn from_connect(will: &codec::Will, info: Option<Arc<ConnectInfo>>) -> Self {
         let publish = Publish {
             dup: false,
             qos: will.qos,
@@ -39,6 +42,8 @@ impl Will {
             message: Message::without_expiry(&publish),
             delay: will.properties.will_delay_interval().unwrap_or(0),
             expiry: will.properties.message_expiry_interval(),
+            at: None,
+            info,
         }
     }
 }
@@ -47,11 +52,12 @@ impl ClientSession {
     /// The connection is lost: the will goes now, or after its delay, unless the session ends first
     /// [MQTT-3.1.2-8] [MQTT-3.1.3-9].
     pub(crate) fn on_connection_lost(&mut self, now: Instant) -> WillDecision {
-        let Some(will) = &self.will else { return WillDecision::Later };
         if self.will_is_due_at_loss() {
             return WillDecision::Now;
         }
-        self.will_at = Some(now + Duration::from_secs(will.delay.into()));
+        if let Some(will) = &mut self.will {
+            will.at = Some(now + Duration::from_secs(will.delay.into()));
+        }
         WillDecision::Later
     }
 
@@ -65,9 +71,7 @@ impl Shard {
     /// Publishes the will of a session, if it still has one [MQTT-3.1.2-10].
     pub(super) fn publish_will(&mut self, now: Instant, key: SessionKey) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        session.will_at = None;
         let Some(will) = session.will.take() else { return };
-        let client_id = session.client_id.clone();
         let (shard, client_hash) = (self.id, session.client_hash);
         self.record_session(key);
         let mut message = will.message;
@@ -79,16 +83,15 @@ impl Shard {
             retain: message.retain,
             payload: message.payload(),
         };
-        let info = self.sessions.get(key).and_then(|session| session.will_info.as_deref());
         // One that has to wait was asked when the client was let in.
-        if self.shared.hooks.authorize(info, access) == Permit::Refuse {
-            return self.count_drop(&client_id, message.topic(), DropReason::NotAuthorized);
+        if self.shared.hooks.authorize(will.info.as_deref(), access) == Permit::Refuse {
+            return self.count_drop_for(key, message.topic(), DropReason::NotAuthorized);
         }
-        tracing::debug!(client = %client_id, topic = message.topic(), "will published");
-        let message = std::sync::Arc::new(message);
+        tracing::debug!(client = self.client_id(key), topic = message.topic(), "will published");
+        let message = Arc::new(message);
         let mut parcel = Parcel::from_message(&message);
         if message.retain && !self.retain(&mut parcel) {
-            self.count_drop(&client_id, message.topic(), DropReason::RetainedFull);
+            self.count_drop_for(key, message.topic(), DropReason::RetainedFull);
         }
         self.route(now, &mut parcel);
     }

@@ -6,6 +6,7 @@ use super::{
     conn::{Conn, Phase},
     frames::{self, Frames, HopFlags, SHARE_ABOVE_BYTES},
     message::Parcel,
+    moment::Epoch,
     outbox::BlockPool,
     slots::{ConnId, Slots},
     stats::Stats,
@@ -30,7 +31,8 @@ pub(crate) struct Wire {
     staged_bytes: usize,
     unsent_bytes: usize,
     partial_bytes: usize,
-    stall_timeout: Duration,
+    stall_timeout_ms: u64,
+    pub(crate) epoch: Epoch,
 }
 
 /// What became of a PUBLISH.
@@ -45,11 +47,11 @@ pub(crate) enum Written {
 }
 
 impl Wire {
-    pub(crate) fn new(stall_timeout: Duration) -> Self {
+    pub(crate) fn new(epoch: Epoch, stall_timeout: Duration) -> Self {
         Self {
             conns: Slots::new(),
             frames: Frames::default(),
-            timers: Timers::default(),
+            timers: Timers::new(epoch),
             stats: Stats::default(),
             pool: BlockPool::default(),
             dirty: Vec::new(),
@@ -57,7 +59,8 @@ impl Wire {
             staged_bytes: 0,
             unsent_bytes: 0,
             partial_bytes: 0,
-            stall_timeout,
+            stall_timeout_ms: stall_timeout.as_millis().try_into().unwrap_or(u64::MAX),
+            epoch,
         }
     }
 
@@ -158,9 +161,9 @@ impl Wire {
             conn.stalled_since = None;
         } else {
             if bytes > 0 || conn.stalled_since.is_none() {
-                conn.stalled_since = Some(now);
+                conn.stalled_since = Some(self.epoch.moment(now));
             }
-            let deadline = conn.deadline(self.stall_timeout);
+            let deadline = conn.deadline(self.stall_timeout_ms);
             conn.armed.ensure(&mut self.timers, deadline, Timer::Conn(id));
         }
     }
@@ -169,7 +172,7 @@ impl Wire {
     pub(crate) fn remove(&mut self, id: ConnId) -> Option<Conn> {
         let mut conn = self.conns.remove(id)?;
         self.unsent_bytes = self.unsent_bytes.saturating_sub(conn.outbox.len());
-        self.partial_bytes -= conn.partial.capacity();
+        self.partial_bytes -= conn.partial_capacity();
         let left = conn.outbox.len();
         conn.outbox.advance(left);
         conn.outbox.reclaim(&mut self.pool);
@@ -179,7 +182,7 @@ impl Wire {
     /// Starts over the deadline of a connection.
     pub(crate) fn arm(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(id) {
-            let deadline = conn.deadline(self.stall_timeout);
+            let deadline = conn.deadline(self.stall_timeout_ms);
             conn.armed.ensure(&mut self.timers, deadline, Timer::Conn(id));
         }
     }
@@ -191,9 +194,19 @@ impl Wire {
             return false;
         }
         conn.phase = Phase::Closing;
-        self.partial_bytes -= std::mem::take(&mut conn.partial).capacity();
+        self.partial_bytes -= conn.take_partial().capacity();
         conn.connect_deadline = None;
         true
+    }
+
+    /// Gives back memory that was not needed lately.
+    pub(crate) fn rest(&mut self) {
+        self.pool.trim();
+    }
+
+    /// How long unsent bytes may make no progress, milliseconds.
+    pub(crate) fn stall_timeout_ms(&self) -> u64 {
+        self.stall_timeout_ms
     }
 
     /// Bytes appended since the last round of flushing.
@@ -204,7 +217,7 @@ impl Wire {
     /// Takes the start of a packet out of a connection.
     #[inline]
     pub(crate) fn take_partial(&mut self, id: ConnId) -> Vec<u8> {
-        let partial = self.conns.get_mut(id).map(|conn| std::mem::take(&mut conn.partial)).unwrap_or_default();
+        let partial = self.conns.get_mut(id).map(Conn::take_partial).unwrap_or_default();
         self.partial_bytes -= partial.capacity();
         partial
     }
@@ -215,7 +228,7 @@ impl Wire {
             && !conn.is_closing()
         {
             self.partial_bytes += partial.capacity();
-            conn.partial = partial;
+            conn.set_partial(partial);
         }
     }
 
@@ -268,7 +281,7 @@ impl Line<'_> {
     #[inline]
     pub(crate) fn publish(&mut self, now: Instant, parcel: &mut Parcel<'_>, flags: HopFlags, ids: &[u32]) {
         let conn = &mut *self.conn;
-        let own_head = conn.version.is_v5() && (!ids.is_empty() || conn.outgoing_aliases.is_enabled());
+        let own_head = conn.version.is_v5() && (!ids.is_empty() || conn.sends_aliases());
         let added = if own_head {
             write_own(conn, self.pool, now, parcel, flags, ids)
         } else {
@@ -367,8 +380,8 @@ fn write_own(
     let payload = parcel.payload.len();
     // An alias adds bytes the first time; a packet that would then be too large goes without.
     let with_alias = head.packet_len(Version::V5, payload) + ALIAS_BYTES_MAX;
-    if with_alias <= conn.maximum_packet_size.min(PACKET_BYTES_MAX) as usize {
-        match conn.outgoing_aliases.name(parcel.topic) {
+    if conn.sends_aliases() && with_alias <= conn.maximum_packet_size.min(PACKET_BYTES_MAX) as usize {
+        match conn.extras_mut().outgoing_aliases.name(parcel.topic) {
             Naming::Topic => {}
             Naming::Both(alias) => head.topic_alias = Some(alias),
             Naming::Alias(alias) => {

@@ -312,7 +312,7 @@ impl Interposer for Inner {
             return None;
         }
         let (far, end) = duplex::pair(DUPLEX_BYTES_MAX);
-        self.join(Arc::clone(&peer.address), is_mqtt, near, End::Other(Box::new(far)));
+        self.join(peer.address.to_text(), is_mqtt, near, End::Other(Box::new(far)));
         Some(end)
     }
 

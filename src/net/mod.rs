@@ -15,5 +15,6 @@ mod inbox;
 pub(crate) mod interpose;
 pub(crate) mod shard;
 mod transport;
+mod trim;
 
 pub use shard::NetStats;

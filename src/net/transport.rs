@@ -118,6 +118,11 @@ impl Transport {
         }
     }
 
+    /// Whether it is a socket whose bytes are MQTT's: nothing of it is kept anywhere but in the kernel.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.ws.is_none() && matches!(self.stream, Stream::Tcp(_) | Stream::Unix(_))
+    }
+
     /// Has events arrive nowhere.
     pub(crate) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
         match &mut self.stream {

@@ -11,29 +11,29 @@ use super::slab::NONE;
 
 /// Values below [`NONE`] under hashes; the caller tells equal hashes apart.
 #[derive(Debug, Default)]
-pub(super) struct Index {
+pub(crate) struct Index {
     /// A power of two of them, or none; never all in use.
     slots: Box<[Slot]>,
     len: usize,
 }
 
 impl Index {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    pub(super) const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.len
     }
 
     /// The value under `hash` that `is_meant`.
     #[inline]
-    pub(super) fn find(&self, hash: u64, is_meant: impl Fn(u32) -> bool) -> Option<u32> {
+    pub(crate) fn find(&self, hash: u64, is_meant: impl Fn(u32) -> bool) -> Option<u32> {
         self.position(hash, is_meant).map(|at| self.slots[at].value)
     }
 
     /// Adds `value` under `hash`; it must not be there yet.
-    pub(super) fn insert(&mut self, hash: u64, value: u32) {
+    pub(crate) fn insert(&mut self, hash: u64, value: u32) {
         debug_assert_ne!(value, NONE, "reserved for empty slots");
         if self.len + self.len / 3 >= self.slots.len() {
             self.resize((self.len + 1) * 2);
@@ -43,13 +43,13 @@ impl Index {
     }
 
     /// Puts `value` in the place of the value under `hash` that `is_meant`.
-    pub(super) fn replace(&mut self, hash: u64, is_meant: impl Fn(u32) -> bool, value: u32) {
+    pub(crate) fn replace(&mut self, hash: u64, is_meant: impl Fn(u32) -> bool, value: u32) {
         let at = self.position(hash, is_meant).expect("what is replaced is there");
         self.slots[at].value = value;
     }
 
     /// Takes out the value under `hash` that `is_meant`.
-    pub(super) fn remove(&mut self, hash: u64, is_meant: impl Fn(u32) -> bool) -> Option<u32> {
+    pub(crate) fn remove(&mut self, hash: u64, is_meant: impl Fn(u32) -> bool) -> Option<u32> {
         let mut hole = self.position(hash, is_meant)?;
         let value = self.slots[hole].value;
         let mask = self.slots.len() - 1;

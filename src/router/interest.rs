@@ -41,7 +41,7 @@ impl Interest {
     pub fn new(seed: u64, strategy: SharedStrategy) -> Self {
         Self {
             generations: Generations::new(TopicHasher::new(seed)),
-            exact: DashMap::with_hasher(hash_state(seed)),
+            exact: DashMap::with_capacity_and_hasher_and_shard_amount(0, hash_state(seed), EXACT_STRIPES),
             wildcard: RwLock::new(FilterTrie::new(seed)),
             shared: SharedGroups::new(seed, strategy),
         }
@@ -162,6 +162,9 @@ impl Interest {
     }
 }
 
+/// Locks of the exact filters. A number of its own, not the processors': what an operation costs is the same everywhere.
+const EXACT_STRIPES: usize = 64;
+
 #[cfg(test)]
 mod tests {
     use std::{
@@ -247,7 +250,7 @@ mod tests {
         let topic = interest.hasher().topic("a/b");
         let joining = |n: u64| Joining {
             shard: ShardId(0),
-            session: crate::router::SessionKey(n),
+            session: crate::router::SessionKey::first(n as u32),
             client_id: format!("c{n}").into(),
             options: n,
         };

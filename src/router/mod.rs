@@ -28,6 +28,7 @@ mod trie;
 
 pub use cache::{CacheLimits, RouteCache};
 pub use generation::{Generation, Generations, HashedTopic, Stripes, TopicHasher};
+pub(crate) use index::Index;
 pub use interest::Interest;
 pub use retained::{RetainedStore, ScanCursor, SweepCursor};
 pub use shards::{SHARDS_MAX, SessionKey, ShardId, ShardSet};

@@ -37,12 +37,19 @@ pub struct RetainedStore<M> {
     levels: Levels,
     /// The tree by level. Nodes and their messages lie together, since most nodes are leaves. The root has key 0.
     nodes: Slab<Node<M>>,
+    changes: u64,
 }
 
 impl<M> RetainedStore<M> {
     /// An empty store. `seed` keeps hostile topics from being crafted to collide.
     pub fn new(seed: u64) -> Self {
-        Self { hasher: hash_state(seed), exact: Index::new(), levels: Levels::new(seed), nodes: only_root() }
+        let (hasher, levels) = (hash_state(seed), Levels::new(seed));
+        Self { hasher, exact: Index::new(), levels, nodes: only_root(), changes: 0 }
+    }
+
+    /// How often a message was replaced or taken out: while this stays, what was found once is still there.
+    pub const fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Number of messages.
@@ -64,6 +71,7 @@ impl<M> RetainedStore<M> {
     pub fn insert(&mut self, topic: &str, message: M) -> Option<M> {
         let hash = self.hash(topic);
         if let Some(record) = self.find(hash, topic).and_then(|node| self.nodes[node].record.as_mut()) {
+            self.changes += 1;
             return Some(mem::replace(&mut record.message, message));
         }
         let node = self.make(topic);
@@ -159,6 +167,7 @@ impl<M> RetainedStore<M> {
 
     fn remove_record(&mut self, at: u32) -> Option<M> {
         let Record { topic, message } = self.nodes[at].record.take()?;
+        self.changes += 1;
         self.exact.remove(self.hash(&topic), |node| node == at);
         self.prune(at);
         if self.is_empty() {

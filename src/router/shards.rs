@@ -1,6 +1,6 @@
 //! Names of shards and of sessions inside them, and sets of shards as one machine word.
 
-use std::fmt;
+use std::{fmt, num::NonZeroU32};
 
 /// A shard of this broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -8,7 +8,19 @@ pub struct ShardId(pub u8);
 
 /// A session inside its shard. Opaque here: the shard that issued it knows what it means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionKey(pub u64);
+pub struct SessionKey {
+    /// Tells it from others that had the same index; never 0, so that a key that may be absent takes no more room.
+    pub generation: NonZeroU32,
+    /// Where it is kept.
+    pub index: u32,
+}
+
+impl SessionKey {
+    /// The key under which the first session at `index` would be known.
+    pub const fn first(index: u32) -> Self {
+        Self { generation: NonZeroU32::MIN, index }
+    }
+}
 
 /// A set of shards.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -186,7 +186,7 @@ impl BrokerHandle {
 
     /// A connection from inside the process, without sockets: the peer's end of it, on which to speak MQTT.
     pub fn connect_memory(&self) -> io::Result<Duplex> {
-        let peer = Peer { address: Arc::from("memory"), listener: Arc::from("memory") };
+        let peer = Peer { address: "memory".into(), listener: Arc::from("memory") };
         let (client, end) = match self.shards.interposer() {
             None => duplex::pair(DUPLEX_BYTES_MAX),
             Some(_) if self.shards.is_stopped() => return Err(io::ErrorKind::ConnectionRefused.into()),
@@ -202,7 +202,7 @@ impl BrokerHandle {
     /// The same for one who only looks on: faults and traces do not concern it.
     pub fn connect_observer(&self) -> io::Result<Duplex> {
         let (client, end) = duplex::pair(DUPLEX_BYTES_MAX);
-        self.accept(client, end, Peer { address: Arc::from("tap"), listener: Arc::from("memory") })
+        self.accept(client, end, Peer { address: "tap".into(), listener: Arc::from("memory") })
     }
 
     fn accept(&self, client: Duplex, end: DuplexEnd, peer: Peer) -> io::Result<Duplex> {

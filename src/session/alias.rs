@@ -17,6 +17,11 @@ impl IncomingAliases {
         Self { topics: Vec::new(), maximum }
     }
 
+    /// The peer may use 1 to `maximum`.
+    pub const fn set_maximum(&mut self, maximum: u16) {
+        self.maximum = maximum;
+    }
+
     /// `alias` stands for `topic` from now on.
     pub fn set(&mut self, alias: u16, topic: Text) -> Result<(), ReasonCode> {
         let at = self.index(alias)?;

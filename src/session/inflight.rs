@@ -70,6 +70,21 @@ impl<M> Inflight<M> {
         Self { entries: VecDeque::new(), first_id: 1, live: 0, outstanding: 0, window: 0, resend_at: 0, resend_end: 0 }
     }
 
+    /// Nothing in flight, and the next identifier is to be `first_id`.
+    pub fn starting_at(first_id: u16) -> Self {
+        Self { first_id, ..Self::new() }
+    }
+
+    /// The identifier of the oldest message, or the next to be given when there is none.
+    pub const fn first_id(&self) -> u16 {
+        self.first_id
+    }
+
+    /// Whether nothing is to be remembered but the next identifier.
+    pub fn is_at_rest(&self) -> bool {
+        self.entries.is_empty() && self.outstanding == 0
+    }
+
     /// Messages that a store has kept, in the order in which they were sent; true where only PUBCOMP is missing. One
     /// whose identifier does not come after those before it is left out.
     pub fn restore(messages: impl IntoIterator<Item = (PacketId, bool, M)>, exactly_once: impl Fn(&M) -> bool) -> Self {

@@ -89,7 +89,7 @@ fn a_peer_that_reads_nothing_is_not_read_either() {
     settings.slow_consumer.outbox_soft_bytes = 10_000;
     let mut now = Instant::now();
     let mut shard = Shard::new(ShardId(0), Shared::new(settings, Hooks::default(), 1, 1, now), now, 1);
-    let address = Address { address: Arc::from("peer"), listener: Arc::from("test") };
+    let address = Address { address: "peer".into(), listener: Arc::from("test") };
     let conn = shard.open(now, address);
     shard.receive(now, conn, &Connect::new("greedy").keep_alive(10).wire(Version::V5));
     let flood: Vec<u8> = (1..=1000u16).flat_map(|id| pubrel(id).wire(Version::V5)).collect();

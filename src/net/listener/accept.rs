@@ -10,7 +10,7 @@ use mio::{Interest, Registry, Token};
 
 use super::{ListenerInfo, bind::ListenSocket};
 use crate::{
-    broker::Peer,
+    broker::{Address, Peer},
     net::{
         tls::TlsStream,
         transport::{Stream, Transport},
@@ -77,10 +77,15 @@ impl Acceptor {
         let accepted = match &self.socket {
             ListenSocket::Tcp(socket) => socket.accept().map(|(stream, address)| {
                 // Acknowledgements are small and must not wait for one another. A failure means the peer is gone.
-                let _ = stream.set_nodelay(true);
-                (Stream::from(stream), Arc::from(address.to_string()))
+                // Linux has it from the listening socket.
+                if !cfg!(target_os = "linux") {
+                    let _ = stream.set_nodelay(true);
+                }
+                (Stream::from(stream), Address::from(address))
             }),
-            ListenSocket::Unix(socket) => socket.accept().map(|(stream, _)| (Stream::from(stream), Arc::from("unix"))),
+            ListenSocket::Unix(socket) => {
+                socket.accept().map(|(stream, _)| (Stream::from(stream), Address::from("unix")))
+            }
         };
         match accepted {
             Ok((stream, address)) => {

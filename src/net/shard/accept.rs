@@ -58,13 +58,39 @@ impl State {
     /// Takes in a new connection, whose CONNECT is awaited.
     pub(super) fn open(&mut self, shards: &Shards, now: Instant, transport: Transport, peer: Peer) {
         let conn = self.shard.open(now, peer);
-        self.adopt(shards, now, conn, transport);
+        if transport.is_plain() {
+            self.activity += 1;
+            self.conns.insert(conn, transport);
+            // Most have said CONNECT by now. Read before anybody is told of readiness, it costs no event, and one who is at
+            // home on another shard is registered there alone.
+            self.read_turn(now, conn);
+            if self.shard.outbox(conn).is_none() {
+                // It moves: at once, since its place may be given to the next.
+                self.handle_outputs(shards, now, false);
+            }
+            self.register(shards, now, conn);
+        } else {
+            self.adopt(shards, now, conn, transport);
+        }
     }
 
     /// Registers the transport of a connection that the shard knows already.
     pub(super) fn adopt(&mut self, shards: &Shards, now: Instant, conn: ConnId, transport: Transport) {
         self.activity += 1;
-        let slot = self.conns.insert(conn, transport);
+        let is_plain = self.conns.insert(conn, transport).transport.is_plain();
+        self.register(shards, now, conn);
+        // What came before, for those that have no edge for it: a socket's is reported when it is registered.
+        if !is_plain {
+            self.make_ready(conn);
+        }
+    }
+
+    /// Has the events of a connection arrive, unless it is over already or about to move.
+    fn register(&mut self, shards: &Shards, now: Instant, conn: ConnId) {
+        if self.shard.outbox(conn).is_none() {
+            return;
+        }
+        let Some(slot) = self.conns.get_mut(conn) else { return };
         let place =
             Place { registry: &self.registry, token: Token(conn.index()), shards: &self.shards, shard: self.index };
         if let Err(error) = slot.transport.register(&place, conn) {
@@ -73,8 +99,7 @@ impl State {
             self.ended(now, conn, TransportEnd::Error);
             return;
         }
-        // What came before, for those that have no edge for it.
-        self.make_ready(conn);
+        slot.is_registered = true;
         if self.is_closing() {
             self.shard.shutdown(now);
         }

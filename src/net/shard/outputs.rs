@@ -44,7 +44,7 @@ impl State {
         }
     }
 
-    fn handle_outputs(&mut self, shards: &Shards, now: Instant, may_enter: bool) -> usize {
+    pub(super) fn handle_outputs(&mut self, shards: &Shards, now: Instant, may_enter: bool) -> usize {
         let mut count = 0;
         while let Some(output) = self.shard.poll_output() {
             count += 1;
@@ -79,7 +79,9 @@ impl State {
     fn hand_off(&mut self, shards: &Shards, conn: ConnId, to: usize, handoff: Handoff) {
         self.activity += 1;
         let Some(mut slot) = self.conns.remove(conn) else { return };
-        if let Err(error) = slot.transport.deregister(&self.registry) {
+        if slot.is_registered
+            && let Err(error) = slot.transport.deregister(&self.registry)
+        {
             tracing::warn!(%error, "a connection could not be deregistered and was closed");
             return;
         }

@@ -32,7 +32,7 @@ impl State {
     }
 
     /// Reads once; returns how many bytes.
-    fn read_turn(&mut self, now: Instant, conn: ConnId) -> usize {
+    pub(super) fn read_turn(&mut self, now: Instant, conn: ConnId) -> usize {
         let Some(slot) = self.conns.get_mut(conn) else { return 0 };
         slot.is_ready = false;
         // What has been refused comes back with `Output::Resume`.

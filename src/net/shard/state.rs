@@ -54,6 +54,9 @@ pub(super) struct State {
     /// Counts what was done, so that a probe can tell whether anything was.
     pub(super) activity: u64,
     activity_seen: u64,
+    /// The most connections there were since memory was given back last, and when that is to be done again.
+    conns_peak: usize,
+    trim_at: Option<Instant>,
     /// Until when the thread sleeps, while it is parked.
     sleeps_until: Option<Instant>,
     draining: Option<Draining>,
@@ -109,6 +112,8 @@ impl State {
             is_unfinished: false,
             activity: 0,
             activity_seen: 0,
+            conns_peak: 0,
+            trim_at: None,
             sleeps_until: None,
             draining: None,
             has_failed: false,
@@ -340,6 +345,7 @@ impl State {
         }
         self.close_overdue(now);
         self.lingering.expire(now);
+        self.give_memory_back(shards, now);
         if let Some(draining) = self.draining {
             if draining.goodbye_deadline <= now {
                 self.say_goodbye(now);
@@ -352,6 +358,21 @@ impl State {
             if self.acceptors[index].retry_at.is_some_and(|due| due <= now) {
                 self.accept(shards, now, index);
             }
+        }
+    }
+
+    /// A while after most connections of a burst have gone, what they have left goes back to the system.
+    fn give_memory_back(&mut self, shards: &Shards, now: Instant) {
+        let conns = self.conns.len();
+        self.conns_peak = self.conns_peak.max(conns);
+        if self.conns_peak < TRIM_CONNS_MIN || conns > self.conns_peak / 2 {
+            self.trim_at = None;
+            return;
+        }
+        if now >= *self.trim_at.get_or_insert(now + TRIM_PAUSE) {
+            (self.trim_at, self.conns_peak) = (None, conns);
+            // One that cannot be done now is not worth a second try: the next burst has one of its own.
+            let _ = shards.pool.run(Box::new(crate::net::trim::trim));
         }
     }
 
@@ -368,7 +389,8 @@ impl State {
             Some(_) if self.lingering.is_empty() => draining.deadline,
             Some(linger_deadline) => linger_deadline,
         });
-        [of_shard, closing, self.lingering.next_deadline(), accepting, draining].into_iter().flatten().min()
+        let own = [closing, self.lingering.next_deadline(), accepting, draining, self.trim_at];
+        own.into_iter().chain([of_shard]).flatten().min()
     }
 
     fn answer_probes(&mut self, shards: &Shards) {
@@ -407,6 +429,13 @@ const ENVELOPES_PER_BITE: usize = 64;
 
 /// More than this is left for the shard's own thread to write: by then the wake-up is the smaller part.
 const ENTERED_FLUSH_BYTES_MAX: usize = 64 << 10;
+
+/// Fewer connections are no burst.
+const TRIM_CONNS_MIN: usize = 1000;
+
+/// From the end of a burst until its memory goes back: they may come again, and the shard drops at its next sweep what it
+/// keeps for speed.
+const TRIM_PAUSE: Duration = Duration::from_secs(31);
 
 /// At shutdown, how long a peer that was told may take to close before the process ends under it; a tenth of the drain
 /// timeout at most.

@@ -14,7 +14,7 @@ fn group_of(strategy: SharedStrategy, members: u64) -> (Interest, Vec<Arc<Member
 fn join(interest: &Interest, n: u64) -> Arc<Member> {
     let joining = Joining {
         shard: ShardId((n % 4) as u8),
-        session: SessionKey(n),
+        session: SessionKey::first(n as u32),
         client_id: format!("worker-{n}").into(),
         options: 0,
     };
@@ -41,7 +41,7 @@ fn counts(handle: &mut GroupHandle, messages: u64, exclude: Option<&Member>) -> 
     let mut counts = HashMap::new();
     for choice in choices(messages) {
         let member = handle.choose(&choice, exclude).expect("a member is there");
-        *counts.entry(member.session().0).or_default() += 1;
+        *counts.entry(u64::from(member.session().index)).or_default() += 1;
     }
     counts
 }
@@ -59,7 +59,8 @@ const ALL: [SharedStrategy; 6] = [
 fn round_robin_gives_every_member_its_turn_in_order() {
     let (interest, _members) = group_of(SharedStrategy::RoundRobin, 3);
     let mut handle = handle(&interest);
-    let order: Vec<u64> = choices(7).map(|c| handle.choose(&c, None).expect("a member").session().0).collect();
+    let order: Vec<u64> =
+        choices(7).map(|c| handle.choose(&c, None).expect("a member").session().index.into()).collect();
     assert_eq!(order, [0, 1, 2, 0, 1, 2, 0]);
 }
 
@@ -108,7 +109,7 @@ fn hashes_keep_their_member_and_move_only_the_share_of_one_that_goes() {
         let mut handle = handle(&interest);
         let mut map = |skip_offline: Option<u64>| -> Vec<u64> {
             let chosen: Vec<u64> =
-                choices(1000).map(|c| handle.choose(&c, None).expect("a member").session().0).collect();
+                choices(1000).map(|c| handle.choose(&c, None).expect("a member").session().index.into()).collect();
             assert!(skip_offline.is_none_or(|key| !chosen.contains(&key)));
             chosen
         };
@@ -156,7 +157,7 @@ fn the_excluded_member_is_never_chosen() {
         let mut handle = handle(&interest);
         for excluded in &members {
             let counts = counts(&mut handle, 300, Some(excluded));
-            assert!(!counts.contains_key(&excluded.session().0), "{strategy:?}");
+            assert!(!counts.contains_key(&excluded.session().index.into()), "{strategy:?}");
             if strategy != SharedStrategy::Sticky {
                 assert_eq!(counts.len(), 2, "{strategy:?}");
             }
@@ -191,7 +192,8 @@ fn offline_members_are_chosen_only_when_none_is_online() {
 #[test]
 fn groups_of_one_filter_or_one_name_are_separate() {
     let interest = Interest::new(11, SharedStrategy::RoundRobin);
-    let joining = |n| Joining { shard: ShardId(0), session: SessionKey(n), client_id: "c".into(), options: n };
+    let joining =
+        |n| Joining { shard: ShardId(0), session: SessionKey::first(n as u32), client_id: "c".into(), options: n };
     let members = [("a", "x/+"), ("b", "x/+"), ("a", "x/1"), ("a", "#")];
     let members: Vec<_> =
         (0..).zip(members).map(|(n, (name, filter))| interest.join(name, filter, joining(n))).collect();
@@ -227,6 +229,6 @@ fn options_change_without_losing_the_place() {
     members[0].set_options(0b1010);
     let mut handle = handle(&interest);
     let first = handle.choose(&choices(1).next().expect("one"), None).expect("a member");
-    assert_eq!((first.session(), first.options()), (SessionKey(0), 0b1010));
+    assert_eq!((first.session(), first.options()), (SessionKey::first(0), 0b1010));
     assert_eq!(&**members[0].client_id(), "worker-0");
 }
