@@ -11,8 +11,8 @@ use std::{
 
 use bytes::Bytes;
 use ferromq::codec::{
-    Connect, Packet, Properties, Publish, QoS, Subscribe, Subscription, SubscriptionOptions, Text, TopicFilter, TopicName,
-    Version, Will,
+    Connect, Packet, Properties, Publish, QoS, Subscribe, Subscription, SubscriptionOptions, Text, TopicFilter,
+    TopicName, Version, Will,
 };
 
 use super::broker::Broker;
@@ -269,7 +269,7 @@ pub(crate) fn connect(client_id: &str, will: Option<&str>) -> Result<Vec<u8>, Bo
         version: Version::V3_1_1,
         clean_start: true,
         bridge: false,
-        keep_alive: KEEP_ALIVE_SECONDS as u16,
+        keep_alive: KEEP_ALIVE_MAX_SECONDS,
         client_id: Text::try_from(client_id)?,
         will,
         username: None,
@@ -322,7 +322,11 @@ const PUBLISH: u8 = 0x30;
 
 /// mosquitto's backlog is 100.
 const BATCH: usize = 100;
+/// How often each connection pings while it is idle.
 pub(crate) const KEEP_ALIVE_SECONDS: u64 = 60;
+
+/// What it tells the broker: on a busy machine, more time may pass until all are there.
+const KEEP_ALIVE_MAX_SECONDS: u16 = 600;
 
 /// A little more than what a broker takes to look at everything it holds.
 const SWEEP: Duration = Duration::from_secs(35);

@@ -84,7 +84,11 @@ impl Options {
                 "--in-process-child" => options.in_process_child = Some(value.parse()?),
                 "--broker" => options.broker = value.into(),
                 "--json" => options.json = Some(value.into()),
-                _ => return Err(format!("{name} is not an option of this bench; see the top of benches/idle/main.rs").into()),
+                _ => {
+                    return Err(
+                        format!("{name} is not an option of this bench; see the top of benches/idle/main.rs").into()
+                    );
+                }
             }
         }
         Ok(options)

@@ -163,7 +163,7 @@ impl Shard {
             Packet::Subscribe(subscribe) => return self.handle_subscribe(now, id, &subscribe),
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, id, &unsubscribe),
             Packet::PingReq => {
-                self.wire.packet(now, id, Packet::PingResp);
+                self.wire.ping_response(now, id);
             }
             Packet::Disconnect(disconnect) => self.handle_disconnect(now, id, &disconnect),
             Packet::Auth(auth) => self.handle_auth(now, id, &auth),

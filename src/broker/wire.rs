@@ -142,6 +142,13 @@ impl Wire {
         true
     }
 
+    /// Appends PINGRESP: what a connection at rest is mostly about, so without detours. It fits every maximum packet size.
+    pub(crate) fn ping_response(&mut self, now: Instant, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.outbox.push_copy(&mut self.pool, &[0xD0, 0]);
+        self.count_sent(now, id, 2);
+    }
+
     /// Whether [`Self::packet`] would send it.
     pub(crate) fn can_send(&self, id: ConnId, packet: &Packet) -> bool {
         let Some(conn) = self.conns.get(id) else { return false };
