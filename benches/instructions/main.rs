@@ -48,7 +48,7 @@ fn measure_and_compare(saves: bool, repeats: bool) -> Result<bool, String> {
         let again = callgrind::measure()?;
         for (name, count) in &counts {
             let difference = again.get(name).map(|other| count.instructions.abs_diff(other.instructions));
-            println!("{name}: {difference:?} instructions between two runs");
+            println!("{name}: {} instructions between two runs", difference.unwrap_or_default());
             // What time it is decides over a carry here and there.
             if difference.is_none_or(|difference| difference > count.instructions / 10_000) {
                 return Err(format!("two runs of {name:?} differ by {difference:?} instructions"));
