@@ -26,7 +26,8 @@ PYO3_ENV = PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON="$(abspath $(PY))" PYTHON_S
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-core test-rust test-python test-stubs test-interop interop-tools interop-mosquitto \
-	lint docs pictures bench bench-python bench-clients bench-peers bench-curves fmt clean
+	lint docs pictures bench bench-python bench-clients bench-peers bench-curves bench-idle bench-instructions \
+	bench-instructions-save valgrind fmt clean
 
 help:
 	@echo "make demo          an in-process broker, this machine's telemetry, a live table"
@@ -41,6 +42,8 @@ help:
 	@echo "make bench-clients CPU per message of the Rust client beside rumqttc and Paho's in C (CLIENTS_ARGS=...)"
 	@echo "make bench-peers   CPU per delivery of the broker beside mosquitto and others (PEERS_ARGS=...)"
 	@echo "make bench-curves  the broker as its load grows, in overload, in storms (CURVES_ARGS=...)"
+	@echo "make bench-idle    memory and CPU of connections at rest, beside mosquitto (BENCH_ARGS='--connections 5000')"
+	@echo "make bench-instructions  instruction counts against the committed baseline; -save renews it"
 	@echo "make bench-python  CPU per message beside other libraries, and the cost of a test (BENCH_ARGS=...)"
 
 # --- what the rest stands on --------------------------------------------------------------------------------------
@@ -109,10 +112,36 @@ bench-peers: interop-mosquitto
 bench-curves:
 	$(CARGO) build --release --no-default-features --features cli --bin ferromq
 	$(PYTHON) benches/e2e/curves.py $(CURVES_ARGS)
+# Both need a release build, and not the minutes that the one for a release takes.
+BENCH_ENV = CARGO_PROFILE_BENCH_LTO=thin CARGO_PROFILE_BENCH_CODEGEN_UNITS=8
+
+bench-idle: interop-mosquitto
+	$(BENCH_ENV) $(CARGO) bench --bench idle --no-default-features --features cli -- $(BENCH_ARGS)
+
+# For no processor in particular, whatever flags this machine sets, so that the counts are those of every machine; one
+# codegen unit, so that inlining does not depend on how the code was cut.
+INSTRUCTIONS_ENV = CARGO_PROFILE_BENCH_LTO=thin CARGO_PROFILE_BENCH_CODEGEN_UNITS=1 RUSTFLAGS=
+INSTRUCTIONS = $(INSTRUCTIONS_ENV) $(CARGO) bench --bench instructions --no-default-features --
+
+# Counted on x86-64 alone: other processors have other instructions.
+bench-instructions: valgrind
+	@if [ "$$(uname -m)" != x86_64 ]; then echo "instructions are counted on x86-64 only" >&2; \
+	elif ! command -v valgrind >/dev/null; then \
+		echo "instructions are not counted: valgrind is missing; install it with: sudo apt-get install valgrind" >&2; \
+	else $(INSTRUCTIONS) $(BENCH_ARGS); fi
+
+bench-instructions-save: valgrind
+	$(INSTRUCTIONS) --save --repeat
+
+valgrind:
+	@if command -v valgrind >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq valgrind; \
+	else echo "valgrind is missing; install it with: sudo apt-get install valgrind" >&2; fi
 
 # --- test ---------------------------------------------------------------------------------------------------------
 
-test: test-core lint docs test-rust test-python test-stubs test-interop
+test: test-core lint docs test-rust bench-instructions test-python test-stubs test-interop
 
 # The protocol core must build where there is no tokio, no socket crate and no operating system to poll.
 test-core:

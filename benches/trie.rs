@@ -150,9 +150,9 @@ fn shared(c: &mut Criterion) {
         [SharedStrategy::RoundRobin, SharedStrategy::Sticky, SharedStrategy::HashTopic, SharedStrategy::LeastInFlight]
     {
         let interest = Interest::new(SEED, strategy);
-        for n in 0..100 {
+        for n in 0..100_u32 {
             let client_id = format!("worker-{n}").into();
-            let joining = Joining { shard: ShardId(0), session: SessionKey::first(n as u32), client_id, options: 0 };
+            let joining = Joining { shard: ShardId(0), session: SessionKey::first(n), client_id, options: 0 };
             interest.join("workers", "jobs/#", joining).set_online(true);
         }
         let mut handle = GroupHandle::new(Arc::clone(&interest.groups("jobs/1")[0]));

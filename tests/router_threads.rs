@@ -146,7 +146,7 @@ fn a_roster_that_was_read_while_it_changed_is_read_again() {
     let interest = Interest::new(1, SharedStrategy::RoundRobin);
     let first = interest.join("g", "jobs/#", joining(SessionKey::first(0)));
     // Many members, so that reading them takes long enough for the first to change meanwhile.
-    let others: Vec<_> = (1..500).map(|n| interest.join("g", "jobs/#", joining(SessionKey::first(n as u32)))).collect();
+    let others: Vec<_> = (1..500_u32).map(|n| interest.join("g", "jobs/#", joining(SessionKey::first(n)))).collect();
     let mut handle = GroupHandle::new(Arc::clone(&interest.groups("jobs/1")[0]));
     lockstep(
         |round| {

@@ -5,7 +5,7 @@ use std::{error::Error, process::Command, time::Instant};
 
 use ferromq::{
     bench::{Usage, resident_bytes},
-    net::Duplex,
+    net::duplex::Duplex,
     server::Broker,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

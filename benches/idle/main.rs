@@ -7,6 +7,7 @@
 //!
 //! `make bench-idle`, or `cargo bench --bench idle --no-default-features --features cli -- [--connections N] [--rounds N]
 //! [--idle-seconds N] [--in-process N,N] [--broker PATH] [--json FILE]`. `cargo test` runs it once, small.
+#![allow(clippy::disallowed_methods)] // it measures what happens while time goes by
 
 mod broker;
 mod in_process;

@@ -63,7 +63,7 @@ pub(crate) fn markdown(plan: &Plan, brokers: &[(String, Vec<Measured>)], in_proc
 /// Every run.
 pub(crate) fn json(plan: &Plan, brokers: &[(String, Vec<Measured>)], in_process: &[InProcess]) -> String {
     let runs = |runs: &[Measured]| -> Value {
-        ROWS.iter().map(|(name, value)| ((*name).to_owned(), runs.iter().map(value).collect())).collect()
+        ROWS.iter().map(|(name, value)| ((*name).to_owned(), runs.iter().map(value).collect::<Value>())).collect()
     };
     let brokers: Value = brokers.iter().map(|(name, measured)| (name.clone(), runs(measured))).collect();
     let in_process: Value = in_process

@@ -30,6 +30,7 @@ pub(crate) struct Conn {
     pub(crate) phase: Phase,
     pub(crate) session: Option<SessionKey>,
     /// Start of a packet whose end has not arrived.
+    #[allow(clippy::box_collection)] // a word in every connection, for what few have
     partial: Option<Box<Vec<u8>>>,
     pub(crate) outbox: Outbox,
     extras: Option<Box<Extras>>,

@@ -190,9 +190,7 @@ impl Shard {
             Packet::PubComp(ack) => self.handle_pubcomp(now, id, ack.packet_id, ack.reason),
             Packet::Subscribe(subscribe) => return self.handle_subscribe(now, id, &subscribe),
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, id, &unsubscribe),
-            Packet::PingReq => {
-                self.wire.packet(id, Packet::PingResp);
-            }
+            Packet::PingReq => self.wire.ping_response(id),
             Packet::Disconnect(disconnect) => self.handle_disconnect(now, id, &disconnect),
             Packet::Auth(auth) => self.handle_auth(now, id, &auth),
             Packet::Publish(_)

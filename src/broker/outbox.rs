@@ -172,6 +172,7 @@ impl BlockPool {
         self.unneeded = keep;
     }
 
+    #[allow(clippy::unnecessary_box_returns)] // it goes from the pool to an outbox in its place in memory
     fn take(&mut self) -> Box<Unsent> {
         let block = self.free.pop();
         self.unneeded = self.unneeded.min(self.free.len());

@@ -74,6 +74,7 @@ pub(crate) struct RetainedScan {
 }
 
 /// The scans of a session, oldest first; no heap while there is none.
+#[allow(clippy::box_collection)] // a word in every session, for what few have
 #[derive(Debug, Default)]
 pub(crate) struct Scans(Option<Box<VecDeque<RetainedScan>>>);
 

@@ -30,6 +30,7 @@ pub(crate) enum Subscribers {
     None,
     One(LocalSubscription),
     /// A tree, so that one of very many is found and taken out without a look at the others.
+    #[allow(clippy::box_collection)] // of one there are very many, and they are no larger than that
     Many(Box<BTreeMap<SessionKey, LocalSubscription>>),
 }
 

@@ -104,6 +104,13 @@ impl Wire {
         fits(scratch)
     }
 
+    /// Appends PINGRESP: what a connection at rest is mostly about, so without detours. It fits every maximum packet size.
+    pub(crate) fn ping_response(&mut self, id: ConnId) {
+        if let Some(mut line) = self.line(id) {
+            line.push(&[0xD0, 0]);
+        }
+    }
+
     /// Whether [`Self::packet`] would send it.
     pub(crate) fn can_send(&self, id: ConnId, packet: &Packet) -> bool {
         let Some(conn) = self.conns.get(id) else { return false };

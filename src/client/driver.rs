@@ -22,7 +22,7 @@ use super::{
     AckPolicy, ClientEvent, ConnectionState, Error, Message,
     dispatch::Delivery,
     low_water,
-    pace::{ARRIVALS_TICK, Arrivals, DEPARTURES_TICK, Departures, Read},
+    pace::{Arrivals, Departures, Read, TICK},
     reconnect::Backoff,
     state::{Effects, Inner, Life, Progress, State},
     transport::{BoxStream, Connector},
@@ -237,7 +237,7 @@ struct Pacing {
     departures_due: Tick,
 }
 
-/// A timer of a few milliseconds.
+/// A timer of a millisecond.
 #[derive(Default)]
 struct Tick {
     sleep: Option<Pin<Box<Sleep>>>,
@@ -245,8 +245,8 @@ struct Tick {
 }
 
 impl Tick {
-    fn set(&mut self, after: Duration) {
-        let due = tokio::time::Instant::now() + after;
+    fn set(&mut self) {
+        let due = tokio::time::Instant::now() + TICK;
         match &mut self.sleep {
             Some(sleep) => sleep.as_mut().reset(due),
             None => self.sleep = Some(Box::pin(sleep_until(due))),
@@ -368,7 +368,7 @@ impl<'a> Connection<'a> {
             }
         }
         if pacing.arrivals.is_waiting() {
-            pacing.arrivals_due.set(ARRIVALS_TICK);
+            pacing.arrivals_due.set();
         }
     }
 
@@ -384,7 +384,7 @@ impl<'a> Connection<'a> {
         if is_tick {
             let mut state = self.inner.state.lock();
             if pacing.departures.tick(state.stats.published) {
-                pacing.departures_due.set(DEPARTURES_TICK);
+                pacing.departures_due.set();
             } else {
                 state.set_corked(false);
             }
@@ -507,7 +507,7 @@ impl<'a> Connection<'a> {
             && pacing.departures.write(now, state.stats.published)
         {
             state.set_corked(true);
-            pacing.departures_due.set(DEPARTURES_TICK);
+            pacing.departures_due.set();
         }
         self.process(state, Effects::default());
         !self.write.is_empty()

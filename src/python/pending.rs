@@ -94,7 +94,11 @@ impl Pending {
         let (promise, future) = Bridge::of(&event_loop)?.promise_in(&event_loop)?;
         // Another thread may have made one, while Python was called.
         let kept = self.future.get_or_init(|| future.clone().unbind()).bind(py);
-        if kept.is(&future) { self.shared.wait(promise) } else { promise.forget(py) }
+        if kept.is(&future) {
+            self.shared.wait(promise)
+        } else {
+            promise.forget(py)
+        }
         Ok(kept)
     }
 }

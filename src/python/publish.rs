@@ -469,7 +469,11 @@ pub(crate) fn finished(py: Python<'_>, result: Result<PublishAck, Error>) -> PyR
     if ack.reason.is_error() {
         return Err(errors::refused(py, ack.reason, &ack.properties));
     }
-    if is_plain(&ack) { plain_success(py, ack.reason).map(Bound::unbind) } else { Ok(Py::new(py, Ack(ack))?.into_any()) }
+    if is_plain(&ack) {
+        plain_success(py, ack.reason).map(Bound::unbind)
+    } else {
+        Ok(Py::new(py, Ack(ack))?.into_any())
+    }
 }
 
 /// Whether there is nothing to be told but a code of success.
