@@ -370,7 +370,7 @@ async def test_websocket_connections_have_faults_of_bytes(within):
         ("fake_reason", {"packet": "PUBACK", "reason": 0x8B}),
         ("fake_reason", {"packet": "PUBLISH", "reason": 0x80}),
         ("refuse", {"reason": 0}),
-        ("kick", {"client": "c", "reason": 0x00}),
+        ("kick", {"client_id": "c", "reason_code": 0x00}),
     ],
 )
 def test_what_makes_no_sense_is_refused(faults, verb, arguments):
