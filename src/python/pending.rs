@@ -95,9 +95,9 @@ impl Pending {
         // Another thread may have made one, while Python was called.
         let kept = self.future.get_or_init(|| future.clone().unbind()).bind(py);
         if kept.is(&future) {
-            self.shared.wait(promise)
+            self.shared.wait(promise);
         } else {
-            promise.forget(py)
+            promise.forget(py);
         }
         Ok(kept)
     }
