@@ -132,40 +132,32 @@ pub(super) fn plain(bytes: &[u8]) -> Option<&str> {
     Some(unsafe { std::str::from_utf8_unchecked(bytes) })
 }
 
-/// Looks at each byte once, a vector register of them at a time; the last block overlaps the one before it.
+/// Looks at each byte, eight at a time; the last eight overlap those before them.
 #[inline]
 fn is_plain(bytes: &[u8]) -> bool {
-    let mut suspect = [0; LANES];
-    if let Some(last) = bytes.last_chunk::<LANES>() {
-        for block in bytes.as_chunks::<LANES>().0 {
-            mark(block, &mut suspect);
-        }
-        mark(last, &mut suspect);
-    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-        let both = u128::from(u64::from_ne_bytes(*first)) << 64 | u128::from(u64::from_ne_bytes(*last));
-        mark(&both.to_ne_bytes(), &mut suspect);
-    } else {
-        return bytes.iter().all(|&byte| suspicion(byte) == 0);
-    }
-    suspect == [0; LANES]
+    let Some(last) = bytes.last_chunk::<8>() else { return bytes.iter().all(|&byte| !is_suspect(&[byte; 8])) };
+    !is_suspect(last) && !bytes.as_chunks::<8>().0.iter().any(is_suspect)
 }
 
-/// Marks the lanes that hold anything but plain printable ASCII.
+/// Whether one of eight bytes is anything but printable ASCII without + and #. What is added up and taken away stays in its
+/// byte, or is carried on from one that is suspect itself (Hacker's Delight, section 6-1).
 #[inline]
-fn mark(block: &[u8; LANES], suspect: &mut [u8; LANES]) {
-    for (suspect, &byte) in suspect.iter_mut().zip(block) {
-        *suspect |= suspicion(byte);
-    }
+const fn is_suspect(bytes: &[u8; 8]) -> bool {
+    let word = u64::from_ne_bytes(*bytes);
+    // + and # differ in one bit.
+    let (wildcard, delete) = ((word | EACH * 0x08) ^ EACH * b'+' as u64, word ^ EACH * 0x7F);
+    let control = word.wrapping_sub(EACH * b' ' as u64) & !word;
+    (word | control | zero(wildcard) | zero(delete)) & (EACH * 0x80) != 0
 }
 
-/// Not 0 for anything but printable ASCII without + and #.
+/// Sets the highest bit of the lowest byte that is zero; of those above it perhaps.
 #[inline]
-const fn suspicion(byte: u8) -> u8 {
-    (byte == b'+') as u8 | (byte == b'#') as u8 | (byte < b' ') as u8 | (byte > b'~') as u8
+const fn zero(word: u64) -> u64 {
+    word.wrapping_sub(EACH) & !word
 }
 
-/// Bytes to a vector register on every machine of the last twenty years.
-const LANES: usize = 16;
+/// One in each byte of a word.
+const EACH: u64 = 0x0101_0101_0101_0101;
 
 /// The length before a string takes two bytes.
 const BYTES_MAX: usize = 65_535;
