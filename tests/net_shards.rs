@@ -154,7 +154,8 @@ fn expect_in_order(client: &mut Client, publishers: usize, count: usize) {
 }
 
 #[test]
-fn a_lone_message_for_a_parked_shard_is_delivered_without_waking_it() {
+#[cfg(target_os = "linux")] // elsewhere each shard has its thread from the start
+fn a_lone_message_for_another_shard_wakes_no_other_thread() {
     let (broker, url) = broker(|builder| builder.shards(2));
     let handle = broker.handle();
     // Of four clients, two are at home on the same shard, and two are not for any choice of hash that matters.
@@ -162,7 +163,8 @@ fn a_lone_message_for_a_parked_shard_is_delivered_without_waking_it() {
     for client in &mut clients {
         client.subscribe("lone", QoS::AtMostOnce);
     }
-    let before = handle.net_stats().shards_entered;
+    handle.wait_settled();
+    let before = handle.net_stats().shards_woken;
     for round in 0..50 {
         let publisher = round % clients.len();
         let packet = clients[publisher].publish_packet("lone", round.to_string(), QoS::AtMostOnce);
@@ -170,9 +172,12 @@ fn a_lone_message_for_a_parked_shard_is_delivered_without_waking_it() {
         for client in &mut clients {
             assert_eq!(client.recv_publish().payload, round.to_string());
         }
-        handle.wait_settled();
     }
-    assert!(handle.net_stats().shards_entered > before, "some of fifty found the other shard parked");
+    let woken = handle.net_stats().shards_woken - before;
+    assert!(
+        woken < 5,
+        "one thread runs both shards while there is so little to do, but {woken} of 50 messages woke another"
+    );
 }
 
 #[test]

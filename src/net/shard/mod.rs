@@ -1,9 +1,10 @@
 //! The shards of one broker on their threads, and how they reach one another.
 //!
-//! Each shard's state sits in a mutex that its thread holds except while it is *parked* in the poll. So there are two
-//! ways to give a shard work. Usually it goes into the inbox, and the thread is woken if it is parked. But a thread that
-//! has a few envelopes for a parked shard may *enter* it: take the mutex, run the shard to completion and flush its
-//! connections. Then a lone message between two shards costs no wake-up.
+//! Each shard's state sits in a mutex, which the thread that runs it takes for each turn. Between two turns that thread
+//! is either about to have another one or *parked* in the poll. So there are two ways to give a shard work. Usually it
+//! goes into the inbox, and the thread is woken if it is parked. But a thread that has a few envelopes for a parked shard
+//! may *enter* it: take the mutex, run the shard to completion and flush its connections. Then a lone message between two
+//! threads costs no wake-up. Which thread runs which shard is up to `runner`: while there is little to do, one runs all.
 //!
 //! **Nothing is lost.** A thread parks by setting `parked`, then looking into the inbox, then polling. A sender pushes,
 //! then looks at `parked`. Both look inside or after the inbox's mutex: if the thread's look came first, its store of
@@ -19,8 +20,10 @@ mod accept;
 mod close;
 mod conns;
 mod flush;
+mod load;
 mod outputs;
 mod read;
+mod runner;
 mod state;
 mod thread;
 
@@ -40,7 +43,10 @@ use tokio::sync::{Notify, oneshot};
 pub(crate) use state::Probe;
 pub(crate) use thread::spawn;
 
-use self::state::State;
+use self::{
+    runner::{Bed, Lodgings},
+    state::State,
+};
 use super::{
     blocking::BlockingPool,
     duplex::DuplexEnd,
@@ -74,6 +80,8 @@ pub(crate) struct Shards {
     /// Those who wait for the broker to settle.
     settle_waiters: AtomicUsize,
     settle: Notify,
+    /// Which thread runs which shard.
+    lodgings: Lodgings,
 }
 
 /// One shard as other threads see it.
@@ -83,6 +91,8 @@ struct ShardCell {
     parked: AtomicBool,
     inbox: Inbox,
     waker: Waker,
+    /// Where its thread sleeps while another runs it.
+    bed: Bed,
     /// Nobody will look into the inbox any more.
     is_stopped: AtomicBool,
     has_drained: AtomicBool,
@@ -103,6 +113,8 @@ pub struct NetStats {
     pub inboxes_full: u64,
     /// Times that one shard's thread ran another, parked shard instead of waking it.
     pub shards_entered: u64,
+    /// Times that a thread was woken from its wait for events because another had something for a shard.
+    pub shards_woken: u64,
 }
 
 #[derive(Debug, Default)]
@@ -112,6 +124,7 @@ pub(super) struct Counters {
     failed: AtomicU64,
     inboxes_full: AtomicU64,
     entered: AtomicU64,
+    woken: AtomicU64,
 }
 
 impl Shards {
@@ -140,6 +153,7 @@ impl Shards {
                     parked: AtomicBool::new(false),
                     inbox: Inbox::new(envelopes_max),
                     waker,
+                    bed: Bed::default(),
                     is_stopped: AtomicBool::new(false),
                     has_drained: AtomicBool::new(false),
                     has_sent_wills: AtomicBool::new(false),
@@ -157,6 +171,7 @@ impl Shards {
                 wills_sent: AtomicUsize::new(0),
                 settle_waiters: AtomicUsize::new(0),
                 settle: Notify::new(),
+                lodgings: Lodgings::default(),
             }
         });
         let group: Weak<Self> = Arc::downgrade(&shards);
@@ -209,7 +224,7 @@ impl Shards {
             // Looked at after the push: either the thread that ended clears it, or we do.
             cell.inbox.clear();
         } else {
-            cell.wake_if_parked();
+            cell.wake_if_parked(&self.counters);
         }
     }
 
@@ -235,7 +250,7 @@ impl Shards {
         });
         let Some(command) = command else { return Ok(()) };
         cell.inbox.push_command(command)?;
-        cell.wake_if_parked();
+        cell.wake_if_parked(&self.counters);
         Ok(())
     }
 
@@ -255,7 +270,7 @@ impl Shards {
         }
         let Some(batch) = batch else { return Ok(()) };
         cell.inbox.push_envelopes(batch, from).inspect_err(|_| count(&self.counters.inboxes_full))?;
-        cell.wake_if_parked();
+        cell.wake_if_parked(&self.counters);
         Ok(())
     }
 
@@ -277,7 +292,7 @@ impl Shards {
         });
         drop(state);
         if needs_thread {
-            cell.wake_if_parked();
+            cell.wake_if_parked(&self.counters);
         }
     }
 
@@ -308,6 +323,7 @@ impl Shards {
             accepts_failed: get(&self.counters.failed),
             inboxes_full: get(&self.counters.inboxes_full),
             shards_entered: get(&self.counters.entered),
+            shards_woken: get(&self.counters.woken),
         }
     }
 
@@ -324,6 +340,8 @@ impl Shards {
     /// Begins the end: every shard publishes its wills, then says goodbye and drains until `deadline`.
     pub(crate) fn begin_shutdown(&self, deadline: Instant) {
         self.pool.close();
+        // Each shard ends on its own thread.
+        self.lodgings.close();
         for index in 0..self.cells.len() {
             self.send(index, Item::Shutdown(deadline));
         }
@@ -418,8 +436,9 @@ impl ShardCell {
     }
 
     /// Wakes the thread if it is parked and nobody else has.
-    fn wake_if_parked(&self) {
+    fn wake_if_parked(&self, counters: &Counters) {
         if self.parked.load(Ordering::Acquire) && self.parked.swap(false, Ordering::AcqRel) {
+            count(&counters.woken);
             self.wake();
         }
     }

@@ -136,8 +136,9 @@ impl State {
         self.acceptors.push(acceptor);
     }
 
-    /// One turn of the shard's own thread, after a poll.
-    pub(super) fn tick(&mut self, shards: &Shards, events: &Events) {
+    /// One turn of the thread that runs the shard. Probes are answered only if `is_polled`: the sources of work have been
+    /// looked at since the last turn. Returns when the turn began.
+    pub(super) fn tick(&mut self, shards: &Shards, events: &Events, is_polled: bool) -> Instant {
         let now = shards.now();
         for event in events {
             self.dispatch(shards, now, event);
@@ -146,10 +147,13 @@ impl State {
         self.handle_timeouts(shards, now);
         self.read_ready(now);
         self.complete(shards, now, true);
-        self.answer_probes(shards);
+        if is_polled {
+            self.answer_probes(shards);
+        }
         if self.draining.is_some() && !self.is_unfinished && !self.is_backlogged() {
             shards.note_wills_sent(self.index);
         }
+        now
     }
 
     /// One turn on another thread while this shard's is parked; whether the thread has to be woken.
@@ -173,7 +177,10 @@ impl State {
 
     /// Whether there is work that no event will announce.
     pub(super) fn has_more(&self) -> bool {
-        self.is_unfinished || !self.flush.is_empty() || (!self.ready.is_empty() && !self.is_backlogged())
+        self.is_unfinished
+            || !self.flush.is_empty()
+            || !self.probes.is_empty()
+            || (!self.ready.is_empty() && !self.is_backlogged())
     }
 
     /// Notes that the thread is about to sleep; returns until when.
@@ -251,6 +258,8 @@ impl State {
     fn dispatch(&mut self, shards: &Shards, now: Instant, event: &Event) {
         match event.token() {
             WAKER => {}
+            // Seen to by whose turn it is.
+            Token(token) if token >= LODGERS => {}
             Token(token) if token >= ACCEPTORS => self.accept(shards, now, token - ACCEPTORS),
             Token(token) if token >= LINGERERS => self.lingering.discard(token - LINGERERS, &mut self.scratch),
             Token(index) => {
@@ -398,7 +407,8 @@ impl State {
             return;
         }
         let is_idle = self.ready.is_empty()
-            && !self.has_more()
+            && !self.is_unfinished
+            && self.flush.is_empty()
             && !self.is_backlogged()
             && shards.cells[self.index].inbox.is_empty();
         let is_settled =
@@ -414,6 +424,9 @@ impl State {
 
 /// The waker's token.
 pub(super) const WAKER: Token = Token(usize::MAX);
+
+/// Tokens from here are the readiness sources of other shards that this one's thread runs.
+pub(super) const LODGERS: usize = usize::MAX / 8 * 7;
 
 /// Tokens from here are listeners. Below [`LINGERERS`] a token is a connection's index.
 const ACCEPTORS: usize = usize::MAX / 4 * 3;

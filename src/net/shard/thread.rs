@@ -1,22 +1,24 @@
-//! A shard's thread: poll, tick, park.
+//! A shard's thread, from its start to its end.
 
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
     thread::{Builder, JoinHandle},
-    time::Duration,
 };
 
-use mio::{Events, Poll};
+use mio::Poll;
 
-use super::Shards;
+use super::{Shards, runner};
 
 /// Starts the thread of one shard.
 pub(crate) fn spawn(shards: Arc<Shards>, index: usize, poll: Poll) -> io::Result<JoinHandle<()>> {
     Builder::new().name(format!("ferromq-shard-{index}")).spawn(move || {
         // The broker's other shards go on; those who wait for this one must not wait for ever.
-        let result = catch_unwind(AssertUnwindSafe(|| run(&shards, index, poll)));
+        let result = catch_unwind(AssertUnwindSafe(|| runner::run(&shards, index, poll)));
+        if index == runner::HOST {
+            shards.lodgings.end(&shards);
+        }
         if result.is_err() {
             tracing::error!(shard = index, "a shard failed; its connections are closed");
         }
@@ -30,48 +32,3 @@ pub(crate) fn spawn(shards: Arc<Shards>, index: usize, poll: Poll) -> io::Result
         shards.notify_settle();
     })
 }
-
-fn run(shards: &Shards, index: usize, mut poll: Poll) {
-    let cell = &shards.cells[index];
-    let mut events = Events::with_capacity(EVENTS_MAX);
-    let mut state = cell.state.lock();
-    loop {
-        let now = shards.now();
-        if state.is_finished(shards, now) {
-            return;
-        }
-        if state.has_more() {
-            poll_once(&mut poll, &mut events, Some(Duration::ZERO));
-        } else {
-            let deadline = state.park();
-            if state.take_activity() {
-                shards.notify_settle();
-            }
-            cell.parked.store(true, Ordering::Release);
-            // See the module's documentation: this look comes after the store, a sender's look after its push.
-            if cell.inbox.is_empty() {
-                drop(state);
-                let timeout = deadline.map(|at| at.saturating_duration_since(now));
-                poll_once(&mut poll, &mut events, timeout);
-                cell.parked.store(false, Ordering::Release);
-                state = cell.state.lock();
-            } else {
-                cell.parked.store(false, Ordering::Release);
-                poll_once(&mut poll, &mut events, Some(Duration::ZERO));
-            }
-        }
-        state.tick(shards, &events);
-    }
-}
-
-fn poll_once(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) {
-    if let Err(error) = poll.poll(events, timeout)
-        && error.kind() != io::ErrorKind::Interrupted
-    {
-        // Nothing that a running shard could cause or cure.
-        panic!("the readiness source failed: {error}");
-    }
-}
-
-/// Events of one poll; more come with the next.
-const EVENTS_MAX: usize = 1024;

@@ -1,0 +1,392 @@
+//! What a shard's thread does: poll, tick, park; for its own shard, and for those of others that need no thread.
+//!
+//! A message between two threads costs a lock, a wake-up and a colder cache; one between two shards of a thread does
+//! not. So the first shard's thread is *host* to the other shards until there is more to do than it can: their threads
+//! sleep, and their readiness sources are registered with the host's, which polls them when they have something. When the
+//! host is saturated it gives the busiest lodger back to its thread. A thread that finds that it and the host together
+//! are half idle lodges its shard again.
+//!
+//! Nothing of what a shard does depends on who runs it: a lodger is parked, woken and entered like any other.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd;
+
+#[cfg(target_os = "linux")]
+use mio::unix::SourceFd;
+use mio::{Events, Poll, Token};
+use parking_lot::{Condvar, Mutex};
+
+use super::{Shards, load::Load, state::LODGERS};
+
+/// A shard's readiness source, and what whoever runs the shard knows of it.
+#[derive(Debug)]
+pub(super) struct Seat {
+    index: usize,
+    poll: Poll,
+    events: Events,
+    /// When the shard has something to do that nothing announces.
+    deadline: Option<Instant>,
+    /// It has something to do now.
+    has_more: bool,
+    /// Its source has something, as the host's tells.
+    has_events: bool,
+    /// What it had done when the host looked last.
+    activity: u64,
+    is_over: bool,
+}
+
+/// Where shards wait for who is to run them.
+#[derive(Debug, Default)]
+pub(super) struct Lodgings {
+    /// On their way to the host.
+    arriving: Mutex<Vec<Seat>>,
+    has_arriving: AtomicBool,
+    /// Nobody is taken in any more, and everybody given back.
+    is_closed: AtomicBool,
+    /// Thousandths of its time that the host was busy, when it looked last.
+    host_load: AtomicU32,
+}
+
+/// Where a shard's thread sleeps while another runs the shard.
+#[derive(Debug, Default)]
+pub(super) struct Bed {
+    seat: Mutex<Option<Seat>>,
+    woken: Condvar,
+}
+
+/// One thread's shards.
+struct Runner<'a> {
+    shards: &'a Shards,
+    own: Seat,
+    lodgers: Lodgers<'a>,
+    load: Load,
+}
+
+/// Shards of other threads. However their host ends, they are given back.
+struct Lodgers<'a> {
+    shards: &'a Shards,
+    seats: Vec<Seat>,
+}
+
+impl Seat {
+    pub(super) fn new(index: usize, poll: Poll) -> Self {
+        Self {
+            index,
+            poll,
+            events: Events::with_capacity(EVENTS_MAX),
+            deadline: None,
+            has_more: true,
+            has_events: false,
+            activity: 0,
+            is_over: false,
+        }
+    }
+
+    fn has_mail(&self, shards: &Shards) -> bool {
+        !shards.cells[self.index].inbox.is_empty()
+    }
+
+    /// Has the host told when this seat's source has something.
+    #[cfg(target_os = "linux")]
+    fn register_with(&self, host: &Self) -> io::Result<()> {
+        let source = self.poll.as_raw_fd();
+        host.poll.registry().register(&mut SourceFd(&source), Token(LODGERS + self.index), mio::Interest::READABLE)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn deregister_from(&self, host: &Self) {
+        // One that was never registered, or has failed, tells nothing either.
+        let _ = host.poll.registry().deregister(&mut SourceFd(&self.poll.as_raw_fd()));
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn register_with(&self, _: &Self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn deregister_from(&self, _: &Self) {}
+
+    fn turn_as_lodger(&mut self, shards: &Shards, polls: bool) {
+        if polls {
+            self.has_events = false;
+            self.poll(Some(Duration::ZERO));
+        }
+        self.turn(shards, polls);
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>) {
+        if let Err(error) = self.poll.poll(&mut self.events, timeout)
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            // Nothing that a running shard could cause or cure.
+            panic!("the readiness source failed: {error}");
+        }
+    }
+
+    /// One turn of the shard. With `is_polled` the events are those of a look at its source that comes after all that is
+    /// in the inbox.
+    fn turn(&mut self, shards: &Shards, is_polled: bool) {
+        let mut state = shards.cells[self.index].state.lock();
+        let now = state.tick(shards, &self.events, is_polled);
+        self.is_over = state.is_finished(shards, now);
+        self.has_more = state.has_more();
+        self.deadline = state.park();
+        let is_news = !self.has_more && state.take_activity();
+        drop(state);
+        self.events.clear();
+        if is_news {
+            shards.notify_settle();
+        }
+    }
+}
+
+impl Lodgings {
+    /// Whether a shard whose thread is busy for so many thousandths of its time should lodge.
+    fn is_worth_it(&self, load: u32) -> bool {
+        !self.is_closed.load(Ordering::Acquire) && load + self.host_load.load(Ordering::Relaxed) < LIGHT
+    }
+
+    /// Gives a shard to the host, or back if that takes nobody in any more. The host is to be woken.
+    fn arrive(&self, seat: Seat) -> Result<(), Seat> {
+        let mut arriving = self.arriving.lock();
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(seat);
+        }
+        arriving.push(seat);
+        self.has_arriving.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Nobody is taken in from now on; those who are on their way are returned. The host is to be woken.
+    pub(super) fn close(&self) {
+        // Under the lock, so that nobody arrives after those who are sent back have been.
+        let _arriving = self.arriving.lock();
+        self.is_closed.store(true, Ordering::Release);
+    }
+
+    /// The host has ended: those who were still on their way to it go back.
+    pub(super) fn end(&self, shards: &Shards) {
+        self.close();
+        for seat in std::mem::take(&mut *self.arriving.lock()) {
+            shards.cells[seat.index].bed.wake(seat);
+        }
+    }
+}
+
+impl Bed {
+    fn wake(&self, seat: Seat) {
+        *self.seat.lock() = Some(seat);
+        self.woken.notify_one();
+    }
+
+    fn sleep(&self) -> Seat {
+        let mut place = self.seat.lock();
+        loop {
+            match place.take() {
+                Some(seat) => return seat,
+                None => self.woken.wait(&mut place),
+            }
+        }
+    }
+}
+
+/// Runs a shard until its end, on this thread or the host's.
+pub(super) fn run(shards: &Shards, index: usize, poll: Poll) {
+    let mut seat = Seat::new(index, poll);
+    // At first there is nothing to do.
+    let mut lodges = index != HOST && Load::is_told();
+    loop {
+        if lodges {
+            seat = match shards.lodgings.arrive(seat) {
+                Ok(()) => {
+                    shards.cells[HOST].wake();
+                    shards.cells[index].bed.sleep()
+                }
+                Err(refused) => refused,
+            };
+        }
+        match Runner::new(shards, seat).run() {
+            Some(own) => seat = own,
+            None => return,
+        }
+        lodges = true;
+    }
+}
+
+impl<'a> Runner<'a> {
+    fn new(shards: &'a Shards, mut own: Seat) -> Self {
+        own.has_more = true;
+        let window = if own.index == HOST { HOST_WINDOW } else { LODGER_WINDOW };
+        Self { shards, own, lodgers: Lodgers { shards, seats: Vec::new() }, load: Load::new(window, shards.now()) }
+    }
+
+    /// Runs the shards until the end, or until this thread's own may lodge with the host.
+    fn run(mut self) -> Option<Seat> {
+        loop {
+            let now = self.shards.now();
+            let timeout = self.park(now);
+            self.own.poll(timeout);
+            self.set_parked(false);
+            self.note_events();
+            self.own.turn(self.shards, true);
+            if self.own.is_over {
+                return None;
+            }
+            self.run_lodgers();
+            let Some(load) = self.load.look(now) else { continue };
+            if self.own.index == HOST {
+                self.relieve(load);
+            } else if self.shards.lodgings.is_worth_it(load) {
+                return Some(self.own);
+            }
+        }
+    }
+
+    /// Lets others enter the shards, if there is nothing to do; returns how long to wait for events. See the
+    /// documentation of the parent module: the look into an inbox comes after the store, a sender's look after its push.
+    fn park(&self, now: Instant) -> Option<Duration> {
+        if self.seats().any(|seat| seat.has_more) {
+            return Some(Duration::ZERO);
+        }
+        self.set_parked(true);
+        if self.seats().any(|seat| seat.has_mail(self.shards)) {
+            return Some(Duration::ZERO);
+        }
+        self.seats().filter_map(|seat| seat.deadline).min().map(|at| at.saturating_duration_since(now))
+    }
+
+    fn set_parked(&self, is_parked: bool) {
+        self.seats().for_each(|seat| self.shards.cells[seat.index].parked.store(is_parked, Ordering::Release));
+    }
+
+    fn seats(&self) -> impl Iterator<Item = &Seat> {
+        std::iter::once(&self.own).chain(&self.lodgers.seats)
+    }
+
+    /// Which lodgers' sources have something.
+    fn note_events(&mut self) {
+        if self.lodgers.seats.is_empty() {
+            return;
+        }
+        for event in &self.own.events {
+            let Token(token) = event.token();
+            if let Some(index) = token.checked_sub(LODGERS)
+                && let Some(seat) = self.lodgers.seats.iter_mut().find(|seat| seat.index == index)
+            {
+                seat.has_events = true;
+            }
+        }
+    }
+
+    /// Gives each lodger that has something to do a turn, and then whoever got something from another: what they have for
+    /// each other is done before anybody sleeps.
+    fn run_lodgers(&mut self) {
+        self.take_in();
+        if self.lodgers.seats.is_empty() {
+            return;
+        }
+        let (shards, now) = (self.shards, self.shards.now());
+        for at in (0..self.lodgers.seats.len()).rev() {
+            let seat = &mut self.lodgers.seats[at];
+            let is_due = seat.deadline.is_some_and(|due| due <= now);
+            let polls = seat.has_events || seat.has_more;
+            if polls || is_due || seat.has_mail(shards) {
+                // A shard that fails takes neither its host nor the other lodgers with it.
+                let turn = catch_unwind(AssertUnwindSafe(|| seat.turn_as_lodger(shards, polls)));
+                if turn.is_err() {
+                    shards.cells[seat.index].state.lock().fail();
+                    seat.is_over = true;
+                }
+                if seat.is_over {
+                    self.give_back(at);
+                }
+            }
+        }
+        if self.own.has_mail(shards) {
+            self.own.turn(shards, false);
+        }
+    }
+
+    /// Takes in those who have come, unless it is too late for that.
+    fn take_in(&mut self) {
+        let lodgings = &self.shards.lodgings;
+        if lodgings.has_arriving.swap(false, Ordering::AcqRel) {
+            let arriving = std::mem::take(&mut *lodgings.arriving.lock());
+            for mut seat in arriving {
+                seat.has_more = true;
+                let registered = seat.register_with(&self.own);
+                self.lodgers.seats.push(seat);
+                if let Err(error) = registered {
+                    tracing::warn!(%error, "a shard cannot be run by the thread of another");
+                    self.give_back(self.lodgers.seats.len() - 1);
+                }
+            }
+        }
+        if lodgings.is_closed.load(Ordering::Acquire) {
+            self.give_all_back();
+        }
+    }
+
+    /// Gives the busiest lodger back to its thread, if that is needed.
+    fn relieve(&mut self, load: u32) {
+        self.shards.lodgings.host_load.store(load, Ordering::Relaxed);
+        let shards = self.shards;
+        let done = |seat: &mut Seat| {
+            let activity = shards.cells[seat.index].state.lock().activity;
+            activity - std::mem::replace(&mut seat.activity, activity)
+        };
+        let busiest = self.lodgers.seats.iter_mut().map(done).enumerate().max_by_key(|(_, done)| *done);
+        if let Some((at, done)) = busiest
+            && load >= SATURATED
+            && done > 0
+        {
+            self.give_back(at);
+        }
+    }
+
+    fn give_back(&mut self, at: usize) {
+        let seat = self.lodgers.seats.swap_remove(at);
+        seat.deregister_from(&self.own);
+        self.shards.cells[seat.index].bed.wake(seat);
+    }
+
+    fn give_all_back(&mut self) {
+        while !self.lodgers.seats.is_empty() {
+            self.give_back(0);
+        }
+    }
+}
+
+impl Drop for Lodgers<'_> {
+    fn drop(&mut self) {
+        for seat in self.seats.drain(..) {
+            self.shards.cells[seat.index].bed.wake(seat);
+        }
+    }
+}
+
+/// Who the host is: the first shard's thread.
+pub(super) const HOST: usize = 0;
+
+/// Events of one poll; more come with the next.
+const EVENTS_MAX: usize = 1024;
+
+/// How long the host has to be saturated before it gives a lodger back.
+const HOST_WINDOW: Duration = Duration::from_millis(20);
+
+/// How long a thread looks at its load before its shard lodges again: longer than the host's, so that few go to and fro.
+const LODGER_WINDOW: Duration = Duration::from_millis(200);
+
+/// Thousandths of its time from which on a host has too much to do.
+const SATURATED: u32 = 850;
+
+/// Thousandths of a thread's time to which a shard and its host have to come together for the shard to lodge.
+const LIGHT: u32 = 500;
