@@ -17,4 +17,4 @@ pub(crate) mod shard;
 mod transport;
 mod trim;
 
-pub use shard::NetStats;
+pub use shard::{Lodging, NetStats};

@@ -284,7 +284,11 @@ impl From<UnixStream> for Stream {
 fn write_slices(stream: &mut Stream, slices: &[IoSlice<'_>]) -> io::Result<(usize, bool)> {
     let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
     let result = match stream {
-        Stream::Tcp(stream) => retry(|| stream.write_vectored(slices)),
+        Stream::Tcp(stream) => match slices {
+            // The shorter way through the system.
+            [slice] => retry(|| stream.write(slice)),
+            slices => retry(|| stream.write_vectored(slices)),
+        },
         Stream::Tls(stream) => return stream.write(slices),
         Stream::Unix(stream) => retry(|| stream.write_vectored(slices)),
         Stream::Duplex(end) => end.write(slices),

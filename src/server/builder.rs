@@ -15,7 +15,7 @@ use crate::{
     faults::Faults,
     net::{
         listener::{BindError, ListenerConfig, bind},
-        shard::{Shards, spawn},
+        shard::{Lodging, Shards, spawn},
     },
     router::SHARDS_MAX,
     store::{Store, StoreError},
@@ -32,6 +32,7 @@ pub struct BrokerBuilder {
     drain_timeout: Duration,
     clock: Clock,
     faults: Option<Faults>,
+    lodging: Lodging,
     #[cfg(feature = "durable")]
     store: Option<(std::path::PathBuf, crate::disk::Durability)>,
 }
@@ -47,6 +48,7 @@ impl Default for BrokerBuilder {
             drain_timeout: DRAIN_TIMEOUT,
             clock: Clock::system(),
             faults: None,
+            lodging: Lodging::default(),
             #[cfg(feature = "durable")]
             store: None,
         }
@@ -75,10 +77,19 @@ impl BrokerBuilder {
         self
     }
 
-    /// How many threads share the clients, 64 at most; 0 takes as many as there are cores. Default 1.
+    /// How many threads share the clients, 64 at most; 0 takes as many as there are cores. Default 1. One of them does it
+    /// all until it is busy.
     #[must_use]
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = shards;
+        self
+    }
+
+    /// When one thread runs the shards of others; for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn lodging(mut self, lodging: Lodging) -> Self {
+        self.lodging = lodging;
         self
     }
 
@@ -137,7 +148,8 @@ impl BrokerBuilder {
         let shared = Shared::with_store(self.settings, self.hooks, count, seed, now, unix_time)?;
         let interposer = self.faults.as_ref().map(Faults::interposer);
         let (shards, polls) =
-            Shards::new(&shared, authenticator, authorizer, seed, &self.clock, interposer).map_err(StartError::Poll)?;
+            Shards::new(&shared, authenticator, authorizer, seed, &self.clock, interposer, self.lodging)
+                .map_err(StartError::Poll)?;
         if let Some(store) = &store {
             follow(&shards, store.as_ref());
         }

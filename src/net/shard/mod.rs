@@ -40,6 +40,7 @@ use mio::{Poll, Waker};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+pub use runner::Lodging;
 pub(crate) use state::Probe;
 pub(crate) use thread::spawn;
 
@@ -115,6 +116,10 @@ pub struct NetStats {
     pub shards_entered: u64,
     /// Times that a thread was woken from its wait for events because another had something for a shard.
     pub shards_woken: u64,
+    /// Times that the first shard's thread took another shard to run it as well, because both had little to do.
+    pub shards_taken_in: u64,
+    /// Times that it gave one back to its own thread, because it had too much to do or the broker ended.
+    pub shards_given_back: u64,
 }
 
 #[derive(Debug, Default)]
@@ -125,6 +130,8 @@ pub(super) struct Counters {
     inboxes_full: AtomicU64,
     entered: AtomicU64,
     woken: AtomicU64,
+    taken_in: AtomicU64,
+    given_back: AtomicU64,
 }
 
 impl Shards {
@@ -136,6 +143,7 @@ impl Shards {
         seed: u64,
         clock: &Clock,
         interposer: Option<Arc<dyn Interposer>>,
+        lodging: Lodging,
     ) -> std::io::Result<(Arc<Self>, Vec<Poll>)> {
         let now = clock.now();
         let polls = (0..shared.shards()).map(|_| Poll::new()).collect::<std::io::Result<Vec<_>>>()?;
@@ -171,7 +179,7 @@ impl Shards {
                 wills_sent: AtomicUsize::new(0),
                 settle_waiters: AtomicUsize::new(0),
                 settle: Notify::new(),
-                lodgings: Lodgings::default(),
+                lodgings: Lodgings::new(lodging),
             }
         });
         let group: Weak<Self> = Arc::downgrade(&shards);
@@ -324,6 +332,8 @@ impl Shards {
             inboxes_full: get(&self.counters.inboxes_full),
             shards_entered: get(&self.counters.entered),
             shards_woken: get(&self.counters.woken),
+            shards_taken_in: get(&self.counters.taken_in),
+            shards_given_back: get(&self.counters.given_back),
         }
     }
 

@@ -23,7 +23,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Poll, Token};
 use parking_lot::{Condvar, Mutex};
 
-use super::{Shards, load::Load, state::LODGERS};
+use super::{Shards, count, load::Load, state::LODGERS};
 
 /// A shard's readiness source, and what whoever runs the shard knows of it.
 #[derive(Debug)]
@@ -42,9 +42,36 @@ pub(super) struct Seat {
     is_over: bool,
 }
 
+/// When one thread has too much to do, and when two have so little that one is enough.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lodging {
+    /// Thousandths of its time from which on a host has too much to do.
+    pub saturated: u32,
+    /// Thousandths of a thread's time below which a shard and its host have to stay together for the shard to lodge. Less
+    /// than `saturated`, so that a load does not send shards to and fro. With 0 each shard has its thread from the start.
+    pub light: u32,
+    /// How long the host has to be saturated before it gives a lodger back.
+    pub host_window: Duration,
+    /// How long a thread looks at its load before its shard lodges again.
+    pub lodger_window: Duration,
+}
+
+impl Default for Lodging {
+    fn default() -> Self {
+        Self {
+            saturated: 850,
+            light: 700,
+            host_window: Duration::from_millis(50),
+            lodger_window: Duration::from_millis(200),
+        }
+    }
+}
+
 /// Where shards wait for who is to run them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lodgings {
+    when: Lodging,
     /// On their way to the host.
     arriving: Mutex<Vec<Seat>>,
     has_arriving: AtomicBool,
@@ -116,8 +143,9 @@ impl Seat {
 
     fn turn_as_lodger(&mut self, shards: &Shards, polls: bool) {
         if polls {
-            self.has_events = false;
             self.poll(Some(Duration::ZERO));
+            // The host's source tells of what comes, not of what was left.
+            self.has_events = self.events.iter().count() == EVENTS_MAX;
         }
         self.turn(shards, polls);
     }
@@ -149,9 +177,19 @@ impl Seat {
 }
 
 impl Lodgings {
+    pub(super) fn new(when: Lodging) -> Self {
+        Self {
+            when,
+            arriving: Mutex::default(),
+            has_arriving: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
+            host_load: AtomicU32::new(0),
+        }
+    }
+
     /// Whether a shard whose thread is busy for so many thousandths of its time should lodge.
     fn is_worth_it(&self, load: u32) -> bool {
-        !self.is_closed.load(Ordering::Acquire) && load + self.host_load.load(Ordering::Relaxed) < LIGHT
+        !self.is_closed.load(Ordering::Acquire) && load + self.host_load.load(Ordering::Relaxed) < self.when.light
     }
 
     /// Gives a shard to the host, or back if that takes nobody in any more. The host is to be woken.
@@ -202,7 +240,7 @@ impl Bed {
 pub(super) fn run(shards: &Shards, index: usize, poll: Poll) {
     let mut seat = Seat::new(index, poll);
     // At first there is nothing to do.
-    let mut lodges = index != HOST && Load::is_told();
+    let mut lodges = index != HOST && shards.lodgings.when.light > 0 && Load::is_told();
     loop {
         if lodges {
             seat = match shards.lodgings.arrive(seat) {
@@ -224,7 +262,8 @@ pub(super) fn run(shards: &Shards, index: usize, poll: Poll) {
 impl<'a> Runner<'a> {
     fn new(shards: &'a Shards, mut own: Seat) -> Self {
         own.has_more = true;
-        let window = if own.index == HOST { HOST_WINDOW } else { LODGER_WINDOW };
+        let Lodging { host_window, lodger_window, .. } = shards.lodgings.when;
+        let window = if own.index == HOST { host_window } else { lodger_window };
         Self { shards, own, lodgers: Lodgers { shards, seats: Vec::new() }, load: Load::new(window, shards.now()) }
     }
 
@@ -253,7 +292,7 @@ impl<'a> Runner<'a> {
     /// Lets others enter the shards, if there is nothing to do; returns how long to wait for events. See the
     /// documentation of the parent module: the look into an inbox comes after the store, a sender's look after its push.
     fn park(&self, now: Instant) -> Option<Duration> {
-        if self.seats().any(|seat| seat.has_more) {
+        if self.seats().any(|seat| seat.has_more || seat.has_events) {
             return Some(Duration::ZERO);
         }
         self.set_parked(true);
@@ -321,6 +360,7 @@ impl<'a> Runner<'a> {
         if lodgings.has_arriving.swap(false, Ordering::AcqRel) {
             let arriving = std::mem::take(&mut *lodgings.arriving.lock());
             for mut seat in arriving {
+                count(&self.shards.counters.taken_in);
                 seat.has_more = true;
                 let registered = seat.register_with(&self.own);
                 self.lodgers.seats.push(seat);
@@ -345,7 +385,7 @@ impl<'a> Runner<'a> {
         };
         let busiest = self.lodgers.seats.iter_mut().map(done).enumerate().max_by_key(|(_, done)| *done);
         if let Some((at, done)) = busiest
-            && load >= SATURATED
+            && load >= shards.lodgings.when.saturated
             && done > 0
         {
             self.give_back(at);
@@ -353,6 +393,7 @@ impl<'a> Runner<'a> {
     }
 
     fn give_back(&mut self, at: usize) {
+        count(&self.shards.counters.given_back);
         let seat = self.lodgers.seats.swap_remove(at);
         seat.deregister_from(&self.own);
         self.shards.cells[seat.index].bed.wake(seat);
@@ -378,15 +419,3 @@ pub(super) const HOST: usize = 0;
 
 /// Events of one poll; more come with the next.
 const EVENTS_MAX: usize = 1024;
-
-/// How long the host has to be saturated before it gives a lodger back.
-const HOST_WINDOW: Duration = Duration::from_millis(20);
-
-/// How long a thread looks at its load before its shard lodges again: longer than the host's, so that few go to and fro.
-const LODGER_WINDOW: Duration = Duration::from_millis(200);
-
-/// Thousandths of its time from which on a host has too much to do.
-const SATURATED: u32 = 850;
-
-/// Thousandths of a thread's time to which a shard and its host have to come together for the shard to lodge.
-const LIGHT: u32 = 500;
