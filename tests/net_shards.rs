@@ -19,8 +19,7 @@ use ferromq::{
 use net_support::{Client, Options, broker, eventually, url};
 
 /// Each shard on its thread from the start.
-const APART: Lodging =
-    Lodging { saturated: 0, light: 0, host_window: Duration::ZERO, lodger_window: Duration::from_secs(60) };
+const APART: Lodging = Lodging { saturated: 0, light: 0, host_window: Duration::ZERO, lodger_window: Duration::MAX };
 
 /// Shards change threads as often as they can.
 const TO_AND_FRO: Lodging = Lodging {

@@ -135,17 +135,17 @@ pub(super) fn plain(bytes: &[u8]) -> Option<&str> {
 /// Looks at each byte, eight at a time; the last eight overlap those before them.
 #[inline]
 fn is_plain(bytes: &[u8]) -> bool {
-    let Some(last) = bytes.last_chunk::<8>() else { return bytes.iter().all(|&byte| !is_suspect(&[byte; 8])) };
-    !is_suspect(last) && !bytes.as_chunks::<8>().0.iter().any(is_suspect)
+    let Some(last) = bytes.last_chunk::<8>() else { return bytes.iter().all(|&byte| !is_suspect([byte; 8])) };
+    !is_suspect(*last) && !bytes.as_chunks::<8>().0.iter().copied().any(is_suspect)
 }
 
 /// Whether one of eight bytes is anything but printable ASCII without + and #. What is added up and taken away stays in its
 /// byte, or is carried on from one that is suspect itself (Hacker's Delight, section 6-1).
 #[inline]
-const fn is_suspect(bytes: &[u8; 8]) -> bool {
-    let word = u64::from_ne_bytes(*bytes);
+const fn is_suspect(bytes: [u8; 8]) -> bool {
+    let word = u64::from_ne_bytes(bytes);
     // + and # differ in one bit.
-    let (wildcard, delete) = ((word | EACH * 0x08) ^ EACH * b'+' as u64, word ^ EACH * 0x7F);
+    let (wildcard, delete) = ((word | (EACH * 0x08)) ^ (EACH * b'+' as u64), word ^ (EACH * 0x7F));
     let control = word.wrapping_sub(EACH * b' ' as u64) & !word;
     (word | control | zero(wildcard) | zero(delete)) & (EACH * 0x80) != 0
 }

@@ -61,7 +61,7 @@ impl Default for Lodging {
     fn default() -> Self {
         Self {
             saturated: 850,
-            light: 700,
+            light: 800,
             host_window: Duration::from_millis(50),
             lodger_window: Duration::from_millis(200),
         }
