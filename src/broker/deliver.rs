@@ -60,14 +60,18 @@ impl Shard {
 
     /// Brings a message to one session of this shard.
     pub(super) fn deliver(&mut self, now: Instant, target: &Target, parcel: &mut Parcel<'_>) {
-        let is_own = parcel.publisher.is_some_and(|by| by.shard == self.id && by.session == target.session);
-        let target = match &target.own {
-            Own::Never if is_own => return,
-            Own::Only(other) if is_own => other,
-            _ => target,
-        };
+        let mut target = target;
+        if let Some(special) = &target.special {
+            let is_own = parcel.publisher.is_some_and(|by| by.shard == self.id && by.session == target.session);
+            match &special.own {
+                Own::Never if is_own => return,
+                Own::Only(other) if is_own => target = other,
+                _ => {}
+            }
+        }
+        let ids: &[u32] = target.special.as_ref().map_or(&[], |special| &special.ids);
         let retain = target.retain_as_published && parcel.retain;
-        let hop = Hop { qos: target.qos.min(parcel.qos), retain, ids: &target.ids, member: None };
+        let hop = Hop { qos: target.qos.min(parcel.qos), retain, ids, member: None };
         self.hand_over(now, target.session, hop, parcel);
     }
 

@@ -91,6 +91,15 @@ impl World {
         self.settle();
     }
 
+    /// Lets time pass from deadline to deadline.
+    fn live(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(due) = self.shards.iter().filter_map(Shard::poll_timeout).min().filter(|due| *due <= end) {
+            self.advance(due.saturating_duration_since(self.now));
+        }
+        self.advance(end - self.now);
+    }
+
     fn drop_connection(&mut self, client: usize) {
         let (shard, conn) = self.clients[&client].at;
         self.shards[shard].closed(self.now, conn, TransportEnd::Closed);
@@ -257,4 +266,27 @@ fn retained_messages_reach_new_subscribers_and_sessions_expire() {
     world.advance(Duration::from_secs(61));
     assert_eq!(sessions(&world), 1);
     assert!(world.shards.iter().all(Shard::is_settled));
+}
+
+#[test]
+fn routes_are_bounded_by_memory_and_gone_when_a_broker_is_at_rest() {
+    let mut settings = Settings::default();
+    settings.slow_consumer.memory_watermark_bytes = 16 << 20;
+    settings.sys_interval = None;
+    let mut world = World::new(2, settings);
+    let alice = world.connect("alice", Version::V5, |_| {});
+    let publish = |world: &mut World, topic: &str| world.send(alice, &publish(topic, "x", QoS::AtMostOnce, 0));
+    let routes = |world: &World| world.shards.iter().map(|shard| shard.cache.len()).sum::<usize>();
+    (0..20_000).for_each(|n| publish(&mut world, &format!("plant/{n}")));
+    let bytes = world.shards.iter().map(|shard| shard.cache.bytes()).max();
+    assert!(bytes.is_some_and(|bytes| (900 << 10..=1 << 20).contains(&bytes)), "{bytes:?}");
+    assert!(routes(&world) > 4000);
+    for _ in 0..12 {
+        // In turns, since the topic before is not looked up.
+        ["a", "b"].iter().for_each(|topic| publish(&mut world, topic));
+        world.live(Duration::from_secs(10));
+    }
+    assert_eq!(routes(&world), 2, "what is in use stays");
+    world.live(Duration::from_secs(120));
+    assert_eq!(routes(&world), 0);
 }
