@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 pub use super::conn::TransportEnd;
 use super::{
     conn::{Conn, Phase},
@@ -64,6 +66,8 @@ pub struct Shard {
     /// What a store is told, and what waits for it.
     pub(super) journal: Option<Box<Journal>>,
     pub(super) is_shutting_down: bool,
+    /// The packet that is being handled, if it has a buffer of its own, which its payload may go on in.
+    pub(super) arrived: Option<Bytes>,
     /// Properties to pass on, reused from packet to packet.
     pub(super) properties: Vec<u8>,
     seed: u64,
@@ -218,6 +222,7 @@ impl Shard {
             sys: Sys::default(),
             journal,
             is_shutting_down: false,
+            arrived: None,
             properties: Vec::new(),
             seed,
             random: seed ^ u64::from(id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15),

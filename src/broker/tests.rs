@@ -290,3 +290,82 @@ fn routes_are_bounded_by_memory_and_gone_when_a_broker_is_at_rest() {
     world.live(Duration::from_secs(120));
     assert_eq!(routes(&world), 0);
 }
+
+/// A client's bytes as a shell may bring them: each piece where it is to go, and what is left of it to `receive`.
+fn bring(world: &mut World, client: usize, bytes: &[u8], piece_bytes: usize) {
+    let (at, conn) = world.clients[&client].at;
+    for piece in bytes.chunks(piece_bytes) {
+        let mut read = 0;
+        if let Some(room) = world.shards[at].room(conn) {
+            read = room.len().min(piece.len());
+            room[..read].copy_from_slice(&piece[..read]);
+            world.shards[at].fill(world.now, conn, read);
+        }
+        world.shards[at].receive(world.now, conn, &piece[read..]);
+        world.settle();
+    }
+}
+
+#[test]
+fn large_packets_arrive_in_pieces_of_any_size_between_small_ones() {
+    let mut world = World::new(1, Settings::default());
+    let [alice, bob] = ["alice", "bob"].map(|id| world.connect(id, Version::V3_1_1, |_| {}));
+    world.subscribe(bob, "#", QoS::AtMostOnce);
+    world.take(bob);
+    let sizes = [3, 70_000, 16 << 10, 5, 0, 300_000, 65_536, 65_536, 1];
+    let letters = |n: usize, size: usize| char::from(b'a' + n as u8).to_string().repeat(size);
+    let mut bytes = Vec::new();
+    for (n, size) in sizes.into_iter().enumerate() {
+        publish("t", &letters(n, size), QoS::AtMostOnce, 0).encode(Version::V3_1_1, &mut bytes).unwrap();
+    }
+    for piece_bytes in [1000, 4096, 65_536, 65_540, 1 << 20] {
+        bring(&mut world, alice, &bytes, piece_bytes);
+        let payloads: Vec<_> = publishes(&world.take(bob)).into_iter().map(|(payload, ..)| payload).collect();
+        let expected: Vec<_> = sizes.into_iter().enumerate().map(|(n, size)| letters(n, size)).collect();
+        assert!(payloads == expected, "pieces of {piece_bytes}");
+        assert_eq!(world.shards[0].wire.partial_bytes(), 0);
+    }
+}
+
+#[test]
+fn a_large_payload_stays_where_it_was_read_to_until_it_is_sent() {
+    let mut world = World::new(1, Settings::default());
+    let [alice, bob] = ["alice", "bob"].map(|id| world.connect(id, Version::V3_1_1, |_| {}));
+    world.subscribe(bob, "#", QoS::AtMostOnce);
+    let mut bytes = Vec::new();
+    publish("t", &"x".repeat(65_536), QoS::AtMostOnce, 0).encode(Version::V3_1_1, &mut bytes).unwrap();
+    let ((at, from), (_, to)) = (world.clients[&alice].at, world.clients[&bob].at);
+    let shard = &mut world.shards[at];
+    shard.receive(world.now, from, &bytes[..4096]);
+    let room = shard.room(from).unwrap();
+    assert_eq!(room.len(), bytes.len() - 4096);
+    let place = room.as_ptr_range();
+    room.copy_from_slice(&bytes[4096..]);
+    shard.fill(world.now, from, bytes.len() - 4096);
+    let mut slices = [std::io::IoSlice::new(&[]); 4];
+    let count = shard.outbox(to).unwrap().io_slices(&mut slices);
+    assert_eq!(slices[..count].iter().map(|slice| slice.len()).collect::<Vec<_>>(), [7, 65_536]);
+    assert!(place.contains(&std::ptr::from_ref(slices[1].last().unwrap())));
+}
+
+#[test]
+fn room_is_made_as_bytes_come_and_counted() {
+    let mut world = World::new(1, Settings::default());
+    let alice = world.connect("alice", Version::V3_1_1, |_| {});
+    let (at, conn) = world.clients[&alice].at;
+    let shard = &mut world.shards[at];
+    assert!(shard.room(conn).is_none());
+    // 100 MiB are announced, and two bytes of them come.
+    shard.receive(world.now, conn, &[0x30, 0x80, 0x80, 0x80, 0x32, 0, 1]);
+    let mut received = 7;
+    for _ in 0..8 {
+        let room = shard.room(conn).map_or(0, |room| room.len());
+        assert!((1..=received.max(64 << 10)).contains(&room), "{room} after {received}");
+        assert!((received + room..=2 * (received + room)).contains(&shard.wire.partial_bytes()));
+        shard.fill(world.now, conn, room);
+        received += room;
+    }
+    assert!(received > 8 << 20);
+    world.drop_connection(alice);
+    assert_eq!(world.shards[at].wire.partial_bytes(), 0);
+}
