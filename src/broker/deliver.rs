@@ -14,7 +14,7 @@ use super::{
     journal::{Journal, Packet},
     message::{Message, Parcel},
     reasons::DropReason,
-    route::{Own, Target},
+    route::{Own, Reach, Target},
     session::{ClientSession, Delivery, text_of},
     shard::Shard,
     slots::ConnId,
@@ -31,7 +31,7 @@ use crate::{
 impl Shard {
     /// Brings a message to everybody who wants it. Returns whether anybody did.
     pub(super) fn route(&mut self, now: Instant, parcel: &mut Parcel<'_>) -> bool {
-        let mut recent = self.take_route(parcel.topic);
+        let mut recent = self.take_route(parcel.topic, Reach::Everywhere);
         self.wire.frames.clear();
         for target in &recent.route.local {
             self.deliver(now, target, parcel);
@@ -50,7 +50,7 @@ impl Shard {
     /// Brings a message that another shard has routed to the sessions of this one.
     pub(super) fn route_locally(&mut self, now: Instant, message: &Arc<Message>) {
         let mut parcel = Parcel::from_message(message);
-        let recent = self.take_route(message.topic());
+        let recent = self.take_route(message.topic(), Reach::Here);
         self.wire.frames.clear();
         for target in &recent.route.local {
             self.deliver(now, target, &mut parcel);

@@ -19,6 +19,16 @@ pub(crate) struct Route {
     pub(crate) local: SmallVec<[Target; 1]>,
     pub(crate) remote: ShardSet,
     pub(crate) groups: Box<[GroupHandle]>,
+    reach: Reach,
+}
+
+/// How far a message is to be brought, or a route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reach {
+    /// To the sessions of this shard: the message comes from another one, which has looked after all the others.
+    Here,
+    /// To everybody.
+    Everywhere,
 }
 
 impl Route {
@@ -94,12 +104,13 @@ impl Shard {
     /// The route of a topic; to be put back into `recent` when the message is delivered.
     #[inline]
     #[allow(clippy::unnecessary_box_returns)] // it stays in its place in memory from message to message
-    pub(super) fn take_route(&mut self, topic: &str) -> Box<RecentRoute> {
+    pub(super) fn take_route(&mut self, topic: &str, reach: Reach) -> Box<RecentRoute> {
         let mut recent = self.recent.take();
-        if let Some(known) = recent.take_if(|known| known.topic == topic && self.still_stands(known)) {
+        let is_it = |known: &RecentRoute| known.topic == topic && known.route.reach >= reach;
+        if let Some(known) = recent.take_if(|known| is_it(known) && self.still_stands(known)) {
             return known;
         }
-        self.find_route(topic, recent)
+        self.find_route(topic, reach, recent)
     }
 
     /// Whether the route of a topic has not changed since.
@@ -117,10 +128,10 @@ impl Shard {
 
     /// The route of a topic, from the cache while nothing has changed; in the memory of the one before.
     #[allow(clippy::unnecessary_box_returns)] // as above
-    fn find_route(&mut self, topic: &str, recent: Option<Box<RecentRoute>>) -> Box<RecentRoute> {
+    fn find_route(&mut self, topic: &str, reach: Reach, recent: Option<Box<RecentRoute>>) -> Box<RecentRoute> {
         let changes = self.changes();
         let topic = self.shared.interest.hasher().topic(topic);
-        let (stripes, generation, route) = self.lookup(topic);
+        let (stripes, generation, route) = self.lookup(topic, reach);
         let Some(mut recent) = recent else {
             let (groups, hash) = (route.groups.to_vec(), topic.hash());
             let topic = topic.as_str().to_owned();
@@ -135,27 +146,41 @@ impl Shard {
         recent
     }
 
-    fn lookup(&mut self, topic: HashedTopic<'_>) -> (Stripes, Generation, Arc<Route>) {
+    fn lookup(&mut self, topic: HashedTopic<'_>, reach: Reach) -> (Stripes, Generation, Arc<Route>) {
         let current = |stripes| self.shared.interest.generation(stripes) + self.local.current(stripes);
-        if let Some((stripes, generation, route)) = self.cache.lookup(topic, current) {
+        if let Some((stripes, generation, route)) = self.cache.lookup(topic, current)
+            && route.reach >= reach
+        {
             return (stripes, generation, Arc::clone(route));
         }
         // Read before the route is made, so that a change in between voids it.
         let stripes = self.shared.interest.hasher().stripes(topic);
         let generation = self.generation(stripes);
-        let route = Arc::new(self.make_route(topic));
+        let route = Arc::new(self.make_route(topic, reach));
         self.cache.insert(topic, stripes, generation, Arc::clone(&route), route.bytes());
         (stripes, generation, route)
     }
 
-    fn make_route(&self, topic: HashedTopic<'_>) -> Route {
+    /// Looks for everybody who wants a topic. That takes a walk through a trie that may be far larger than the processor's
+    /// caches, or two; so none is taken that cannot find anybody.
+    fn make_route(&self, topic: HashedTopic<'_>, reach: Reach) -> Route {
+        if reach == Reach::Here {
+            let (remote, groups) = (ShardSet::EMPTY, Box::default());
+            return Route { local: self.local_targets(topic), remote, groups, reach };
+        }
+        let is_alone = self.shared.shards() == 1;
+        let remote = if is_alone { ShardSet::EMPTY } else { self.shared.interest.targets(topic.as_str()) };
+        let is_here = is_alone || remote.contains(self.id);
+        let local = if is_here { self.local_targets(topic) } else { SmallVec::new() };
+        let groups = self.shared.interest.groups(topic.as_str()).into_iter().map(GroupHandle::new).collect();
+        Route { local, remote: remote.without(self.id), groups, reach }
+    }
+
+    fn local_targets(&self, topic: HashedTopic<'_>) -> SmallVec<[Target; 1]> {
         let mut matching: SmallVec<[LocalSubscription; 4]> = SmallVec::new();
         self.subscriptions.for_each_match(topic.as_str(), |subscribers| matching.extend(subscribers.iter().copied()));
         matching.sort_by_key(|subscription| subscription.session);
-        let local = matching.chunk_by(|a, b| a.session == b.session).map(merge).collect();
-        let remote = self.shared.interest.targets(topic.as_str()).without(self.id);
-        let groups = self.shared.interest.groups(topic.as_str()).into_iter().map(GroupHandle::new).collect();
-        Route { local, remote, groups }
+        matching.chunk_by(|a, b| a.session == b.session).map(merge).collect()
     }
 
     /// Forgets routes that nobody has asked for in two sweeps, some at a time.

@@ -369,3 +369,19 @@ fn room_is_made_as_bytes_come_and_counted() {
     world.drop_connection(alice);
     assert_eq!(world.shards[at].wire.partial_bytes(), 0);
 }
+
+#[test]
+fn a_route_for_what_came_from_elsewhere_is_not_the_route_of_what_is_published_here() {
+    let mut world = World::new(3, Settings::default());
+    let clients: Vec<usize> = (0..12).map(|n| world.connect(&format!("c{n}"), Version::V5, |_| {})).collect();
+    clients.iter().for_each(|client| world.subscribe(*client, "plant/+", QoS::AtMostOnce));
+    assert!(world.shards.iter().all(|shard| !shard.clients().is_empty()));
+    clients.iter().for_each(|client| drop(world.take(*client)));
+    // The first publisher leaves its topic's route on all shards; the others publish on each of them.
+    for (n, publisher) in clients.iter().enumerate() {
+        world.send(*publisher, &publish("plant/1", &n.to_string(), QoS::AtMostOnce, 0));
+        for client in &clients {
+            assert_eq!(publishes(&world.take(*client)), [(n.to_string(), QoS::AtMostOnce, false)]);
+        }
+    }
+}
