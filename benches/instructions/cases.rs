@@ -4,6 +4,7 @@ use std::{hint::black_box, num::NonZeroU16, time::Instant};
 
 use bytes::Bytes;
 use ferromq::{
+    broker::ConnId,
     codec::{
         Connect, Cut, Frame, Limits, Packet, Properties, Property, Publish, PublishRef, QoS, Source, Subscribe,
         Subscription, SubscriptionOptions, Text, TopicFilter, TopicName, Version, frame,
@@ -27,6 +28,8 @@ pub(crate) fn run(mut report: impl FnMut(&str, u64)) {
     codec(&mut case);
     router(&mut case);
     delivery(&mut case);
+    gathering(&mut case);
+    topics(&mut case);
     connections(&mut case);
     client(&mut case);
 }
@@ -179,6 +182,99 @@ fn delivery(case: Case<'_>) {
             }),
         );
     }
+}
+
+/// Many publishers of whom one, or one of several, gets everything.
+fn gathering(case: Case<'_>) {
+    let one = |qos| (format!("delivery: 320 from ten to one, 16 B, {qos:?}"), "bench/in/+", 1, qos);
+    let shared =
+        |qos| (format!("delivery: 320 from ten to a group of ten, 16 B, {qos:?}"), "$share/g/bench/in/+", 10, qos);
+    for (name, filter, takers, qos) in [one(QoS::AtMostOnce), one(QoS::AtLeastOnce), shared(QoS::AtLeastOnce)] {
+        let mut world = World::new();
+        let mut subscribers: Vec<_> =
+            (0..takers).map(|n| Subscriber::new(&mut world, &format!("s{n}"), filter, qos)).collect();
+        let publishers: Vec<_> =
+            (0..10).map(|n| (world.client(&format!("p{n}"), None), batch(&format!("bench/in/{n}"), 16, qos))).collect();
+        case(
+            &name,
+            Box::new(move || {
+                for (publisher, batch) in &publishers {
+                    world.receive(*publisher, batch);
+                }
+                world.flush();
+                for subscriber in &mut subscribers {
+                    subscriber.acknowledge(&mut world, 10 * BATCH / takers);
+                }
+                world.flush();
+            }),
+        );
+    }
+}
+
+/// Topics of which each matches one of very many filters, exact ones and wildcards in turn.
+fn topics(case: Case<'_>) {
+    let (mut world, publisher, topics) = many_topics();
+    let mut new = topics.chunks(1000).map(|thousand| packets_to(thousand)).collect::<Vec<_>>().into_iter();
+    case(
+        "delivery: 1000 topics of 20,000, each for the first time",
+        Box::new(move || {
+            for batch in new.next().expect("there are more than two thousand") {
+                world.receive(publisher, &batch);
+            }
+            world.flush();
+        }),
+    );
+    let (mut world, publisher, topics) = many_topics();
+    let again = packets_to(&topics[..1000]);
+    case(
+        "delivery: 1000 topics of 20,000, once more",
+        Box::new(move || {
+            for batch in &again {
+                world.receive(publisher, batch);
+            }
+            world.flush();
+        }),
+    );
+}
+
+/// A publisher, and ten subscribers with two thousand filters each.
+fn many_topics() -> (World, ConnId, Vec<String>) {
+    let mut world = World::new();
+    let subscribers: Vec<_> = (0..10).map(|n| world.client(&format!("s{n}"), None)).collect();
+    let topics: Vec<String> = (0..20_000).map(|n| format!("bench/site{}/dev{n}/temp", n / 100)).collect();
+    for (n, topic) in topics.iter().enumerate() {
+        let filter = match n % 5 {
+            0 => topic.clone(),
+            1 => topic.replace("/temp", "/+"),
+            2 => topic.replace("/temp", "/#"),
+            3 => format!("bench/+/dev{n}/temp"),
+            _ => format!("bench/+/dev{n}/#"),
+        };
+        let options = SubscriptionOptions::default();
+        let subscriptions = vec![Subscription { filter: TopicFilter::new(&filter).expect("valid"), options }];
+        let (packet_id, properties) = (NonZeroU16::MIN, Properties::new());
+        world.send(subscribers[n % 10], &Packet::Subscribe(Subscribe { packet_id, properties, subscriptions }));
+        world.flush();
+    }
+    let publisher = world.client("source", None);
+    (world, publisher, topics)
+}
+
+/// One publication to each topic, as reads bring them.
+fn packets_to(topics: &[String]) -> Vec<Vec<u8>> {
+    let publish = |topic: &String, bytes: &mut Vec<u8>| {
+        let topic = TopicName::new(topic).expect("valid");
+        Packet::Publish(publication(topic, QoS::AtMostOnce, 16)).encode(Version::V3_1_1, bytes).expect("valid");
+    };
+    let batches = topics.chunks(BATCH);
+    batches
+        .map(|some| {
+            some.iter().fold(Vec::new(), |mut bytes, topic| {
+                publish(topic, &mut bytes);
+                bytes
+            })
+        })
+        .collect()
 }
 
 fn connections(case: Case<'_>) {

@@ -29,9 +29,8 @@ pub(crate) struct Conn {
     pub(crate) peer: Peer,
     pub(crate) phase: Phase,
     pub(crate) session: Option<SessionKey>,
-    /// Start of a packet whose end has not arrived.
-    #[allow(clippy::box_collection)] // a word in every connection, for what few have
-    partial: Option<Box<Vec<u8>>>,
+    /// Start of a packet whose end has not arrived; a word in every connection, for what few have.
+    partial: Option<Box<Partial>>,
     pub(crate) outbox: Outbox,
     extras: Option<Box<Extras>>,
     /// When the last packet came. Activity only writes this; the timer looks at it when it fires.
@@ -56,6 +55,14 @@ pub(crate) struct Conn {
     pub(crate) is_paused: bool,
     /// The same, until its own outbox is smaller.
     pub(crate) is_choked: bool,
+}
+
+/// Start of a packet, and room that is ready for more of it.
+#[derive(Debug)]
+struct Partial {
+    bytes: Vec<u8>,
+    /// How many have arrived; behind them are zeros, to be read into.
+    received: usize,
 }
 
 /// What most connections never need.
@@ -173,22 +180,45 @@ impl Conn {
     /// The start of a packet whose end has not arrived.
     #[inline]
     pub(crate) fn partial(&self) -> &[u8] {
-        self.partial.as_ref().map_or(&[], |partial| partial)
+        self.partial.as_ref().and_then(|partial| partial.bytes.get(..partial.received)).unwrap_or_default()
     }
 
     /// Takes it out.
     pub(super) fn take_partial(&mut self) -> Vec<u8> {
-        self.partial.take().map(|partial| *partial).unwrap_or_default()
+        let Some(partial) = self.partial.take() else { return Vec::new() };
+        let Partial { mut bytes, received } = *partial;
+        bytes.truncate(received);
+        bytes
     }
 
     /// Keeps it; there must be none.
-    pub(super) fn set_partial(&mut self, partial: Vec<u8>) {
-        self.partial = (!partial.is_empty()).then(|| Box::new(partial));
+    pub(super) fn set_partial(&mut self, bytes: Vec<u8>) {
+        let received = bytes.len();
+        self.partial = (received > 0).then(|| Box::new(Partial { bytes, received }));
     }
 
     /// Bytes of memory held for it.
     pub(super) fn partial_capacity(&self) -> usize {
-        self.partial.as_ref().map_or(0, |partial| partial.capacity())
+        self.partial.as_ref().map_or(0, |partial| partial.bytes.capacity())
+    }
+
+    /// Where up to `missing` more bytes of it may be read to. Room is made for no more than have come, or
+    /// `reserve_bytes_max`, so that who announces much and sends little holds little.
+    pub(super) fn partial_room(&mut self, missing: usize, reserve_bytes_max: usize) -> &mut [u8] {
+        let Some(Partial { bytes, received }) = self.partial.as_deref_mut() else { return &mut [] };
+        if bytes.len() == *received {
+            let added = missing.min(reserve_bytes_max.max(*received));
+            bytes.reserve_exact(added);
+            bytes.resize(*received + added, 0);
+        }
+        bytes.get_mut(*received..).unwrap_or_default()
+    }
+
+    /// So many bytes were read into [`Self::partial_room`].
+    pub(super) fn fill_partial(&mut self, count: usize) {
+        if let Some(partial) = self.partial.as_deref_mut() {
+            partial.received = partial.bytes.len().min(partial.received + count);
+        }
     }
 
     /// Whether a new message may be written to it, with an outbox of no more than `soft_bytes`.

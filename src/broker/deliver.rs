@@ -14,7 +14,7 @@ use super::{
     journal::{Journal, Packet},
     message::{Message, Parcel},
     reasons::DropReason,
-    route::{Own, Target},
+    route::{Own, Reach, Target},
     session::{ClientSession, Delivery, text_of},
     shard::Shard,
     slots::ConnId,
@@ -31,7 +31,7 @@ use crate::{
 impl Shard {
     /// Brings a message to everybody who wants it. Returns whether anybody did.
     pub(super) fn route(&mut self, now: Instant, parcel: &mut Parcel<'_>) -> bool {
-        let mut recent = self.take_route(parcel.topic);
+        let mut recent = self.take_route(parcel.topic, Reach::Everywhere);
         self.wire.frames.clear();
         for target in &recent.route.local {
             self.deliver(now, target, parcel);
@@ -50,7 +50,7 @@ impl Shard {
     /// Brings a message that another shard has routed to the sessions of this one.
     pub(super) fn route_locally(&mut self, now: Instant, message: &Arc<Message>) {
         let mut parcel = Parcel::from_message(message);
-        let recent = self.take_route(message.topic());
+        let recent = self.take_route(message.topic(), Reach::Here);
         self.wire.frames.clear();
         for target in &recent.route.local {
             self.deliver(now, target, &mut parcel);
@@ -60,14 +60,18 @@ impl Shard {
 
     /// Brings a message to one session of this shard.
     pub(super) fn deliver(&mut self, now: Instant, target: &Target, parcel: &mut Parcel<'_>) {
-        let is_own = parcel.publisher.is_some_and(|by| by.shard == self.id && by.session == target.session);
-        let target = match &target.own {
-            Own::Never if is_own => return,
-            Own::Only(other) if is_own => other,
-            _ => target,
-        };
+        let mut target = target;
+        if let Some(special) = &target.special {
+            let is_own = parcel.publisher.is_some_and(|by| by.shard == self.id && by.session == target.session);
+            match &special.own {
+                Own::Never if is_own => return,
+                Own::Only(other) if is_own => target = other,
+                _ => {}
+            }
+        }
+        let ids: &[u32] = target.special.as_ref().map_or(&[], |special| &special.ids);
         let retain = target.retain_as_published && parcel.retain;
-        let hop = Hop { qos: target.qos.min(parcel.qos), retain, ids: &target.ids, member: None };
+        let hop = Hop { qos: target.qos.min(parcel.qos), retain, ids, member: None };
         self.hand_over(now, target.session, hop, parcel);
     }
 

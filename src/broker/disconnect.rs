@@ -228,6 +228,7 @@ impl Shard {
                 }
             }
         }
+        self.sweep_routes(now);
         self.wire.rest();
         let awake = self.sessions.iter().filter(|(_, session)| !session.state.is_at_rest());
         let awake: Vec<SessionKey> = awake.map(|(key, _)| key).collect();

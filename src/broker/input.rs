@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::{
     conn::{Conn, Phase},
     reasons::EndReason,
@@ -30,20 +32,66 @@ impl Shard {
     pub fn receive(&mut self, now: Instant, id: ConnId, bytes: &[u8]) {
         self.wire.stats.bytes_received += bytes.len() as u64;
         let Some(conn) = self.wire.conns.get(id) else { return };
-        if conn.partial().is_empty() {
-            let used = self.consume(now, id, bytes);
-            self.keep_tail(id, bytes.get(used..).unwrap_or_default());
-            return;
-        }
-        let mut partial = self.wire.take_partial(id);
-        partial.extend_from_slice(bytes);
-        let used = self.consume(now, id, &partial);
-        if used == 0 {
-            self.wire.keep_partial(id, partial);
-            self.check_partial(now, id);
+        let rest = if conn.partial().is_empty() { bytes } else { self.complete(now, id, bytes) };
+        let used = self.consume(now, id, rest);
+        self.keep_tail(id, rest.get(used..).unwrap_or_default());
+    }
+
+    /// Where the rest of a large packet may be read to, so that its payload need not be copied when it is whole:
+    /// [`Shard::fill`] is to be told how much was. `None` if what comes next is to be given to [`Shard::receive`].
+    pub fn room(&mut self, id: ConnId) -> Option<&mut [u8]> {
+        let conn = self.wire.conns.get(id).filter(|conn| conn.is_connected() && !conn.is_waiting())?;
+        let missing = missing(conn.partial())?;
+        let is_large = conn.partial().len() + missing >= OWN_BUFFER_BYTES_MIN;
+        let room = is_large.then(|| self.wire.partial_room(id, missing, PARTIAL_RESERVE_BYTES_MAX));
+        room.filter(|room| !room.is_empty())
+    }
+
+    /// So many bytes were read into [`Shard::room`].
+    pub fn fill(&mut self, now: Instant, id: ConnId, bytes: usize) {
+        self.wire.stats.bytes_received += bytes as u64;
+        let Some(conn) = self.wire.conns.get_mut(id) else { return };
+        conn.fill_partial(bytes);
+        if missing(conn.partial()).is_none() {
+            self.complete(now, id, &[]);
         } else {
-            self.keep_tail(id, partial.get(used..).unwrap_or_default());
+            self.check_partial(now, id);
         }
+    }
+
+    /// Adds to a packet that has come in part what is missing of it, and handles it when it is whole. Returns what is left
+    /// of `bytes`.
+    fn complete<'a>(&mut self, now: Instant, id: ConnId, bytes: &'a [u8]) -> &'a [u8] {
+        let mut partial = self.wire.take_partial(id);
+        let mut rest = bytes;
+        // Twice if the length was not known yet.
+        while let Some(missing) = missing(&partial).filter(|_| !rest.is_empty()) {
+            let (these, others) = rest.split_at(missing.min(rest.len()));
+            partial.extend_from_slice(these);
+            rest = others;
+        }
+        let (used, mut partial) = self.consume_partial(now, id, partial);
+        if used > 0 {
+            return rest;
+        }
+        // It is not whole, or it waits, and what comes behind it too.
+        partial.extend_from_slice(rest);
+        self.wire.keep_partial(id, partial);
+        self.check_partial(now, id);
+        &[]
+    }
+
+    /// Handles a packet that has a buffer of its own. A large one becomes what its payload is shared by; returns how many
+    /// bytes were used, all or none, and the buffer for who has still use for it.
+    fn consume_partial(&mut self, now: Instant, id: ConnId, partial: Vec<u8>) -> (usize, Vec<u8>) {
+        if partial.len() < OWN_BUFFER_BYTES_MIN || missing(&partial).is_some() {
+            return (self.consume(now, id, &partial), partial);
+        }
+        let whole = Bytes::from(partial);
+        self.arrived = Some(whole.clone());
+        let used = self.consume(now, id, &whole);
+        self.arrived = None;
+        (used, if used == 0 { Vec::from(whole) } else { Vec::new() })
     }
 
     /// Handles the whole packets at the start of `bytes`; returns how many bytes they took.
@@ -229,11 +277,8 @@ impl Shard {
         if let Some(conn) = self.wire.conns.get_mut(id)
             && !conn.is_closing()
         {
-            let whole = match frame::cut(tail, u32::MAX) {
-                Ok(Cut::NeedMore(more)) => tail.len() + more.min(PARTIAL_RESERVE_BYTES_MAX),
-                _ => tail.len(),
-            };
-            let mut partial = Vec::with_capacity(whole);
+            let more = missing(tail).unwrap_or_default();
+            let mut partial = Vec::with_capacity(tail.len() + more.min(PARTIAL_RESERVE_BYTES_MAX));
             partial.extend_from_slice(tail);
             self.wire.keep_partial(id, partial);
         }
@@ -247,6 +292,14 @@ impl Shard {
             let what = "packets that are not complete hold too much memory; this one is given up";
             self.fault(now, id, &DecodeError::Violation { reason: ReasonCode::QuotaExceeded, what });
         }
+    }
+}
+
+/// How many bytes the first packet of `start` lacks, as far as that can be told; `None` if it is whole or can never be.
+fn missing(start: &[u8]) -> Option<usize> {
+    match frame::cut(start, u32::MAX) {
+        Ok(Cut::NeedMore(missing)) => Some(missing),
+        _ => None,
     }
 }
 
@@ -331,6 +384,10 @@ const PROTOCOL_BYTES_MAX: usize = 9;
 
 /// Some bridges mark themselves in the protocol level.
 const BRIDGE_BIT: u8 = 0x80;
+
+/// A packet of this size is read to where its payload stays: the system call that fills two buffers costs less than to copy
+/// the packet twice.
+const OWN_BUFFER_BYTES_MIN: usize = 16 << 10;
 
 /// A partial packet's buffer is sized for the whole packet up to here; larger ones grow as bytes really come.
 const PARTIAL_RESERVE_BYTES_MAX: usize = 64 << 10;

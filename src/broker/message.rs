@@ -138,6 +138,8 @@ pub(crate) struct Parcel<'a> {
     pub(crate) stored: Option<crate::store::Id>,
     /// How it came, if that is how it may go on.
     pub(crate) as_sent: Option<AsSent<'a>>,
+    /// The payload as part of a buffer that it may stay in.
+    shared: Option<Bytes>,
     kept: Option<Arc<Message>>,
 }
 
@@ -172,8 +174,15 @@ impl<'a> Parcel<'a> {
             publisher: Some(publisher),
             stored: None,
             as_sent: publish.is_forwardable().then_some(as_sent),
+            shared: None,
             kept: None,
         }
+    }
+
+    /// The parcel lies in this buffer, and nothing else does. The payload stays in it if that keeps little else alive.
+    pub(crate) fn share(&mut self, whole: &Bytes) {
+        let is_most = self.payload.len() >= SHARE_ABOVE_BYTES && self.payload.len() >= whole.len() / 4 * 3;
+        self.shared = is_most.then(|| whole.slice_ref(self.payload));
     }
 
     /// A message that is kept already.
@@ -188,6 +197,7 @@ impl<'a> Parcel<'a> {
             publisher: message.publisher,
             stored: None,
             as_sent: None,
+            shared: None,
             kept: Some(Arc::clone(message)),
         }
     }
@@ -195,8 +205,8 @@ impl<'a> Parcel<'a> {
     /// The message to keep; copied out of the read buffer the first time.
     pub(crate) fn keep(&mut self) -> &Arc<Message> {
         self.kept.get_or_insert_with(|| {
-            let message =
-                Message::of(self.topic, self.properties, self.payload, || Bytes::copy_from_slice(self.payload));
+            let share = || self.shared.take().unwrap_or_else(|| Bytes::copy_from_slice(self.payload));
+            let message = Message::of(self.topic, self.properties, self.payload, share);
             Arc::new(Message {
                 qos: self.qos,
                 retain: self.retain,

@@ -242,6 +242,9 @@ impl Shard {
             publish.forward_properties(&mut properties);
         }
         let mut parcel = Parcel::from_wire(publish, topic, &properties, from.by, from.is_v5, now);
+        if let Some(whole) = &self.arrived {
+            parcel.share(whole);
+        }
         let is_kept = !publish.retain || self.retain(&mut parcel);
         if !is_kept {
             self.count_drop("", topic, DropReason::RetainedFull);

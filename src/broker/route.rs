@@ -1,10 +1,13 @@
 //! Routes: who is to have the messages of a topic, and how that is remembered.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use smallvec::SmallVec;
 
-use super::{shard::Shard, subscribers::LocalSubscription};
+use super::{shard::Shard, subscribers::LocalSubscription, timers::Timer};
 use crate::{
     codec::QoS,
     router::{Generation, GroupHandle, HashedTopic, SessionKey, ShardSet, Stripes},
@@ -13,15 +16,32 @@ use crate::{
 /// Everybody on this shard, and every other shard, that wants a topic. Kept in the route cache.
 #[derive(Debug)]
 pub(crate) struct Route {
-    pub(crate) local: Box<[Target]>,
+    pub(crate) local: SmallVec<[Target; 1]>,
     pub(crate) remote: ShardSet,
     pub(crate) groups: Box<[GroupHandle]>,
+    reach: Reach,
+}
+
+/// How far a message is to be brought, or a route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reach {
+    /// To the sessions of this shard: the message comes from another one, which has looked after all the others.
+    Here,
+    /// To everybody.
+    Everywhere,
 }
 
 impl Route {
     /// Whether nobody wants the topic.
     pub(crate) fn is_empty(&self) -> bool {
         self.local.is_empty() && self.remote.is_empty() && self.groups.is_empty()
+    }
+
+    /// Its memory.
+    fn bytes(&self) -> usize {
+        let targets = if self.local.spilled() { self.local.len() * size_of::<Target>() } else { 0 };
+        let special = self.local.iter().filter_map(|target| target.special.as_deref()).map(Special::bytes);
+        size_of::<Self>() + targets + special.sum::<usize>() + self.groups.len() * size_of::<GroupHandle>() + ARC_BYTES
     }
 }
 
@@ -41,16 +61,32 @@ pub(crate) struct RecentRoute {
     pub(crate) groups: Vec<GroupHandle>,
 }
 
-/// One session that wants a topic, its overlapping subscriptions merged [MQTT-3.3.4-2] [MQTT-3.3.4-3].
+/// One session that wants a topic, its overlapping subscriptions merged [MQTT-3.3.4-2] [MQTT-3.3.4-3]. There may be a
+/// hundred thousand of them, of whom each message visits all.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) session: SessionKey,
     pub(crate) qos: QoS,
     pub(crate) retain_as_published: bool,
+    /// What few targets have.
+    pub(crate) special: Option<Box<Special>>,
+}
+
+/// What only some subscriptions of MQTT 5 say.
+#[derive(Debug, Clone)]
+pub(crate) struct Special {
     /// Subscription identifiers of all that match.
     pub(crate) ids: SmallVec<[u32; 2]>,
     /// What a message the session itself published is subject to; the same as for others unless there is No Local.
     pub(crate) own: Own,
+}
+
+impl Special {
+    fn bytes(&self) -> usize {
+        // Those for the session's own messages are some of the others.
+        let ids = if self.ids.spilled() { 2 * self.ids.len() * size_of::<u32>() } else { 0 };
+        2 * size_of::<Self>() + ids
+    }
 }
 
 /// How a session receives its own publications.
@@ -61,19 +97,20 @@ pub(crate) enum Own {
     /// Not at all: every matching subscription says No Local.
     Never,
     /// By those subscriptions alone that do not say No Local.
-    Only(Box<Target>),
+    Only(Target),
 }
 
 impl Shard {
     /// The route of a topic; to be put back into `recent` when the message is delivered.
     #[inline]
     #[allow(clippy::unnecessary_box_returns)] // it stays in its place in memory from message to message
-    pub(super) fn take_route(&mut self, topic: &str) -> Box<RecentRoute> {
+    pub(super) fn take_route(&mut self, topic: &str, reach: Reach) -> Box<RecentRoute> {
         let mut recent = self.recent.take();
-        if let Some(known) = recent.take_if(|known| known.topic == topic && self.still_stands(known)) {
+        let is_it = |known: &RecentRoute| known.topic == topic && known.route.reach >= reach;
+        if let Some(known) = recent.take_if(|known| is_it(known) && self.still_stands(known)) {
             return known;
         }
-        self.find_route(topic, recent)
+        self.find_route(topic, reach, recent)
     }
 
     /// Whether the route of a topic has not changed since.
@@ -91,10 +128,10 @@ impl Shard {
 
     /// The route of a topic, from the cache while nothing has changed; in the memory of the one before.
     #[allow(clippy::unnecessary_box_returns)] // as above
-    fn find_route(&mut self, topic: &str, recent: Option<Box<RecentRoute>>) -> Box<RecentRoute> {
+    fn find_route(&mut self, topic: &str, reach: Reach, recent: Option<Box<RecentRoute>>) -> Box<RecentRoute> {
         let changes = self.changes();
         let topic = self.shared.interest.hasher().topic(topic);
-        let (stripes, generation, route) = self.lookup(topic);
+        let (stripes, generation, route) = self.lookup(topic, reach);
         let Some(mut recent) = recent else {
             let (groups, hash) = (route.groups.to_vec(), topic.hash());
             let topic = topic.as_str().to_owned();
@@ -109,28 +146,48 @@ impl Shard {
         recent
     }
 
-    fn lookup(&mut self, topic: HashedTopic<'_>) -> (Stripes, Generation, Arc<Route>) {
+    fn lookup(&mut self, topic: HashedTopic<'_>, reach: Reach) -> (Stripes, Generation, Arc<Route>) {
         let current = |stripes| self.shared.interest.generation(stripes) + self.local.current(stripes);
-        if let Some((stripes, generation, route)) = self.cache.lookup(topic, current) {
+        if let Some((stripes, generation, route)) = self.cache.lookup(topic, current)
+            && route.reach >= reach
+        {
             return (stripes, generation, Arc::clone(route));
         }
         // Read before the route is made, so that a change in between voids it.
         let stripes = self.shared.interest.hasher().stripes(topic);
         let generation = self.generation(stripes);
-        let route = Arc::new(self.make_route(topic));
-        let bytes = size_of::<Route>() + route.local.len() * size_of::<Target>();
-        self.cache.insert(topic, stripes, generation, Arc::clone(&route), bytes);
+        let route = Arc::new(self.make_route(topic, reach));
+        self.cache.insert(topic, stripes, generation, Arc::clone(&route), route.bytes());
         (stripes, generation, route)
     }
 
-    fn make_route(&self, topic: HashedTopic<'_>) -> Route {
-        let mut matching: Vec<LocalSubscription> = Vec::new();
-        self.subscriptions.for_each_match(topic.as_str(), |subscribers| matching.extend(subscribers.iter()));
-        matching.sort_by_key(|subscription| subscription.session);
-        let local = matching.chunk_by(|a, b| a.session == b.session).map(merge).collect();
-        let remote = self.shared.interest.targets(topic.as_str()).without(self.id);
+    /// Looks for everybody who wants a topic. That takes a walk through a trie that may be far larger than the processor's
+    /// caches, or two; so none is taken that cannot find anybody.
+    fn make_route(&self, topic: HashedTopic<'_>, reach: Reach) -> Route {
+        if reach == Reach::Here {
+            let (remote, groups) = (ShardSet::EMPTY, Box::default());
+            return Route { local: self.local_targets(topic), remote, groups, reach };
+        }
+        let is_alone = self.shared.shards() == 1;
+        let remote = if is_alone { ShardSet::EMPTY } else { self.shared.interest.targets(topic.as_str()) };
+        let is_here = is_alone || remote.contains(self.id);
+        let local = if is_here { self.local_targets(topic) } else { SmallVec::new() };
         let groups = self.shared.interest.groups(topic.as_str()).into_iter().map(GroupHandle::new).collect();
-        Route { local, remote, groups }
+        Route { local, remote: remote.without(self.id), groups, reach }
+    }
+
+    fn local_targets(&self, topic: HashedTopic<'_>) -> SmallVec<[Target; 1]> {
+        let mut matching: SmallVec<[LocalSubscription; 4]> = SmallVec::new();
+        self.subscriptions.for_each_match(topic.as_str(), |subscribers| matching.extend(subscribers.iter().copied()));
+        matching.sort_by_key(|subscription| subscription.session);
+        matching.chunk_by(|a, b| a.session == b.session).map(merge).collect()
+    }
+
+    /// Forgets routes that nobody has asked for in two sweeps, some at a time.
+    pub(super) fn sweep_routes(&mut self, now: Instant) {
+        if !self.cache.sweep(ROUTES_PER_TURN) {
+            self.wire.timers.arm(now + ROUTES_PAUSE, Timer::Routes);
+        }
     }
 
     fn generation(&self, stripes: Stripes) -> Generation {
@@ -145,31 +202,39 @@ impl Shard {
 
 /// Merges a session's matching subscriptions: the greatest QoS, every identifier, No Local for its own publications.
 fn merge(subscriptions: &[LocalSubscription]) -> Target {
-    let all = combine(subscriptions.iter());
     let mut others = subscriptions.iter().filter(|subscription| !subscription.options.no_local).peekable();
     let own = if subscriptions.iter().all(|subscription| !subscription.options.no_local) {
         Own::Same
     } else if others.peek().is_none() {
         Own::Never
     } else {
-        Own::Only(Box::new(combine(others)))
+        Own::Only(combine(others, Own::Same))
     };
-    Target { own, ..all }
+    combine(subscriptions.iter(), own)
 }
 
-fn combine<'a>(subscriptions: impl Iterator<Item = &'a LocalSubscription>) -> Target {
+fn combine<'a>(subscriptions: impl Iterator<Item = &'a LocalSubscription>, own: Own) -> Target {
+    let mut ids = SmallVec::new();
     let mut target = Target {
         session: SessionKey::first(0),
         qos: QoS::AtMostOnce,
         retain_as_published: false,
-        ids: SmallVec::new(),
-        own: Own::Same,
+        special: None,
     };
     for subscription in subscriptions {
         target.session = subscription.session;
         target.qos = target.qos.max(subscription.options.qos);
         target.retain_as_published |= subscription.options.retain_as_published;
-        target.ids.extend(subscription.id());
+        ids.extend(subscription.id());
     }
+    let is_special = !ids.is_empty() || !matches!(own, Own::Same);
+    target.special = is_special.then(|| Box::new(Special { ids, own }));
     target
 }
+
+/// The counts beside a shared value.
+const ARC_BYTES: usize = 16;
+
+/// Cached routes that one turn of a sweep looks at (a fraction of a millisecond), and how long others have theirs.
+const ROUTES_PER_TURN: usize = 4096;
+const ROUTES_PAUSE: Duration = Duration::from_millis(1);

@@ -7,10 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 pub use super::conn::TransportEnd;
 use super::{
     conn::{Conn, Phase},
     journal::{Journal, Receipt},
+    limits::Settings,
     message::Message,
     moment::Epoch,
     outbox::Outbox,
@@ -63,6 +66,8 @@ pub struct Shard {
     /// What a store is told, and what waits for it.
     pub(super) journal: Option<Box<Journal>>,
     pub(super) is_shutting_down: bool,
+    /// The packet that is being handled, if it has a buffer of its own, which its payload may go on in.
+    pub(super) arrived: Option<Bytes>,
     /// Properties to pass on, reused from packet to packet.
     pub(super) properties: Vec<u8>,
     seed: u64,
@@ -203,7 +208,7 @@ impl Shard {
             by_client: Index::new(),
             hash_state: HashState::with_seed(seed, foldhash::SharedSeed::global_fixed()),
             subscriptions: FilterTrie::new(seed),
-            cache: RouteCache::new(ROUTE_CACHE),
+            cache: RouteCache::new(route_cache(settings)),
             recent: None,
             local: Generations::new(shared.interest.hasher().clone()),
             outputs: VecDeque::new(),
@@ -217,6 +222,7 @@ impl Shard {
             sys: Sys::default(),
             journal,
             is_shutting_down: false,
+            arrived: None,
             properties: Vec::new(),
             seed,
             random: seed ^ u64::from(id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15),
@@ -342,6 +348,7 @@ impl Shard {
                 Some((_, Timer::Scan(key))) => self.go_on_scanning(now, key),
                 Some((_, Timer::Sys)) => self.publish_sys(now),
                 Some((_, Timer::Sweep)) => self.sweep(now),
+                Some((_, Timer::Routes)) => self.sweep_routes(now),
             }
         }
     }
@@ -601,8 +608,12 @@ const fn spread(hash: u64) -> u64 {
     hash.wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
-/// Routes a shard remembers: 64 MiB at most.
-const ROUTE_CACHE: CacheLimits = CacheLimits { entries_max: 65_536, bytes_max: 64 << 20 };
+/// Routes a shard remembers: as many as fit a sixteenth of its memory watermark (64 MiB of 1 GiB: a quarter of a million
+/// topics). A number of topics would be a cliff for who has a few more.
+const fn route_cache(settings: &Settings) -> CacheLimits {
+    let bytes_max = settings.slow_consumer.memory_watermark_bytes / 16;
+    CacheLimits { entries_max: u32::MAX as usize, bytes_max }
+}
 
 /// Bytes taken from a client while something of it is judged elsewhere.
 const WAITING_BYTES_MAX: usize = 64 << 10;

@@ -91,6 +91,15 @@ impl World {
         self.settle();
     }
 
+    /// Lets time pass from deadline to deadline.
+    fn live(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(due) = self.shards.iter().filter_map(Shard::poll_timeout).min().filter(|due| *due <= end) {
+            self.advance(due.saturating_duration_since(self.now));
+        }
+        self.advance(end - self.now);
+    }
+
     fn drop_connection(&mut self, client: usize) {
         let (shard, conn) = self.clients[&client].at;
         self.shards[shard].closed(self.now, conn, TransportEnd::Closed);
@@ -257,4 +266,122 @@ fn retained_messages_reach_new_subscribers_and_sessions_expire() {
     world.advance(Duration::from_secs(61));
     assert_eq!(sessions(&world), 1);
     assert!(world.shards.iter().all(Shard::is_settled));
+}
+
+#[test]
+fn routes_are_bounded_by_memory_and_gone_when_a_broker_is_at_rest() {
+    let mut settings = Settings::default();
+    settings.slow_consumer.memory_watermark_bytes = 16 << 20;
+    settings.sys_interval = None;
+    let mut world = World::new(2, settings);
+    let alice = world.connect("alice", Version::V5, |_| {});
+    let publish = |world: &mut World, topic: &str| world.send(alice, &publish(topic, "x", QoS::AtMostOnce, 0));
+    let routes = |world: &World| world.shards.iter().map(|shard| shard.cache.len()).sum::<usize>();
+    (0..20_000).for_each(|n| publish(&mut world, &format!("plant/{n}")));
+    let bytes = world.shards.iter().map(|shard| shard.cache.bytes()).max();
+    assert!(bytes.is_some_and(|bytes| (900 << 10..=1 << 20).contains(&bytes)), "{bytes:?}");
+    assert!(routes(&world) > 4000);
+    for _ in 0..12 {
+        // In turns, since the topic before is not looked up.
+        ["a", "b"].iter().for_each(|topic| publish(&mut world, topic));
+        world.live(Duration::from_secs(10));
+    }
+    assert_eq!(routes(&world), 2, "what is in use stays");
+    world.live(Duration::from_secs(120));
+    assert_eq!(routes(&world), 0);
+}
+
+/// A client's bytes as a shell may bring them: each piece where it is to go, and what is left of it to `receive`.
+fn bring(world: &mut World, client: usize, bytes: &[u8], piece_bytes: usize) {
+    let (at, conn) = world.clients[&client].at;
+    for piece in bytes.chunks(piece_bytes) {
+        let mut read = 0;
+        if let Some(room) = world.shards[at].room(conn) {
+            read = room.len().min(piece.len());
+            room[..read].copy_from_slice(&piece[..read]);
+            world.shards[at].fill(world.now, conn, read);
+        }
+        world.shards[at].receive(world.now, conn, &piece[read..]);
+        world.settle();
+    }
+}
+
+#[test]
+fn large_packets_arrive_in_pieces_of_any_size_between_small_ones() {
+    let mut world = World::new(1, Settings::default());
+    let [alice, bob] = ["alice", "bob"].map(|id| world.connect(id, Version::V3_1_1, |_| {}));
+    world.subscribe(bob, "#", QoS::AtMostOnce);
+    world.take(bob);
+    let sizes = [3, 70_000, 16 << 10, 5, 0, 300_000, 65_536, 65_536, 1];
+    let letters = |n: usize, size: usize| char::from(b'a' + n as u8).to_string().repeat(size);
+    let mut bytes = Vec::new();
+    for (n, size) in sizes.into_iter().enumerate() {
+        publish("t", &letters(n, size), QoS::AtMostOnce, 0).encode(Version::V3_1_1, &mut bytes).unwrap();
+    }
+    for piece_bytes in [1000, 4096, 65_536, 65_540, 1 << 20] {
+        bring(&mut world, alice, &bytes, piece_bytes);
+        let payloads: Vec<_> = publishes(&world.take(bob)).into_iter().map(|(payload, ..)| payload).collect();
+        let expected: Vec<_> = sizes.into_iter().enumerate().map(|(n, size)| letters(n, size)).collect();
+        assert!(payloads == expected, "pieces of {piece_bytes}");
+        assert_eq!(world.shards[0].wire.partial_bytes(), 0);
+    }
+}
+
+#[test]
+fn a_large_payload_stays_where_it_was_read_to_until_it_is_sent() {
+    let mut world = World::new(1, Settings::default());
+    let [alice, bob] = ["alice", "bob"].map(|id| world.connect(id, Version::V3_1_1, |_| {}));
+    world.subscribe(bob, "#", QoS::AtMostOnce);
+    let mut bytes = Vec::new();
+    publish("t", &"x".repeat(65_536), QoS::AtMostOnce, 0).encode(Version::V3_1_1, &mut bytes).unwrap();
+    let ((at, from), (_, to)) = (world.clients[&alice].at, world.clients[&bob].at);
+    let shard = &mut world.shards[at];
+    shard.receive(world.now, from, &bytes[..4096]);
+    let room = shard.room(from).unwrap();
+    assert_eq!(room.len(), bytes.len() - 4096);
+    let place = room.as_ptr_range();
+    room.copy_from_slice(&bytes[4096..]);
+    shard.fill(world.now, from, bytes.len() - 4096);
+    let mut slices = [std::io::IoSlice::new(&[]); 4];
+    let count = shard.outbox(to).unwrap().io_slices(&mut slices);
+    assert_eq!(slices[..count].iter().map(|slice| slice.len()).collect::<Vec<_>>(), [7, 65_536]);
+    assert!(place.contains(&std::ptr::from_ref(slices[1].last().unwrap())));
+}
+
+#[test]
+fn room_is_made_as_bytes_come_and_counted() {
+    let mut world = World::new(1, Settings::default());
+    let alice = world.connect("alice", Version::V3_1_1, |_| {});
+    let (at, conn) = world.clients[&alice].at;
+    let shard = &mut world.shards[at];
+    assert!(shard.room(conn).is_none());
+    // 100 MiB are announced, and two bytes of them come.
+    shard.receive(world.now, conn, &[0x30, 0x80, 0x80, 0x80, 0x32, 0, 1]);
+    let mut received = 7;
+    for _ in 0..8 {
+        let room = shard.room(conn).map_or(0, |room| room.len());
+        assert!((1..=received.max(64 << 10)).contains(&room), "{room} after {received}");
+        assert!((received + room..=2 * (received + room)).contains(&shard.wire.partial_bytes()));
+        shard.fill(world.now, conn, room);
+        received += room;
+    }
+    assert!(received > 8 << 20);
+    world.drop_connection(alice);
+    assert_eq!(world.shards[at].wire.partial_bytes(), 0);
+}
+
+#[test]
+fn a_route_for_what_came_from_elsewhere_is_not_the_route_of_what_is_published_here() {
+    let mut world = World::new(3, Settings::default());
+    let clients: Vec<usize> = (0..12).map(|n| world.connect(&format!("c{n}"), Version::V5, |_| {})).collect();
+    clients.iter().for_each(|client| world.subscribe(*client, "plant/+", QoS::AtMostOnce));
+    assert!(world.shards.iter().all(|shard| !shard.clients().is_empty()));
+    clients.iter().for_each(|client| drop(world.take(*client)));
+    // The first publisher leaves its topic's route on all shards; the others publish on each of them.
+    for (n, publisher) in clients.iter().enumerate() {
+        world.send(*publisher, &publish("plant/1", &n.to_string(), QoS::AtMostOnce, 0));
+        for client in &clients {
+            assert_eq!(publishes(&world.take(*client)), [(n.to_string(), QoS::AtMostOnce, false)]);
+        }
+    }
 }

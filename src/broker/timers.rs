@@ -25,6 +25,8 @@ pub(crate) enum Timer {
     Sys,
     /// Expired retained and queued messages.
     Sweep,
+    /// The rest of a sweep through the cached routes.
+    Routes,
 }
 
 /// The heap.
@@ -51,6 +53,7 @@ impl Entry {
             Timer::Scan(key) => (2, key.parts()),
             Timer::Sys => (HOUSEKEEPING, SessionKey::first(SYS).parts()),
             Timer::Sweep => (HOUSEKEEPING, SessionKey::first(SWEEP).parts()),
+            Timer::Routes => (HOUSEKEEPING, SessionKey::first(ROUTES).parts()),
         };
         Self { at_and_kind: at.get() << 2 | kind, generation: generation.get(), index }
     }
@@ -70,7 +73,8 @@ impl Entry {
             1 => Timer::Session(SessionKey::new(generation, self.index)),
             2 => Timer::Scan(SessionKey::new(generation, self.index)),
             _ if self.index == SYS => Timer::Sys,
-            _ => Timer::Sweep,
+            _ if self.index == SWEEP => Timer::Sweep,
+            _ => Timer::Routes,
         }
     }
 }
@@ -145,6 +149,7 @@ impl Armed {
 const HOUSEKEEPING: u64 = 3;
 const SYS: u32 = 0;
 const SWEEP: u32 = 1;
+const ROUTES: u32 = 2;
 
 /// Entries that are not worth giving back (64 KiB).
 const HEAP_KEPT: usize = 4096;
@@ -198,7 +203,7 @@ mod tests {
         let mut timers = Timers::new(Epoch::new(start));
         let generation = std::num::NonZeroU32::MAX;
         let (conn, key) = (ConnId::new(generation, u32::MAX), SessionKey::new(generation, 7));
-        let owners = [Timer::Conn(conn), Timer::Session(key), Timer::Scan(key), Timer::Sys, Timer::Sweep];
+        let owners = [Timer::Conn(conn), Timer::Session(key), Timer::Scan(key), Timer::Sys, Timer::Sweep, Timer::Routes];
         for (n, timer) in (0..).zip(owners) {
             timers.arm(start + Duration::from_nanos(n), timer);
         }

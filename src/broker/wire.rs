@@ -239,6 +239,15 @@ impl Wire {
         }
     }
 
+    /// Where up to `missing` more bytes of it may be read to.
+    pub(crate) fn partial_room(&mut self, id: ConnId, missing: usize, reserve_bytes_max: usize) -> &mut [u8] {
+        let Some(conn) = self.conns.get_mut(id) else { return &mut [] };
+        self.partial_bytes -= conn.partial_capacity();
+        conn.partial_room(missing, reserve_bytes_max);
+        self.partial_bytes += conn.partial_capacity();
+        conn.partial_room(missing, reserve_bytes_max)
+    }
+
     /// Bytes of packets whose end has not arrived.
     pub(crate) fn partial_bytes(&self) -> usize {
         self.partial_bytes

@@ -3,7 +3,7 @@
 //! A transport at rest holds no buffer, but for TLS: a descriptor, and for WebSocket a few dozen bytes of state.
 
 use std::{
-    io::{self, IoSlice, Read, Write},
+    io::{self, IoSlice, IoSliceMut, Read, Write},
     net::Shutdown,
     ops::Range,
     sync::{Arc, Weak},
@@ -146,6 +146,23 @@ impl Transport {
             Stream::Duplex(end) => return end.read(scratch).map(|(len, more)| Got { len, more }),
         };
         Ok(Got { len, more: len == scratch.len() })
+    }
+
+    /// As [`Self::read`], into the rest of a packet first; what comes behind it goes to `next`.
+    pub(crate) fn read_rest(&mut self, room: &mut [u8], next: &mut [u8]) -> io::Result<Got> {
+        let wanted = room.len() + next.len();
+        let mut both = [IoSliceMut::new(room), IoSliceMut::new(next)];
+        let len = match &mut self.stream {
+            Stream::Tcp(stream) => retry(|| stream.read_vectored(&mut both))?,
+            Stream::Unix(stream) => retry(|| stream.read_vectored(&mut both))?,
+            Stream::Tls(_) | Stream::Duplex(_) => return self.read(room),
+        };
+        Ok(Got { len, more: len == wanted })
+    }
+
+    /// Whether what is read is MQTT as it is, so that it may be read to where it stays.
+    pub(crate) fn is_unframed(&self) -> bool {
+        self.ws.is_none()
     }
 
     /// Finds the MQTT bytes in what was read, in place. An end, if any, comes after them; the peer has been told.

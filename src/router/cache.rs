@@ -1,8 +1,9 @@
 //! Route cache: recent topics -> where they go, valid while their generation holds. One per shard, no locks.
 //!
-//! Bounded by entries and by bytes, since topics are chosen by strangers. Eviction is CLOCK: a hit costs one flag instead
-//! of the list surgery of LRU. New entries start without the flag, so that a stream of topics used once does not push
-//! out those used again.
+//! Bounded by entries and by bytes, since topics are chosen by strangers. Eviction is CLOCK: a hit writes one byte instead
+//! of the list surgery of LRU. New entries start as if not used for a while, so that a stream of topics used once does not
+//! push out those used again. What is not used for some time goes without being pushed ([`RouteCache::sweep`]), so that a
+//! broker at rest holds no routes.
 
 use super::{
     generation::{Generation, HashedTopic, Stripes},
@@ -48,6 +49,8 @@ pub struct RouteCache<V> {
     entries: Vec<Entry<V>>,
     /// Next entry that eviction looks at.
     hand: usize,
+    /// Entries before it are yet to be looked at by the sweep that is under way.
+    unswept: usize,
     bytes: usize,
     hits: u64,
     misses: u64,
@@ -56,7 +59,7 @@ pub struct RouteCache<V> {
 impl<V> RouteCache<V> {
     /// An empty cache.
     pub fn new(limits: CacheLimits) -> Self {
-        Self { limits, places: Index::new(), entries: Vec::new(), hand: 0, bytes: 0, hits: 0, misses: 0 }
+        Self { limits, places: Index::new(), entries: Vec::new(), hand: 0, unswept: 0, bytes: 0, hits: 0, misses: 0 }
     }
 
     /// The value for `topic`, if it was cached and its generation is still what `current` says.
@@ -78,7 +81,7 @@ impl<V> RouteCache<V> {
             return None;
         };
         self.hits += 1;
-        entry.referenced = true;
+        entry.age = 0;
         Some((entry.stripes, entry.generation, &mut entry.value))
     }
 
@@ -107,7 +110,7 @@ impl<V> RouteCache<V> {
         self.bytes += bytes;
         let hash = topic.hash();
         let topic = topic.as_str().into();
-        self.entries.push(Entry { hash, topic, stripes, generation, referenced: false, bytes, value });
+        self.entries.push(Entry { hash, topic, stripes, generation, age: 1, bytes, value });
     }
 
     /// Number of topics, those included whose generation has passed.
@@ -138,7 +141,29 @@ impl<V> RouteCache<V> {
     /// Forgets everything but the counters, and gives the memory back.
     pub fn clear(&mut self) {
         (self.places, self.entries) = (Index::new(), Vec::new());
-        (self.hand, self.bytes) = (0, 0);
+        (self.hand, self.unswept, self.bytes) = (0, 0, 0);
+    }
+
+    /// To be called every so often: forgets what was not used since the call before the last, and gives the memory back.
+    /// Looks at `entries_max` entries; whether all have been looked at, or this is to be called again for the rest.
+    pub fn sweep(&mut self, entries_max: usize) -> bool {
+        if self.unswept == 0 {
+            self.unswept = self.entries.len();
+        }
+        for _ in 0..entries_max {
+            // From the end, so that what is moved into the place of one that goes has been looked at.
+            let Some(place) = self.unswept.checked_sub(1) else { break };
+            self.unswept = place;
+            match self.entries.get_mut(place) {
+                Some(entry) if entry.age < SWEEPS_KEPT => entry.age += 1,
+                Some(_) => self.remove(place),
+                None => {}
+            }
+        }
+        if self.unswept == 0 && self.entries.len() < self.entries.capacity() / 4 {
+            self.entries.shrink_to(self.entries.len() * 2);
+        }
+        self.unswept == 0
     }
 
     /// Takes out the first entry from the hand on that was not used since the hand last came by.
@@ -148,10 +173,10 @@ impl<V> RouteCache<V> {
                 self.hand = 0;
             }
             let entry = &mut self.entries[self.hand];
-            if !entry.referenced {
+            if entry.age > 0 {
                 return self.remove(self.hand);
             }
-            entry.referenced = false;
+            entry.age = 1;
             self.hand += 1;
         }
     }
@@ -181,10 +206,14 @@ struct Entry<V> {
     topic: Box<str>,
     stripes: Stripes,
     generation: Generation,
-    referenced: bool,
+    /// 0 when it was used since the hand or a sweep came by; else one more than sweeps that have found it unused.
+    age: u8,
     bytes: usize,
     value: V,
 }
+
+/// Sweeps that an entry outlives without being used: one that was used just before the first has a whole interval.
+const SWEEPS_KEPT: u8 = 2;
 
 /// What the index spends on an entry at its lowest load but for shrinking.
 const INDEX_BYTES: usize = 24;
@@ -267,6 +296,32 @@ mod tests {
         bench.insert(&"y".repeat(5000), 1);
         assert_eq!(bench.get(&"y".repeat(5000)), None);
         assert!(!bench.cache.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_used_for_two_sweeps_goes_and_its_memory_with_it() {
+        let mut bench = Bench::new(100_000, 1 << 30);
+        for n in 0..10_000 {
+            bench.insert(&format!("once/{n}"), n);
+        }
+        bench.insert("often", 1);
+        for left in [10_001, 1, 1, 1] {
+            assert_eq!(bench.get("often"), Some(1));
+            let mut steps = 1;
+            while !bench.cache.sweep(1000) {
+                steps += 1;
+                // Others have their turn meanwhile, and use the cache.
+                bench.insert("new", 2);
+                assert_eq!(bench.get("new"), Some(2));
+            }
+            assert!(steps <= 12, "{steps} steps of a thousand");
+            let new = usize::from(bench.get("new").is_some());
+            assert_eq!(bench.cache.len(), left + new);
+            bench.check();
+        }
+        (0..3).for_each(|_| assert!(bench.cache.sweep(1000)));
+        assert!(bench.cache.is_empty() && bench.cache.bytes() == 0);
+        assert_eq!((bench.cache.entries.capacity(), bench.cache.places.len()), (0, 0));
     }
 
     #[test]

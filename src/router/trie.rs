@@ -108,6 +108,9 @@ impl<T> FilterTrie<T> {
     /// A topic that starts with `$` is not matched by a filter that starts with a wildcard [MQTT-4.7.2-1]; `a/#` matches
     /// `a` too (section 4.7.1.2).
     pub fn for_each_match<'a>(&'a self, topic: &str, mut visit: impl FnMut(&'a T)) {
+        if self.is_empty() {
+            return;
+        }
         let system = topic.starts_with('$');
         let mut walk = Walk { rest: Some(topic), levels: SmallVec::new() };
         let mut untried: SmallVec<[(u32, u32); LEVELS_INLINE]> = SmallVec::new();

@@ -15,6 +15,8 @@ pub(super) struct Slot {
     pub(super) is_ending: bool,
     /// The transport took less than it was given; to be flushed when there is room.
     pub(super) is_full: bool,
+    /// The last read was for the rest of a large packet: so the next packet is probably large, too.
+    pub(super) is_large: bool,
     /// To be closed when its outbox is flushed; what arrives is thrown away.
     pub(super) is_closing: bool,
 }
@@ -56,6 +58,7 @@ impl Conns {
             is_ready: false,
             is_ending: false,
             is_full: false,
+            is_large: false,
             is_closing: false,
         })
     }

@@ -2,10 +2,10 @@
 
 use std::{io, ops::Range, time::Instant};
 
-use super::state::State;
+use super::{conns::Slot, state::State};
 use crate::{
-    broker::{ConnId, TransportEnd},
-    net::transport::end_of,
+    broker::{ConnId, Shard, TransportEnd},
+    net::transport::{Got, end_of},
 };
 
 impl State {
@@ -39,7 +39,8 @@ impl State {
         if !slot.is_closing && !self.shard.wants_read(conn) {
             return 0;
         }
-        let got = match slot.transport.read(&mut self.scratch) {
+        let (result, room_len) = slot.read(&mut self.shard, &mut self.scratch);
+        let got = match result {
             Ok(got) => got,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 // A handshake's next words.
@@ -59,8 +60,14 @@ impl State {
         }
         let comes_again = got.more || slot.is_ending;
         if !slot.is_closing {
-            let (payload, end) = slot.transport.unwrap(&mut self.scratch[..got.len]);
+            let in_room = got.len.min(room_len);
+            let (payload, end) = slot.transport.unwrap(&mut self.scratch[..got.len - in_room]);
             let replies = slot.transport.has_reply();
+            if in_room > 0 {
+                self.activity += 1;
+                self.shard.fill(now, conn, in_room);
+                self.flush_if_over_budget(now);
+            }
             self.feed(now, conn, payload);
             if let Some(end) = end {
                 // What is due to the peer, the close frame with it, goes as far as it can go at once.
@@ -116,8 +123,28 @@ impl State {
     }
 }
 
+impl Slot {
+    /// Reads once: into the rest of a large packet, if one has come in part, and else into `scratch`. Returns also how much
+    /// of what was read is in the packet: as much as that at most.
+    fn read(&mut self, shard: &mut Shard, scratch: &mut [u8]) -> (io::Result<Got>, usize) {
+        let was_large = std::mem::take(&mut self.is_large);
+        let may_stay = !self.is_closing && self.transport.is_unframed();
+        if let Some(room) = may_stay.then(|| shard.room(self.conn)).flatten() {
+            self.is_large = true;
+            let room_len = room.len();
+            return (self.transport.read_rest(room, &mut scratch[..NEXT_BYTES]), room_len);
+        }
+        // Just enough to see how large the next one is.
+        let wanted = if was_large { NEXT_BYTES } else { scratch.len() };
+        (self.transport.read(&mut scratch[..wanted]), 0)
+    }
+}
+
 /// Bytes read in one tick before other sources of work have their turn.
 const TICK_READ_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes read behind a large packet: they are copied if they are the start of another one.
+const NEXT_BYTES: usize = 4 << 10;
 
 /// What one piece fed to the core should stage at most: a fraction of the largest flush budget.
 const FEED_STAGED_BYTES: usize = 1 << 20;
