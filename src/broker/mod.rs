@@ -33,6 +33,7 @@ mod subscribers;
 mod subscriptions;
 mod sys;
 mod timers;
+mod turns;
 mod vouch;
 mod will;
 mod wire;

@@ -215,12 +215,8 @@ fn merge(subscriptions: &[LocalSubscription]) -> Target {
 
 fn combine<'a>(subscriptions: impl Iterator<Item = &'a LocalSubscription>, own: Own) -> Target {
     let mut ids = SmallVec::new();
-    let mut target = Target {
-        session: SessionKey::first(0),
-        qos: QoS::AtMostOnce,
-        retain_as_published: false,
-        special: None,
-    };
+    let mut target =
+        Target { session: SessionKey::first(0), qos: QoS::AtMostOnce, retain_as_published: false, special: None };
     for subscription in subscriptions {
         target.session = subscription.session;
         target.qos = target.qos.max(subscription.options.qos);

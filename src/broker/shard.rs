@@ -27,6 +27,7 @@ use super::{
     subscribers::Subscribers,
     sys::Sys,
     timers::Timer,
+    turns::Turns,
     wire::Wire,
 };
 use crate::{
@@ -60,6 +61,7 @@ pub struct Shard {
     pub(super) queue_limits: QueueLimits,
     pub(super) queued_bytes: usize,
     pub(super) paused: Vec<ConnId>,
+    pub(super) turns: Turns,
     pub(super) next_ticket: u64,
     pub(super) tickets: BTreeMap<u64, ConnId>,
     pub(super) sys: Sys,
@@ -217,6 +219,7 @@ impl Shard {
             queue_limits,
             queued_bytes: 0,
             paused: Vec::new(),
+            turns: Turns::default(),
             next_ticket: 1,
             tickets: BTreeMap::new(),
             sys: Sys::default(),
@@ -234,7 +237,7 @@ impl Shard {
 
     /// A transport was accepted: its CONNECT is awaited.
     pub fn open(&mut self, now: Instant, peer: Peer) -> ConnId {
-        self.wire.stats.connections_opened += 1;
+        self.wire.out.stats.connections_opened += 1;
         self.add(now, peer, now + self.shared.settings.connect_timeout)
     }
 
@@ -314,7 +317,7 @@ impl Shard {
                 Envelope::Publish(message) => self.route_locally(now, &message),
                 Envelope::Shared { message, member } => {
                     let mut parcel = super::message::Parcel::from_message(&message);
-                    self.wire.frames.clear();
+                    self.wire.out.frames.clear();
                     self.deliver_to_member(now, &member, &mut parcel);
                 }
                 Envelope::Durable { message, member, receipt } => self.take_over(now, &message, member, receipt),
@@ -340,16 +343,21 @@ impl Shard {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         // Bounded: entries armed while handling lie in the future, but for a connection or session each.
+        let mut is_turn = false;
         for _ in 0..TIMERS_PER_CALL_MAX {
             match self.wire.timers.pop_due(now) {
-                None => return,
+                None => break,
                 Some((at, Timer::Conn(id))) => self.handle_conn_deadline(now, id, at),
                 Some((at, Timer::Session(key))) => self.handle_session_deadline(now, key, at),
                 Some((_, Timer::Scan(key))) => self.go_on_scanning(now, key),
+                Some((_, Timer::Turn)) => is_turn = true,
                 Some((_, Timer::Sys)) => self.publish_sys(now),
                 Some((_, Timer::Sweep)) => self.sweep(now),
                 Some((_, Timer::Routes)) => self.sweep_routes(now),
             }
+        }
+        if is_turn {
+            self.take_turn(now);
         }
     }
 
@@ -453,6 +461,7 @@ impl Shard {
         self.wire.unsent_bytes() == 0
             && self.staged_count == 0
             && self.tickets.is_empty()
+            && self.turns.is_idle()
             && self.journal.as_ref().is_none_or(|journal| journal.is_settled())
             && self.sessions.iter().all(|(_, session)| {
                 session.conn.is_none()
@@ -462,7 +471,7 @@ impl Shard {
 
     /// The counters, with what is held now.
     pub fn stats(&self) -> Stats {
-        let mut stats = self.wire.stats.clone();
+        let mut stats = self.wire.out.stats.clone();
         for (_, session) in self.sessions.iter() {
             let is_connected = u64::from(session.conn.is_some());
             stats.clients_connected += is_connected;

@@ -122,6 +122,10 @@ impl World {
                     quiet = false;
                     self.flush(at, conn);
                 }
+                if self.shards[at].poll_timeout_of_clients().is_some_and(|due| due <= self.now) {
+                    quiet = false;
+                    self.shards[at].handle_timeout(self.now);
+                }
             }
             if quiet {
                 return;
@@ -384,4 +388,75 @@ fn a_route_for_what_came_from_elsewhere_is_not_the_route_of_what_is_published_he
             assert_eq!(publishes(&world.take(*client)), [(n.to_string(), QoS::AtMostOnce, false)]);
         }
     }
+}
+
+/// How many filters all shards have.
+fn filters(world: &World) -> usize {
+    world.shards.iter().map(|shard| shard.subscriptions.len()).sum()
+}
+
+fn subscribe_to(filters: std::ops::Range<usize>) -> Packet {
+    let options = SubscriptionOptions::default();
+    let subscription = |n| Subscription { filter: TopicFilter::new(&format!("plant/{n}")).unwrap(), options };
+    let subscriptions = filters.map(subscription).collect();
+    Packet::Subscribe(Subscribe { packet_id: NonZeroU16::MIN, properties: Properties::new(), subscriptions })
+}
+
+#[test]
+fn a_storm_of_subscriptions_leaves_every_turn_something_for_others() {
+    let mut world = World::new(1, Settings::default());
+    let clients: Vec<usize> = (0..10).map(|n| world.connect(&format!("c{n}"), Version::V5, |_| {})).collect();
+    let listener = world.connect("listener", Version::V5, |_| {});
+    world.subscribe(listener, "#", QoS::AtMostOnce);
+    // Each sends one packet with many filters and many with one; then something that must not overtake them.
+    for (n, client) in clients.iter().enumerate() {
+        let mut bytes = Vec::new();
+        subscribe_to(n * 1000..n * 1000 + 500).encode(Version::V5, &mut bytes).unwrap();
+        (500..1000).for_each(|i| subscribe_to(n * 1000 + i..n * 1000 + i + 1).encode(Version::V5, &mut bytes).unwrap());
+        publish("after", "", QoS::AtMostOnce, 0).encode(Version::V5, &mut bytes).unwrap();
+        let (at, conn) = world.clients[client].at;
+        world.shards[at].receive(world.now, conn, &bytes);
+    }
+    let mut turns = 0;
+    while world.shards[0].poll_timeout_of_clients().is_some_and(|due| due <= world.now) {
+        let before = filters(&world);
+        world.shards[0].handle_timeout(world.now);
+        assert!(filters(&world) - before <= 128, "one turn made {} subscriptions", filters(&world) - before);
+        assert!(!world.shards[0].is_settled() || filters(&world) == 10_001);
+        turns += 1;
+    }
+    assert!((75..=80).contains(&turns), "{turns} turns");
+    assert_eq!(filters(&world), 10_001);
+    world.settle();
+    assert_eq!(publishes(&world.take(listener)).len(), 10);
+    for client in &clients {
+        let packets = world.take(*client);
+        let reasons = |packet: &Packet| if let Packet::SubAck(ack) = packet { ack.reasons.len() } else { 0 };
+        assert_eq!(packets.iter().map(reasons).sum::<usize>(), 1000);
+        assert_eq!(packets.iter().filter(|packet| reasons(packet) > 0).count(), 501);
+    }
+    // Who has all of them at once goes at once, and what was his by and by.
+    clients.iter().for_each(|client| {
+        let (at, conn) = world.clients[client].at;
+        world.shards[at].closed(world.now, conn, TransportEnd::Closed);
+    });
+    assert!(filters(&world) >= 10_001 - 128 && !world.shards[0].is_settled());
+    world.settle();
+    assert_eq!((filters(&world), world.shards[0].clients().len()), (1, 1));
+    assert_eq!(world.shards[0].shared.filters(), 1);
+}
+
+#[test]
+fn who_goes_while_his_subscriptions_wait_for_a_turn_leaves_nothing() {
+    let mut world = World::new(1, Settings::default());
+    let alice = world.connect("alice", Version::V5, |_| {});
+    let (at, conn) = world.clients[&alice].at;
+    let mut bytes = Vec::new();
+    subscribe_to(0..1000).encode(Version::V5, &mut bytes).unwrap();
+    let shard = &mut world.shards[at];
+    shard.receive(world.now, conn, &bytes);
+    assert_eq!(shard.subscriptions.len(), 128);
+    shard.closed(world.now, conn, TransportEnd::Closed);
+    world.settle();
+    assert_eq!((filters(&world), world.shards[0].is_settled()), (0, true));
 }
