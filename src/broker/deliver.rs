@@ -31,6 +31,7 @@ use crate::{
 impl Shard {
     /// Brings a message to everybody who wants it. Returns whether anybody did.
     pub(super) fn route(&mut self, now: Instant, parcel: &mut Parcel<'_>) -> bool {
+        self.deliver_run(now);
         let mut recent = self.take_route(parcel.topic, Reach::Everywhere);
         self.wire.out.frames.clear();
         for target in &recent.route.local {

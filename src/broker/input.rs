@@ -108,6 +108,12 @@ impl Shard {
 
     /// Handles the whole packets at the start of `bytes`; returns how many bytes they took.
     fn consume(&mut self, now: Instant, id: ConnId, bytes: &[u8]) -> usize {
+        let used = self.consume_packets(now, id, bytes);
+        self.deliver_run(now);
+        used
+    }
+
+    fn consume_packets(&mut self, now: Instant, id: ConnId, bytes: &[u8]) -> usize {
         let limits = self.shared.settings.limits;
         let heard = self.wire.epoch.moment(now);
         let mut used = 0;
@@ -148,7 +154,10 @@ impl Shard {
                         Ok(Handled::Yes) => {}
                         // It is looked at again when the answer is there.
                         Ok(Handled::Later) => return used,
-                        Err(error) => self.fault(now, id, &error),
+                        Err(error) => {
+                            self.deliver_run(now);
+                            self.fault(now, id, &error);
+                        }
                     }
                     self.wire.out.stats.packets_received += 1;
                     used += length;
@@ -161,6 +170,7 @@ impl Shard {
                             Start::TooShort => return used,
                         }
                     }
+                    self.deliver_run(now);
                     self.fault(now, id, &error);
                     return bytes.len();
                 }
@@ -182,6 +192,8 @@ impl Shard {
             let publish = PublishRef::decode(frame, version, limits)?;
             return Ok(self.handle_publish(now, id, &publish));
         }
+        // What it has published comes before whatever this is.
+        self.deliver_run(now);
         if let Some((kind, packet_id)) = short_ack(frame) {
             self.handle_short_ack(now, id, kind, packet_id);
             return Ok(Handled::Yes);

@@ -269,6 +269,9 @@ impl Shard {
     /// Retains and routes; returns what the publisher is told.
     #[inline]
     fn accept_publish(&mut self, now: Instant, from: From, topic: &str, publish: &PublishRef<'_>) -> ReasonCode {
+        if self.gather(now, from.by, from.is_v5, publish) {
+            return ReasonCode::Success;
+        }
         let mut properties = std::mem::take(&mut self.properties);
         properties.clear();
         if !publish.properties.is_empty() {

@@ -20,6 +20,7 @@ use super::{
     peer::Peer,
     reasons::{DropReason, EndReason},
     route::{RecentRoute, Route},
+    run::{Gathering, Run},
     session::{ClientSession, HashState},
     shared::Shared,
     slots::{ConnId, Slots},
@@ -70,6 +71,8 @@ pub struct Shard {
     pub(super) is_shutting_down: bool,
     /// The packet that is being handled, if it has a buffer of its own, which its payload may go on in.
     pub(super) arrived: Option<Bytes>,
+    /// Publications of the client that is being heard, to be delivered together.
+    pub(super) gathering: Gathering,
     /// Properties to pass on, reused from packet to packet.
     pub(super) properties: Vec<u8>,
     seed: u64,
@@ -128,6 +131,8 @@ pub enum Output {
 pub enum Envelope {
     /// A message for the subscribers of that shard.
     Publish(Arc<Message>),
+    /// Several messages of one topic for the subscribers of that shard.
+    Run(Arc<Run>),
     /// A message for one member of a shared subscription.
     Shared {
         /// The message.
@@ -149,6 +154,13 @@ pub enum Envelope {
         /// Whose.
         receipt: Receipt,
     },
+}
+
+impl Envelope {
+    /// What counts against [`super::SlowConsumer::staged_envelopes_max`].
+    fn messages(&self) -> usize {
+        if let Self::Run(run) = self { run.len() } else { 1 }
+    }
 }
 
 /// A connection on its way to its home shard.
@@ -226,6 +238,7 @@ impl Shard {
             journal,
             is_shutting_down: false,
             arrived: None,
+            gathering: Gathering::default(),
             properties: Vec::new(),
             seed,
             random: seed ^ u64::from(id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15),
@@ -315,6 +328,7 @@ impl Shard {
         for envelope in batch {
             match envelope {
                 Envelope::Publish(message) => self.route_locally(now, &message),
+                Envelope::Run(run) => self.take_run(now, &run),
                 Envelope::Shared { message, member } => {
                     let mut parcel = super::message::Parcel::from_message(&message);
                     self.wire.out.frames.clear();
@@ -393,7 +407,7 @@ impl Shard {
         }
         let (to, batch) = self.staged.iter_mut().enumerate().find(|(_, batch)| !batch.is_empty())?;
         let batch = std::mem::take(batch);
-        self.staged_count -= batch.len();
+        self.staged_count -= batch.iter().map(Envelope::messages).sum::<usize>();
         // The publishers that were not read because of them may go on, even if nothing is flushed any more.
         self.resume_if_within_bounds();
         Some(Output::Envelopes { to: ShardId(to as u8), batch })
@@ -416,6 +430,7 @@ impl Shard {
                 Envelope::Publish(message) | Envelope::Shared { message, .. } | Envelope::Durable { message, .. } => {
                     self.count_drop("", message.topic(), DropReason::ShardGone);
                 }
+                Envelope::Run(run) => (0..run.len()).for_each(|_| self.count_drop("", run.topic(), DropReason::ShardGone)),
                 Envelope::Stored { .. } => {}
             }
         }
@@ -533,8 +548,8 @@ impl Shard {
     /// Stages an envelope for another shard.
     pub(super) fn stage(&mut self, to: ShardId, envelope: Envelope) {
         if let Some(batch) = self.staged.get_mut(usize::from(to.0)) {
+            self.staged_count += envelope.messages();
             batch.push(envelope);
-            self.staged_count += 1;
         }
     }
 

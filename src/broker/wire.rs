@@ -317,6 +317,35 @@ impl Line<'_> {
         self.count_sent(added + shared);
     }
 
+    /// Whether so many bytes of small packets may be written without a look at each.
+    #[inline]
+    pub(crate) fn takes_plain(&self, bytes: usize, soft_bytes: usize) -> bool {
+        let conn = &self.conn;
+        conn.is_connected()
+            && conn.outbox.len() + bytes <= soft_bytes
+            && conn.maximum_packet_size == u32::MAX
+            && !conn.sends_aliases()
+    }
+
+    /// Appends `count` PUBLISH packets that are encoded; `patch` writes what is the subscriber's own into the copy.
+    pub(crate) fn publish_run(
+        &mut self,
+        packets: &[u8],
+        count: usize,
+        payload_bytes: usize,
+        patch: impl FnOnce(&mut [u8]),
+    ) {
+        self.conn.outbox.push_with(&mut self.out.pool, |block| {
+            let start = block.len();
+            block.extend_from_slice(packets);
+            patch(block.get_mut(start..).unwrap_or_default());
+        });
+        self.out.stats.publish_sent += count as u64;
+        self.out.stats.publish_bytes_sent += payload_bytes as u64;
+        self.count_sent(packets.len());
+        self.out.stats.packets_sent += count as u64 - 1;
+    }
+
     /// Appends an acknowledgement; the short form, without detours, when it is a plain success.
     #[inline]
     pub(crate) fn ack(&mut self, kind: AckKind, packet_id: PacketId, reason: ReasonCode) {

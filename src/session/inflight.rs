@@ -123,6 +123,14 @@ impl<M> Inflight<M> {
         self.outstanding < self.window && self.resend_at >= self.resend_end && self.entries.len() < IDS as usize
     }
 
+    /// Whether so many new messages may be.
+    #[inline]
+    pub fn may_send_all(&self, count: usize) -> bool {
+        usize::from(self.outstanding) + count <= usize::from(self.window)
+            && self.resend_at >= self.resend_end
+            && self.entries.len() + count <= IDS as usize
+    }
+
     /// Records a message as sent.
     #[inline]
     pub fn push(&mut self, message: M, exactly_once: bool) -> PacketId {
@@ -286,15 +294,15 @@ impl<M> Inflight<M> {
 
     /// Drops the empty places at the front, and gives memory back when nothing is left.
     fn trim(&mut self) {
-        let is_empty_place = |entry: &Entry<M>| entry.awaits == Awaits::Nothing;
-        let count = self.entries.iter().take_while(|entry| is_empty_place(entry)).count();
-        for _ in 0..count {
+        let mut count = 0;
+        while self.entries.front().is_some_and(|entry| entry.awaits == Awaits::Nothing) {
             self.entries.pop_front();
+            count += 1;
         }
-        // There are no more places than identifiers, so the numbers fit.
-        self.first_id = wrap(u32::from(self.first_id) + count as u32);
-        self.resend_at = self.resend_at.saturating_sub(count as u16);
-        self.resend_end = self.resend_end.saturating_sub(count as u16);
+        // There are no more places than identifiers.
+        self.first_id = wrap(u32::from(self.first_id) + u32::from(count));
+        self.resend_at = self.resend_at.saturating_sub(count);
+        self.resend_end = self.resend_end.saturating_sub(count);
         if self.entries.is_empty() && self.entries.capacity() > KEEP_CAPACITY {
             self.entries.shrink_to(0);
         }

@@ -132,6 +132,15 @@ impl<M: Stored> Session<M> {
         }
     }
 
+    /// Whether so many may.
+    #[inline]
+    pub fn may_send_all(&self, count: usize) -> bool {
+        match &self.active {
+            Some(active) => active.pending.is_empty() && active.inflight.may_send_all(count),
+            None => usize::from(self.window) >= count,
+        }
+    }
+
     /// Whether messages of QoS 0 wait, behind which a new one belongs [MQTT-4.6.0-5].
     #[inline]
     pub fn has_queued_once(&self) -> bool {
