@@ -140,6 +140,10 @@ impl World {
             }
         }
         while self.shard.poll_output().is_some() {}
+        // Who waits for a turn has it.
+        while self.shard.poll_timeout_of_clients().is_some_and(|due| due <= self.now) {
+            self.shard.handle_timeout(self.now);
+        }
     }
 }
 

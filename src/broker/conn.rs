@@ -55,6 +55,8 @@ pub(crate) struct Conn {
     pub(crate) is_paused: bool,
     /// The same, until its own outbox is smaller.
     pub(crate) is_choked: bool,
+    /// What it has sent goes on in the shard's next turn.
+    pub(crate) awaits_turn: bool,
 }
 
 /// Start of a packet, and room that is ready for more of it.
@@ -127,6 +129,7 @@ impl Conn {
             is_publisher: false,
             is_paused: false,
             is_choked: false,
+            awaits_turn: false,
         }
     }
 
@@ -232,10 +235,11 @@ impl Conn {
         matches!(self.phase, Phase::Connected)
     }
 
-    /// Whether nothing may be handled until something that was asked elsewhere is answered.
+    /// Whether nothing may be handled until its next turn, or until something that was asked elsewhere is answered.
     #[inline]
     pub(crate) fn is_waiting(&self) -> bool {
-        matches!(self.phase, Phase::Authenticating(_, Some(_)))
+        self.awaits_turn
+            || matches!(self.phase, Phase::Authenticating(_, Some(_)))
             || self.extras().is_some_and(|extras| matches!(extras.deferral, Some(Deferral::Asked(..))))
     }
 

@@ -304,7 +304,7 @@ impl Shard {
         self.wire.packet(id, connack);
         self.wire.arm(id);
         let connected = self.shared.connected() as u64;
-        self.wire.stats.clients_maximum = self.wire.stats.clients_maximum.max(connected);
+        self.wire.out.stats.clients_maximum = self.wire.out.stats.clients_maximum.max(connected);
         self.tell_connected(id, &connect, session_present);
         self.pump(now, key);
     }

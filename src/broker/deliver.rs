@@ -31,8 +31,9 @@ use crate::{
 impl Shard {
     /// Brings a message to everybody who wants it. Returns whether anybody did.
     pub(super) fn route(&mut self, now: Instant, parcel: &mut Parcel<'_>) -> bool {
+        self.deliver_run(now);
         let mut recent = self.take_route(parcel.topic, Reach::Everywhere);
-        self.wire.frames.clear();
+        self.wire.out.frames.clear();
         for target in &recent.route.local {
             self.deliver(now, target, parcel);
         }
@@ -51,7 +52,7 @@ impl Shard {
     pub(super) fn route_locally(&mut self, now: Instant, message: &Arc<Message>) {
         let mut parcel = Parcel::from_message(message);
         let recent = self.take_route(message.topic(), Reach::Here);
-        self.wire.frames.clear();
+        self.wire.out.frames.clear();
         for target in &recent.route.local {
             self.deliver(now, target, &mut parcel);
         }
@@ -114,7 +115,7 @@ impl Shard {
         member.delivery_started();
         let mut parcel = Parcel::from_message(&message);
         if member.shard() == self.id {
-            self.wire.frames.clear();
+            self.wire.out.frames.clear();
             self.deliver_to_member(now, &member, &mut parcel);
         } else {
             self.forward(member.shard(), Some(member), &mut parcel);
@@ -290,7 +291,7 @@ impl Shard {
                 continue;
             }
             let mut parcel = Parcel::from_message(&message);
-            self.wire.frames.clear();
+            self.wire.out.frames.clear();
             self.hand_over(now, key, Hop { qos, retain: true, ids: &ids, member: None }, &mut parcel);
         }
     }
@@ -304,14 +305,14 @@ impl Shard {
     }
 
     pub(super) fn count_drop_for(&mut self, key: SessionKey, topic: &str, reason: DropReason) {
-        self.wire.stats.count_drop(reason);
+        self.wire.out.stats.count_drop(reason);
         if let Some(session) = self.sessions.get(key) {
             self.shared.hooks.tell(|| Event::Dropped { client_id: &session.client_id, topic, reason });
         }
     }
 
     pub(super) fn count_drop(&mut self, client_id: &str, topic: &str, reason: DropReason) {
-        self.wire.stats.count_drop(reason);
+        self.wire.out.stats.count_drop(reason);
         self.shared.hooks.tell(|| Event::Dropped { client_id, topic, reason });
     }
 }
@@ -436,7 +437,7 @@ pub(super) fn write(
 ) -> Written {
     let Some(message) = &delivery.message else { return Written::Yes };
     let mut parcel = Parcel::from_message(message);
-    wire.frames.clear();
+    wire.out.frames.clear();
     let ids = delivery.ids.as_deref().unwrap_or_default();
     let Some(mut line) = wire.line(conn) else { return Written::Gone };
     if !line.fits(now, &parcel, delivery.qos, ids) {

@@ -103,7 +103,7 @@ impl Shard {
         if conn.is_closing() {
             return;
         }
-        self.wire.stats.count_end(reason);
+        self.wire.out.stats.count_end(reason);
         let session = conn.session.and_then(|key| self.sessions.get(key));
         let client_id: &str = match (session, conn.info()) {
             (Some(session), _) => &session.client_id,
@@ -146,9 +146,8 @@ impl Shard {
         self.publish_will(now, key);
         self.record_session_removed(key);
         let Some(session) = self.sessions.get(key) else { return };
-        let filters: Vec<Box<str>> = session.subscriptions.filters().map(Into::into).collect();
-        for filter in filters {
-            self.unsubscribe_one(now, key, &filter);
+        for member in session.subscriptions.members().cloned().collect::<Vec<_>>() {
+            self.leave(now, key, &member);
         }
         let Some(session) = self.remove_session(key) else { return };
         self.queued_bytes -= session.state.pending_bytes();
@@ -157,7 +156,11 @@ impl Shard {
             let topic = delivery.message.as_ref().map_or("", |message| message.topic());
             self.count_drop(&session.client_id, topic, DropReason::SessionEnded);
         }
+        for filter in session.subscriptions.filters() {
+            self.shared.hooks.tell(|| Event::Unsubscribed { client_id: &session.client_id, filter });
+        }
         self.shared.hooks.tell(|| Event::SessionEnded { client_id: &session.client_id });
+        self.forget_filters(now, key, session.subscriptions.into_unshared());
     }
 
     /// A deadline of a connection may have come.
@@ -200,7 +203,7 @@ impl Shard {
             return;
         }
         if session.away.as_ref().and_then(|away| away.expires_at).is_some_and(|at| at <= now) {
-            self.wire.stats.sessions_expired += 1;
+            self.wire.out.stats.sessions_expired += 1;
             return self.end_session(now, key);
         }
         if session.will.as_ref().and_then(|will| will.at).is_some_and(|at| at <= now) {

@@ -30,7 +30,12 @@ pub(super) enum Handled {
 impl Shard {
     /// Bytes came in. They may be split anywhere; what is no whole packet yet is kept.
     pub fn receive(&mut self, now: Instant, id: ConnId, bytes: &[u8]) {
-        self.wire.stats.bytes_received += bytes.len() as u64;
+        self.wire.out.stats.bytes_received += bytes.len() as u64;
+        self.take_in(now, id, bytes);
+    }
+
+    /// As [`Shard::receive`], for bytes that have been counted.
+    pub(super) fn take_in(&mut self, now: Instant, id: ConnId, bytes: &[u8]) {
         let Some(conn) = self.wire.conns.get(id) else { return };
         let rest = if conn.partial().is_empty() { bytes } else { self.complete(now, id, bytes) };
         let used = self.consume(now, id, rest);
@@ -49,7 +54,7 @@ impl Shard {
 
     /// So many bytes were read into [`Shard::room`].
     pub fn fill(&mut self, now: Instant, id: ConnId, bytes: usize) {
-        self.wire.stats.bytes_received += bytes as u64;
+        self.wire.out.stats.bytes_received += bytes as u64;
         let Some(conn) = self.wire.conns.get_mut(id) else { return };
         conn.fill_partial(bytes);
         if missing(conn.partial()).is_none() {
@@ -62,44 +67,60 @@ impl Shard {
     /// Adds to a packet that has come in part what is missing of it, and handles it when it is whole. Returns what is left
     /// of `bytes`.
     fn complete<'a>(&mut self, now: Instant, id: ConnId, bytes: &'a [u8]) -> &'a [u8] {
+        let is_connected = self.is_connected(id);
         let mut partial = self.wire.take_partial(id);
         let mut rest = bytes;
+        if !is_connected {
+            // What follows a CONNECT goes with it if that goes to another shard.
+            partial.extend_from_slice(std::mem::take(&mut rest));
+        }
         // Twice if the length was not known yet.
         while let Some(missing) = missing(&partial).filter(|_| !rest.is_empty()) {
             let (these, others) = rest.split_at(missing.min(rest.len()));
             partial.extend_from_slice(these);
             rest = others;
         }
-        let (used, mut partial) = self.consume_partial(now, id, partial);
-        if used > 0 {
+        let mut left = self.consume_partial(now, id, partial);
+        if left.is_empty() {
             return rest;
         }
         // It is not whole, or it waits, and what comes behind it too.
-        partial.extend_from_slice(rest);
-        self.wire.keep_partial(id, partial);
+        left.extend_from_slice(rest);
+        self.wire.keep_partial(id, left);
         self.check_partial(now, id);
         &[]
     }
 
-    /// Handles a packet that has a buffer of its own. A large one becomes what its payload is shared by; returns how many
-    /// bytes were used, all or none, and the buffer for who has still use for it.
-    fn consume_partial(&mut self, now: Instant, id: ConnId, partial: Vec<u8>) -> (usize, Vec<u8>) {
+    /// Handles a packet that has a buffer of its own; a large one becomes what its payload is shared by. Returns what is
+    /// not done with: mostly all or nothing.
+    fn consume_partial(&mut self, now: Instant, id: ConnId, mut partial: Vec<u8>) -> Vec<u8> {
         if partial.len() < OWN_BUFFER_BYTES_MIN || missing(&partial).is_some() {
-            return (self.consume(now, id, &partial), partial);
+            let used = self.consume(now, id, &partial);
+            partial.drain(..used);
+            return partial;
         }
-        let whole = Bytes::from(partial);
+        let mut whole = Bytes::from(partial);
         self.arrived = Some(whole.clone());
         let used = self.consume(now, id, &whole);
         self.arrived = None;
-        (used, if used == 0 { Vec::from(whole) } else { Vec::new() })
+        Vec::from(whole.split_off(used))
     }
 
     /// Handles the whole packets at the start of `bytes`; returns how many bytes they took.
     fn consume(&mut self, now: Instant, id: ConnId, bytes: &[u8]) -> usize {
+        let used = self.consume_packets(now, id, bytes);
+        self.deliver_run(now);
+        used
+    }
+
+    fn consume_packets(&mut self, now: Instant, id: ConnId, bytes: &[u8]) -> usize {
         let limits = self.shared.settings.limits;
         let heard = self.wire.epoch.moment(now);
         let mut used = 0;
         loop {
+            if bytes.get(used) == Some(&PUBACK) {
+                used += self.handle_puback_run(now, id, bytes.get(used..).unwrap_or_default());
+            }
             let Some(conn) = self.wire.conns.get_mut(id) else { return bytes.len() };
             if conn.is_closing() {
                 return bytes.len();
@@ -133,9 +154,12 @@ impl Shard {
                         Ok(Handled::Yes) => {}
                         // It is looked at again when the answer is there.
                         Ok(Handled::Later) => return used,
-                        Err(error) => self.fault(now, id, &error),
+                        Err(error) => {
+                            self.deliver_run(now);
+                            self.fault(now, id, &error);
+                        }
                     }
-                    self.wire.stats.packets_received += 1;
+                    self.wire.out.stats.packets_received += 1;
                     used += length;
                 }
                 Err(error) => {
@@ -146,6 +170,7 @@ impl Shard {
                             Start::TooShort => return used,
                         }
                     }
+                    self.deliver_run(now);
                     self.fault(now, id, &error);
                     return bytes.len();
                 }
@@ -167,6 +192,8 @@ impl Shard {
             let publish = PublishRef::decode(frame, version, limits)?;
             return Ok(self.handle_publish(now, id, &publish));
         }
+        // What it has published comes before whatever this is.
+        self.deliver_run(now);
         if let Some((kind, packet_id)) = short_ack(frame) {
             self.handle_short_ack(now, id, kind, packet_id);
             return Ok(Handled::Yes);
@@ -236,8 +263,8 @@ impl Shard {
             Packet::PubRec(ack) => self.handle_pubrec(now, id, ack.packet_id, ack.reason),
             Packet::PubRel(ack) => self.handle_pubrel(now, id, ack.packet_id),
             Packet::PubComp(ack) => self.handle_pubcomp(now, id, ack.packet_id, ack.reason),
-            Packet::Subscribe(subscribe) => return self.handle_subscribe(now, id, &subscribe),
-            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, id, &unsubscribe),
+            Packet::Subscribe(subscribe) => return self.handle_subscribe(now, id, subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, id, unsubscribe),
             Packet::PingReq => self.wire.ping_response(id),
             Packet::Disconnect(disconnect) => self.handle_disconnect(now, id, &disconnect),
             Packet::Auth(auth) => self.handle_auth(now, id, &auth),
@@ -311,6 +338,9 @@ const fn is_for_clients(header: u8) -> bool {
         || kind == PacketType::UnsubAck as u8
         || kind == PacketType::PingResp as u8
 }
+
+/// First byte of a PUBACK.
+pub(super) const PUBACK: u8 = AckKind::PubAck as u8;
 
 /// An acknowledgement of two bytes, success in every version: one for each message there is, so not taken apart at length.
 #[inline]

@@ -172,6 +172,13 @@ impl Journal {
         self.push(Record::Queued { client_id: session.client_text(), delivery, message, handover });
     }
 
+    /// A delivery is over.
+    pub(crate) fn settled(&mut self, session: &ClientSession, delivery: Id) {
+        if session.is_stored {
+            self.push(Record::Settled { client_id: session.client_text(), delivery });
+        }
+    }
+
     /// A session begins or changes.
     pub(crate) fn session(&mut self, session: &ClientSession) {
         let info = session.will.as_ref().and_then(|will| will.info.as_ref());

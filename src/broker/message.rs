@@ -34,6 +34,13 @@ pub(crate) struct Publisher {
     pub(crate) client_hash: u64,
 }
 
+impl Publisher {
+    /// What stands where there is none yet.
+    pub(crate) const fn nobody() -> Self {
+        Self { shard: ShardId(0), session: SessionKey::first(0), client_hash: 0 }
+    }
+}
+
 impl Message {
     /// A message from the process itself: QoS 0, not retained, without properties or expiry.
     pub fn new(topic: TopicName, payload: Bytes) -> Self {
@@ -174,6 +181,23 @@ impl<'a> Parcel<'a> {
             publisher: Some(publisher),
             stored: None,
             as_sent: publish.is_forwardable().then_some(as_sent),
+            shared: None,
+            kept: None,
+        }
+    }
+
+    /// One that says nothing but its topic, QoS and payload.
+    pub(crate) fn plain(topic: &'a str, payload: &'a [u8], qos: QoS, by: Publisher, as_sent: AsSent<'a>) -> Self {
+        Self {
+            topic,
+            payload,
+            properties: &[],
+            qos,
+            retain: false,
+            expires_at: None,
+            publisher: Some(by),
+            stored: None,
+            as_sent: Some(as_sent),
             shared: None,
             kept: None,
         }

@@ -158,7 +158,7 @@ impl Shard {
     pub(super) fn go_on(&mut self, now: Instant, id: ConnId) {
         let held = self.wire.take_partial(id);
         if !held.is_empty() {
-            self.receive(now, id, &held);
+            self.take_in(now, id, &held);
         }
         if let Some(conn) = self.wire.conns.get_mut(id)
             && conn.is_paused

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use super::{
     deliver::settle,
-    input::Handled,
+    input::{Handled, PUBACK},
     journal::Packet as Vouch,
     message::{Parcel, Publisher},
     permit::Judged,
@@ -55,14 +55,19 @@ impl Shard {
         let Some(conn) = self.wire.conns.get_mut(id) else { return };
         let Some(key) = conn.session else { return };
         conn.is_publisher = true;
-        self.wire.stats.publish_received += 1;
-        self.wire.stats.publish_bytes_received += publish.payload.len() as u64;
+        self.wire.out.stats.publish_received += 1;
+        self.wire.out.stats.publish_bytes_received += publish.payload.len() as u64;
         let Some(session) = self.sessions.get_mut(key) else { return };
         let client_hash = session.client_hash;
         let from =
             From { id, by: Publisher { shard: self.id, session: key, client_hash }, is_v5: session.version.is_v5() };
         if let Some(packet_id) = publish.packet_id {
-            let received = session.state.handle_publish(packet_id, publish.qos, publish.dup);
+            let is_answered_at_once = self.journal.is_none() && publish.qos == QoS::AtLeastOnce;
+            let received = if is_answered_at_once {
+                session.state.judge_publish(packet_id)
+            } else {
+                session.state.handle_publish(packet_id, publish.qos, publish.dup)
+            };
             if received != Received::New && !self.answer_again(now, from, publish.qos, packet_id, received) {
                 return;
             }
@@ -76,6 +81,34 @@ impl Shard {
         if let Some(packet_id) = publish.packet_id {
             self.send_receipt(now, from, packet_id, publish.qos, reason, None);
         }
+    }
+
+    /// PUBACKs at the start of `bytes` that say no more than success. Who gets many messages at once answers them at once:
+    /// connection and session are looked up once for all of them. Returns how many bytes they took; from the first on that
+    /// is out of order, each is handled by itself.
+    pub(super) fn handle_puback_run(&mut self, now: Instant, id: ConnId, bytes: &[u8]) -> usize {
+        let conn = self.wire.conns.get_mut(id).filter(|conn| conn.is_connected() && !conn.is_waiting());
+        let Some((conn, key)) = conn.and_then(|conn| conn.session.map(|key| (conn, key))) else { return 0 };
+        let Some(session) = self.sessions.get_mut(key) else { return 0 };
+        let mut count = 0;
+        for packet in bytes.as_chunks::<4>().0 {
+            let [PUBACK, 2, high, low] = *packet else { break };
+            let Some(packet_id) = PacketId::new(u16::from_be_bytes([high, low])) else { break };
+            let Ok(delivery) = session.state.handle_puback(packet_id) else { break };
+            settle(&delivery);
+            if let (Some(journal), Some(stored)) = (&mut self.journal, delivery.stored) {
+                journal.settled(session, stored);
+            }
+            count += 1;
+        }
+        if count > 0 {
+            conn.heard = self.wire.epoch.moment(now);
+            self.wire.out.stats.packets_received += count as u64;
+            if session.has_unsent() {
+                self.pump(now, key);
+            }
+        }
+        4 * count
     }
 
     /// PUBACK from a client.
@@ -236,6 +269,9 @@ impl Shard {
     /// Retains and routes; returns what the publisher is told.
     #[inline]
     fn accept_publish(&mut self, now: Instant, from: From, topic: &str, publish: &PublishRef<'_>) -> ReasonCode {
+        if self.gather(now, from.by, from.is_v5, publish) {
+            return ReasonCode::Success;
+        }
         let mut properties = std::mem::take(&mut self.properties);
         properties.clear();
         if !publish.properties.is_empty() {
@@ -285,7 +321,7 @@ impl Shard {
     ) {
         let kind = if qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
         if self.journal.is_none() && reason == ReasonCode::Success {
-            return self.acknowledge_now(from, kind, packet_id, qos);
+            return self.wire.ack(from.id, kind, packet_id, reason);
         }
         let is_final = qos == QoS::AtLeastOnce || (reason.is_error() && from.is_v5);
         if is_final && qos == QoS::ExactlyOnce {
@@ -293,17 +329,6 @@ impl Shard {
         }
         let (why, frees) = (why.filter(|_| from.is_v5), is_final.then_some(qos));
         self.acknowledge_publish(now, from.id, Vouch::Ack { kind, packet_id, reason, why, frees });
-    }
-
-    /// The common case of [`Self::send_receipt`]: nothing needs to be committed before.
-    #[inline]
-    fn acknowledge_now(&mut self, from: From, kind: AckKind, packet_id: PacketId, qos: QoS) {
-        self.wire.ack(from.id, kind, packet_id, ReasonCode::Success);
-        if qos == QoS::AtLeastOnce
-            && let Some(session) = self.sessions.get_mut(from.by.session)
-        {
-            session.state.acknowledged(packet_id, qos);
-        }
     }
 
     /// A message to a client is done.

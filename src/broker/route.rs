@@ -61,6 +61,13 @@ pub(crate) struct RecentRoute {
     pub(crate) groups: Vec<GroupHandle>,
 }
 
+impl RecentRoute {
+    /// Whether it is the route of this topic.
+    pub(super) fn is_of(&self, topic: &str) -> bool {
+        self.topic == topic
+    }
+}
+
 /// One session that wants a topic, its overlapping subscriptions merged [MQTT-3.3.4-2] [MQTT-3.3.4-3]. There may be a
 /// hundred thousand of them, of whom each message visits all.
 #[derive(Debug, Clone)]
@@ -115,7 +122,7 @@ impl Shard {
 
     /// Whether the route of a topic has not changed since.
     #[inline]
-    fn still_stands(&self, recent: &mut RecentRoute) -> bool {
+    pub(super) fn still_stands(&self, recent: &mut RecentRoute) -> bool {
         let changes = self.changes();
         if changes != recent.changes {
             if self.generation(recent.stripes) != recent.generation {
@@ -215,12 +222,8 @@ fn merge(subscriptions: &[LocalSubscription]) -> Target {
 
 fn combine<'a>(subscriptions: impl Iterator<Item = &'a LocalSubscription>, own: Own) -> Target {
     let mut ids = SmallVec::new();
-    let mut target = Target {
-        session: SessionKey::first(0),
-        qos: QoS::AtMostOnce,
-        retain_as_published: false,
-        special: None,
-    };
+    let mut target =
+        Target { session: SessionKey::first(0), qos: QoS::AtMostOnce, retain_as_published: false, special: None };
     for subscription in subscriptions {
         target.session = subscription.session;
         target.qos = target.qos.max(subscription.options.qos);

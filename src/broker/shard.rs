@@ -20,6 +20,7 @@ use super::{
     peer::Peer,
     reasons::{DropReason, EndReason},
     route::{RecentRoute, Route},
+    run::{Gathering, Run},
     session::{ClientSession, HashState},
     shared::Shared,
     slots::{ConnId, Slots},
@@ -27,6 +28,7 @@ use super::{
     subscribers::Subscribers,
     sys::Sys,
     timers::Timer,
+    turns::Turns,
     wire::Wire,
 };
 use crate::{
@@ -60,6 +62,7 @@ pub struct Shard {
     pub(super) queue_limits: QueueLimits,
     pub(super) queued_bytes: usize,
     pub(super) paused: Vec<ConnId>,
+    pub(super) turns: Turns,
     pub(super) next_ticket: u64,
     pub(super) tickets: BTreeMap<u64, ConnId>,
     pub(super) sys: Sys,
@@ -68,6 +71,8 @@ pub struct Shard {
     pub(super) is_shutting_down: bool,
     /// The packet that is being handled, if it has a buffer of its own, which its payload may go on in.
     pub(super) arrived: Option<Bytes>,
+    /// Publications of the client that is being heard, to be delivered together.
+    pub(super) gathering: Gathering,
     /// Properties to pass on, reused from packet to packet.
     pub(super) properties: Vec<u8>,
     seed: u64,
@@ -126,6 +131,8 @@ pub enum Output {
 pub enum Envelope {
     /// A message for the subscribers of that shard.
     Publish(Arc<Message>),
+    /// Several messages of one topic for the subscribers of that shard.
+    Run(Arc<Run>),
     /// A message for one member of a shared subscription.
     Shared {
         /// The message.
@@ -147,6 +154,13 @@ pub enum Envelope {
         /// Whose.
         receipt: Receipt,
     },
+}
+
+impl Envelope {
+    /// What counts against [`super::SlowConsumer::staged_envelopes_max`].
+    fn messages(&self) -> usize {
+        if let Self::Run(run) = self { run.len() } else { 1 }
+    }
 }
 
 /// A connection on its way to its home shard.
@@ -217,12 +231,14 @@ impl Shard {
             queue_limits,
             queued_bytes: 0,
             paused: Vec::new(),
+            turns: Turns::default(),
             next_ticket: 1,
             tickets: BTreeMap::new(),
             sys: Sys::default(),
             journal,
             is_shutting_down: false,
             arrived: None,
+            gathering: Gathering::default(),
             properties: Vec::new(),
             seed,
             random: seed ^ u64::from(id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15),
@@ -234,7 +250,7 @@ impl Shard {
 
     /// A transport was accepted: its CONNECT is awaited.
     pub fn open(&mut self, now: Instant, peer: Peer) -> ConnId {
-        self.wire.stats.connections_opened += 1;
+        self.wire.out.stats.connections_opened += 1;
         self.add(now, peer, now + self.shared.settings.connect_timeout)
     }
 
@@ -312,9 +328,10 @@ impl Shard {
         for envelope in batch {
             match envelope {
                 Envelope::Publish(message) => self.route_locally(now, &message),
+                Envelope::Run(run) => self.take_run(now, &run),
                 Envelope::Shared { message, member } => {
                     let mut parcel = super::message::Parcel::from_message(&message);
-                    self.wire.frames.clear();
+                    self.wire.out.frames.clear();
                     self.deliver_to_member(now, &member, &mut parcel);
                 }
                 Envelope::Durable { message, member, receipt } => self.take_over(now, &message, member, receipt),
@@ -340,16 +357,21 @@ impl Shard {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         // Bounded: entries armed while handling lie in the future, but for a connection or session each.
+        let mut is_turn = false;
         for _ in 0..TIMERS_PER_CALL_MAX {
             match self.wire.timers.pop_due(now) {
-                None => return,
+                None => break,
                 Some((at, Timer::Conn(id))) => self.handle_conn_deadline(now, id, at),
                 Some((at, Timer::Session(key))) => self.handle_session_deadline(now, key, at),
                 Some((_, Timer::Scan(key))) => self.go_on_scanning(now, key),
+                Some((_, Timer::Turn)) => is_turn = true,
                 Some((_, Timer::Sys)) => self.publish_sys(now),
                 Some((_, Timer::Sweep)) => self.sweep(now),
                 Some((_, Timer::Routes)) => self.sweep_routes(now),
             }
+        }
+        if is_turn {
+            self.take_turn(now);
         }
     }
 
@@ -385,7 +407,7 @@ impl Shard {
         }
         let (to, batch) = self.staged.iter_mut().enumerate().find(|(_, batch)| !batch.is_empty())?;
         let batch = std::mem::take(batch);
-        self.staged_count -= batch.len();
+        self.staged_count -= batch.iter().map(Envelope::messages).sum::<usize>();
         // The publishers that were not read because of them may go on, even if nothing is flushed any more.
         self.resume_if_within_bounds();
         Some(Output::Envelopes { to: ShardId(to as u8), batch })
@@ -408,6 +430,7 @@ impl Shard {
                 Envelope::Publish(message) | Envelope::Shared { message, .. } | Envelope::Durable { message, .. } => {
                     self.count_drop("", message.topic(), DropReason::ShardGone);
                 }
+                Envelope::Run(run) => (0..run.len()).for_each(|_| self.count_drop("", run.topic(), DropReason::ShardGone)),
                 Envelope::Stored { .. } => {}
             }
         }
@@ -453,6 +476,7 @@ impl Shard {
         self.wire.unsent_bytes() == 0
             && self.staged_count == 0
             && self.tickets.is_empty()
+            && self.turns.is_idle()
             && self.journal.as_ref().is_none_or(|journal| journal.is_settled())
             && self.sessions.iter().all(|(_, session)| {
                 session.conn.is_none()
@@ -462,7 +486,7 @@ impl Shard {
 
     /// The counters, with what is held now.
     pub fn stats(&self) -> Stats {
-        let mut stats = self.wire.stats.clone();
+        let mut stats = self.wire.out.stats.clone();
         for (_, session) in self.sessions.iter() {
             let is_connected = u64::from(session.conn.is_some());
             stats.clients_connected += is_connected;
@@ -524,8 +548,8 @@ impl Shard {
     /// Stages an envelope for another shard.
     pub(super) fn stage(&mut self, to: ShardId, envelope: Envelope) {
         if let Some(batch) = self.staged.get_mut(usize::from(to.0)) {
+            self.staged_count += envelope.messages();
             batch.push(envelope);
-            self.staged_count += 1;
         }
     }
 

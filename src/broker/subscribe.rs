@@ -1,6 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE from end to end.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{collections::VecDeque, iter::Zip, sync::Arc, time::Instant, vec};
 
 use super::{
     deliver::{MemberOptions, settle},
@@ -14,90 +14,124 @@ use super::{
 };
 use crate::{
     codec::{
-        DecodeError, Packet, Properties, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, Subscription,
+        DecodeError, Packet, PacketId, Properties, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, Subscription,
         SubscriptionOptions, Text, TopicFilter, UnsubAck, Unsubscribe,
     },
     router::{Joining, Member, SessionKey},
 };
 
+/// A SUBSCRIBE or UNSUBSCRIBE that is being handled, filter by filter.
+#[derive(Debug)]
+pub(crate) struct Filters {
+    packet_id: PacketId,
+    left: Left,
+    /// Subscription identifier of all of them.
+    identifier: Option<u32>,
+    /// Another packet has the packet identifier: nothing is done. MQTT 3 cannot say so, and does what is asked.
+    is_id_in_use: bool,
+    /// What became of those that are done.
+    reasons: Vec<ReasonCode>,
+    /// Retained messages that they ask for.
+    scans: Vec<RetainedScan>,
+}
+
+/// Those that are not.
+#[derive(Debug)]
+enum Left {
+    /// To be subscribed to, and whether the client may.
+    Subscribe(Zip<vec::IntoIter<Subscription>, vec::IntoIter<bool>>),
+    /// To be given up.
+    Unsubscribe(vec::IntoIter<TopicFilter>),
+}
+
+impl Filters {
+    fn is_done(&self) -> bool {
+        match &self.left {
+            Left::Subscribe(left) => left.len() == 0,
+            Left::Unsubscribe(left) => left.len() == 0,
+        }
+    }
+}
+
 impl Shard {
     /// SUBSCRIBE: each filter on its own, then SUBACK, then what is retained.
-    pub(super) fn handle_subscribe(&mut self, now: Instant, id: ConnId, subscribe: &Subscribe) -> Handled {
-        if let Err(fault) = self.check_subscribe(subscribe) {
+    pub(super) fn handle_subscribe(&mut self, now: Instant, id: ConnId, subscribe: Subscribe) -> Handled {
+        if let Err(fault) = self.check_subscribe(&subscribe) {
             self.fault(now, id, &fault);
             return Handled::Yes;
         }
-        match self.judge_subscribe(id, subscribe) {
-            Some(allowed) => {
-                self.handle_judged_subscribe(now, id, subscribe, &allowed);
-                Handled::Yes
-            }
-            None => Handled::Later,
-        }
+        let Some(allowed) = self.judge_subscribe(id, &subscribe) else { return Handled::Later };
+        let identifier = subscribe.properties.subscription_identifiers().next();
+        let left = Left::Subscribe(subscribe.subscriptions.into_iter().zip(allowed));
+        self.begin_filters(now, id, subscribe.packet_id, left, identifier);
+        Handled::Yes
     }
 
-    /// SUBSCRIBE, and which of its filters the client may have.
-    fn handle_judged_subscribe(&mut self, now: Instant, id: ConnId, subscribe: &Subscribe, allowed: &[bool]) {
+    /// UNSUBSCRIBE: each filter on its own, then UNSUBACK [MQTT-3.10.4-4].
+    pub(super) fn handle_unsubscribe(&mut self, now: Instant, id: ConnId, unsubscribe: Unsubscribe) {
+        let left = Left::Unsubscribe(unsubscribe.filters.into_iter());
+        self.begin_filters(now, id, unsubscribe.packet_id, left, None);
+    }
+
+    fn begin_filters(&mut self, now: Instant, id: ConnId, packet_id: PacketId, left: Left, identifier: Option<u32>) {
+        let Some(session) = self.session_of(id).and_then(|key| self.sessions.get(key)) else { return };
+        let is_id_in_use = session.version.is_v5() && session.state.is_received(packet_id);
+        let (reasons, scans) = (Vec::new(), Vec::new());
+        self.handle_filters(now, id, Box::new(Filters { packet_id, left, identifier, is_id_in_use, reasons, scans }));
+    }
+
+    /// Handles filters until they are done, or the turn is over.
+    pub(super) fn handle_filters(&mut self, now: Instant, id: ConnId, mut filters: Box<Filters>) {
         let Some(key) = self.session_of(id) else { return };
-        let Some(session) = self.sessions.get(key) else { return };
-        let identifier = subscribe.properties.subscription_identifiers().next();
-        let packet_id = subscribe.packet_id;
-        // MQTT 3 cannot say so, and does what is asked.
-        let in_use = session.version.is_v5() && session.state.is_received(packet_id);
-        let mut scans = Vec::new();
-        let reasons = subscribe
-            .subscriptions
-            .iter()
-            .zip(allowed)
-            .map(|(subscription, is_allowed)| {
-                if in_use {
-                    return ReasonCode::PacketIdentifierInUse;
-                }
-                match self.subscribe_one(key, subscription, identifier, *is_allowed) {
-                    Ok(is_new) => {
-                        let options =
-                            SubscriptionOptions { qos: self.granted_qos(subscription), ..subscription.options };
-                        self.record_subscription(key, subscription.filter.as_text(), options, identifier);
-                        self.scan_if_asked(subscription, identifier, is_new, &mut scans);
-                        granted(self.granted_qos(subscription))
-                    }
-                    Err(reason) => reason,
-                }
-            })
-            .collect();
-        let suback = SubAck { packet_id, properties: Properties::new(), reasons };
-        self.packet_when_committed(now, id, key, Packet::SubAck(suback));
+        while !filters.is_done() {
+            if !self.turns.take_filter(now) {
+                return self.await_turn(now, id, filters);
+            }
+            let reason = self.handle_filter(now, key, &mut filters);
+            filters.reasons.push(reason);
+        }
+        let Filters { packet_id, left, reasons, scans, .. } = *filters;
+        let properties = Properties::new();
+        let answer = match left {
+            Left::Subscribe(_) => Packet::SubAck(SubAck { packet_id, properties, reasons }),
+            Left::Unsubscribe(_) => Packet::UnsubAck(UnsubAck { packet_id, properties, reasons }),
+        };
+        self.packet_when_committed(now, id, key, answer);
         if let Some(session) = self.sessions.get_mut(key) {
             session.retained.extend(scans);
         }
         self.pump(now, key);
     }
 
-    /// UNSUBSCRIBE: each filter on its own, then UNSUBACK [MQTT-3.10.4-4].
-    pub(super) fn handle_unsubscribe(&mut self, now: Instant, id: ConnId, unsubscribe: &Unsubscribe) {
-        let Some(key) = self.session_of(id) else { return };
-        let packet_id = unsubscribe.packet_id;
-        let in_use = self
-            .sessions
-            .get(key)
-            .is_some_and(|session| session.version.is_v5() && session.state.is_received(packet_id));
-        let reasons = unsubscribe
-            .filters
-            .iter()
-            .map(|filter| {
-                if in_use {
-                    return ReasonCode::PacketIdentifierInUse;
+    /// Handles the next filter.
+    fn handle_filter(&mut self, now: Instant, key: SessionKey, filters: &mut Filters) -> ReasonCode {
+        let identifier = filters.identifier;
+        match &mut filters.left {
+            Left::Subscribe(left) => match left.next() {
+                Some(_) if filters.is_id_in_use => ReasonCode::PacketIdentifierInUse,
+                Some((subscription, is_allowed)) => {
+                    match self.subscribe_one(key, &subscription, identifier, is_allowed) {
+                        Err(reason) => reason,
+                        Ok(is_new) => {
+                            let qos = self.granted_qos(&subscription);
+                            let options = SubscriptionOptions { qos, ..subscription.options };
+                            self.record_subscription(key, subscription.filter.as_text(), options, identifier);
+                            self.scan_if_asked(&subscription, identifier, is_new, &mut filters.scans);
+                            granted(qos)
+                        }
+                    }
                 }
-                if self.unsubscribe_one(now, key, filter.as_text()) {
+                None => ReasonCode::UnspecifiedError,
+            },
+            Left::Unsubscribe(left) => match left.next() {
+                Some(_) if filters.is_id_in_use => ReasonCode::PacketIdentifierInUse,
+                Some(filter) if self.unsubscribe_one(now, key, filter.as_text()) => {
                     self.record_unsubscription(key, filter.as_text());
                     ReasonCode::Success
-                } else {
-                    ReasonCode::NoSubscriptionExisted
                 }
-            })
-            .collect();
-        let unsuback = Packet::UnsubAck(UnsubAck { packet_id, properties: Properties::new(), reasons });
-        self.packet_when_committed(now, id, key, unsuback);
+                _ => ReasonCode::NoSubscriptionExisted,
+            },
+        }
     }
 
     /// Ends one subscription; whether there was one.
@@ -144,7 +178,7 @@ impl Shard {
         }
     }
 
-    fn leave(&mut self, now: Instant, key: SessionKey, member: &Arc<Member>) {
+    pub(super) fn leave(&mut self, now: Instant, key: SessionKey, member: &Arc<Member>) {
         member.set_options(MemberOptions::LEFT);
         self.shared.interest.leave(member);
         self.release_shared(now, key, Some(member));
@@ -257,7 +291,7 @@ impl Shard {
         }
     }
 
-    fn remove_local(&mut self, key: SessionKey, filter: &str) {
+    pub(super) fn remove_local(&mut self, key: SessionKey, filter: &str) {
         let Some(subscribers) = self.subscriptions.get_mut(filter) else { return };
         subscribers.remove(key);
         let is_last = subscribers.is_empty();

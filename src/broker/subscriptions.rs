@@ -1,6 +1,6 @@
 //! The subscriptions of one session, by filter: most have one, and some have thousands.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, vec};
 
 use super::session::HashState;
 use crate::router::Member;
@@ -79,6 +79,19 @@ impl Subscriptions {
             Self::Many(map) => map.as_ref(),
         };
         map.into_iter().flat_map(|map| map.values()).filter_map(|subscribed| subscribed.member.as_ref())
+    }
+
+    /// The filters of those that are not shared.
+    pub(crate) fn into_unshared(self) -> vec::IntoIter<Box<str>> {
+        let filters: Vec<Box<str>> = match self {
+            Self::One(only) => vec![only],
+            Self::Many(None) => Vec::new(),
+            Self::Many(Some(map)) => {
+                let unshared = map.into_iter().filter(|(_, subscribed)| subscribed.member.is_none());
+                unshared.map(|(filter, _)| filter).collect()
+            }
+        };
+        filters.into_iter()
     }
 
     fn map_mut(&mut self, hasher: &HashState) -> &mut Map {

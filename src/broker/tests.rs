@@ -122,6 +122,10 @@ impl World {
                     quiet = false;
                     self.flush(at, conn);
                 }
+                if self.shards[at].poll_timeout_of_clients().is_some_and(|due| due <= self.now) {
+                    quiet = false;
+                    self.shards[at].handle_timeout(self.now);
+                }
             }
             if quiet {
                 return;
@@ -382,6 +386,141 @@ fn a_route_for_what_came_from_elsewhere_is_not_the_route_of_what_is_published_he
         world.send(*publisher, &publish("plant/1", &n.to_string(), QoS::AtMostOnce, 0));
         for client in &clients {
             assert_eq!(publishes(&world.take(*client)), [(n.to_string(), QoS::AtMostOnce, false)]);
+        }
+    }
+}
+
+/// How many filters all shards have.
+fn filters(world: &World) -> usize {
+    world.shards.iter().map(|shard| shard.subscriptions.len()).sum()
+}
+
+fn subscribe_to(filters: std::ops::Range<usize>) -> Packet {
+    let options = SubscriptionOptions::default();
+    let subscription = |n| Subscription { filter: TopicFilter::new(&format!("plant/{n}")).unwrap(), options };
+    let subscriptions = filters.map(subscription).collect();
+    Packet::Subscribe(Subscribe { packet_id: NonZeroU16::MIN, properties: Properties::new(), subscriptions })
+}
+
+#[test]
+fn a_storm_of_subscriptions_leaves_every_turn_something_for_others() {
+    let mut world = World::new(1, Settings::default());
+    let clients: Vec<usize> = (0..10).map(|n| world.connect(&format!("c{n}"), Version::V5, |_| {})).collect();
+    let listener = world.connect("listener", Version::V5, |_| {});
+    world.subscribe(listener, "#", QoS::AtMostOnce);
+    // Each sends one packet with many filters and many with one; then something that must not overtake them.
+    for (n, client) in clients.iter().enumerate() {
+        let mut bytes = Vec::new();
+        subscribe_to(n * 1000..n * 1000 + 500).encode(Version::V5, &mut bytes).unwrap();
+        (500..1000).for_each(|i| subscribe_to(n * 1000 + i..n * 1000 + i + 1).encode(Version::V5, &mut bytes).unwrap());
+        publish("after", "", QoS::AtMostOnce, 0).encode(Version::V5, &mut bytes).unwrap();
+        let (at, conn) = world.clients[client].at;
+        world.shards[at].receive(world.now, conn, &bytes);
+    }
+    let mut turns = 0;
+    while world.shards[0].poll_timeout_of_clients().is_some_and(|due| due <= world.now) {
+        let before = filters(&world);
+        world.shards[0].handle_timeout(world.now);
+        assert!(filters(&world) - before <= 128, "one turn made {} subscriptions", filters(&world) - before);
+        assert!(!world.shards[0].is_settled() || filters(&world) == 10_001);
+        turns += 1;
+    }
+    assert!((75..=80).contains(&turns), "{turns} turns");
+    assert_eq!(filters(&world), 10_001);
+    world.settle();
+    assert_eq!(publishes(&world.take(listener)).len(), 10);
+    for client in &clients {
+        let packets = world.take(*client);
+        let reasons = |packet: &Packet| if let Packet::SubAck(ack) = packet { ack.reasons.len() } else { 0 };
+        assert_eq!(packets.iter().map(reasons).sum::<usize>(), 1000);
+        assert_eq!(packets.iter().filter(|packet| reasons(packet) > 0).count(), 501);
+    }
+    // Who has all of them at once goes at once, and what was his by and by.
+    clients.iter().for_each(|client| {
+        let (at, conn) = world.clients[client].at;
+        world.shards[at].closed(world.now, conn, TransportEnd::Closed);
+    });
+    assert!(filters(&world) >= 10_001 - 128 && !world.shards[0].is_settled());
+    world.settle();
+    assert_eq!((filters(&world), world.shards[0].clients().len()), (1, 1));
+    assert_eq!(world.shards[0].shared.filters(), 1);
+}
+
+#[test]
+fn who_goes_while_his_subscriptions_wait_for_a_turn_leaves_nothing() {
+    let mut world = World::new(1, Settings::default());
+    let alice = world.connect("alice", Version::V5, |_| {});
+    let (at, conn) = world.clients[&alice].at;
+    let mut bytes = Vec::new();
+    subscribe_to(0..1000).encode(Version::V5, &mut bytes).unwrap();
+    let shard = &mut world.shards[at];
+    shard.receive(world.now, conn, &bytes);
+    assert_eq!(shard.subscriptions.len(), 128);
+    shard.closed(world.now, conn, TransportEnd::Closed);
+    world.settle();
+    assert_eq!((filters(&world), world.shards[0].is_settled()), (0, true));
+}
+
+/// Subscribers of every kind, and what each has received when publishers' packets came in reads of `packets_per_read`.
+fn received_by_all(packets_per_read: usize) -> Vec<Vec<(String, QoS, u16)>> {
+    let mut settings = Settings::default();
+    settings.session.inflight_max = 40;
+    let mut world = World::new(2, settings);
+    let mut subscribers = Vec::new();
+    for (n, version) in [Version::V3_1_1, Version::V5].into_iter().cycle().take(12).enumerate() {
+        let client = world.connect(&format!("s{n}"), version, |connect| match n / 2 {
+            3 => connect.clean_start = false,
+            4 if version.is_v5() => connect.properties.push(Property::MaximumPacketSize(40)),
+            4 => connect.clean_start = false,
+            5 if version.is_v5() => connect.properties.push(Property::TopicAliasMaximum(5)),
+            _ => {}
+        });
+        let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][n / 2 % 3];
+        world.subscribe(client, "a/+", qos);
+        world.subscribe(client, if n % 3 == 0 { "a/b" } else { "other" }, QoS::AtLeastOnce);
+        subscribers.push(client);
+    }
+    let shared = world.connect("shared", Version::V5, |_| {});
+    world.subscribe(shared, "$share/g/a/c", QoS::AtLeastOnce);
+    let own = world.connect("own", Version::V5, |_| {});
+    world.subscribe(own, "a/b", QoS::AtLeastOnce);
+    subscribers.extend([shared, own]);
+    subscribers.iter().for_each(|client| drop(world.take(*client)));
+    for (publisher, version) in [(own, Version::V5), (world.connect("p", Version::V3_1_1, |_| {}), Version::V3_1_1)] {
+        let mut packets: Vec<Vec<u8>> = Vec::new();
+        for n in 0..90u16 {
+            let topic = ["a/b", "a/b", "a/b", "a/b", "a/c"][usize::from(n / 9) % 5];
+            let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][usize::from(n / 7 % 3)];
+            let payload = format!("{version:?} {n} ").repeat(if n % 30 == 29 { 200 } else { 1 });
+            let id = if qos == QoS::AtMostOnce { 0 } else { n + 1 };
+            let Packet::Publish(mut publish) = publish(topic, &payload, qos, id) else { unreachable!() };
+            publish.retain = n % 25 == 24;
+            let mut bytes = Vec::new();
+            publish.encode(version, &mut bytes).unwrap();
+            packets.push(bytes);
+        }
+        // The end of the publisher, with something that nobody may send behind what is gathered.
+        packets.push(vec![0x00, 0]);
+        for read in packets.chunks(packets_per_read) {
+            let (at, conn) = world.clients[&publisher].at;
+            world.shards[at].receive(world.now, conn, &read.concat());
+            world.settle();
+        }
+    }
+    let of = |packet: &Packet| match packet {
+        Packet::Publish(p) => Some((String::from_utf8_lossy(&p.payload).into_owned(), p.qos, p.packet_id.map_or(0, u16::from))),
+        _ => None,
+    };
+    subscribers.into_iter().map(|client| world.take(client).iter().filter_map(of).collect()).collect()
+}
+
+#[test]
+fn messages_that_come_in_one_read_arrive_as_if_each_had_come_by_itself() {
+    let one_by_one = received_by_all(1);
+    assert!(one_by_one.iter().all(|messages| messages.len() >= 9), "{one_by_one:?}");
+    for packets_per_read in [2, 7, 33, 1000] {
+        for (n, (together, apart)) in received_by_all(packets_per_read).iter().zip(&one_by_one).enumerate() {
+            assert_eq!(together, apart, "subscriber {n}, {packets_per_read} a read");
         }
     }
 }

@@ -21,6 +21,8 @@ pub(crate) enum Timer {
     Session(SessionKey),
     /// A scan of the retained messages that has had its turn and is to go on.
     Scan(SessionKey),
+    /// Those who wait for a turn of the shard.
+    Turn,
     /// `$SYS` topics.
     Sys,
     /// Expired retained and queued messages.
@@ -51,6 +53,7 @@ impl Entry {
             Timer::Conn(id) => (0, id.parts()),
             Timer::Session(key) => (1, key.parts()),
             Timer::Scan(key) => (2, key.parts()),
+            Timer::Turn => (2, SessionKey::first(NOBODY).parts()),
             Timer::Sys => (HOUSEKEEPING, SessionKey::first(SYS).parts()),
             Timer::Sweep => (HOUSEKEEPING, SessionKey::first(SWEEP).parts()),
             Timer::Routes => (HOUSEKEEPING, SessionKey::first(ROUTES).parts()),
@@ -71,6 +74,7 @@ impl Entry {
         match self.at_and_kind & 3 {
             0 => Timer::Conn(ConnId::new(generation, self.index)),
             1 => Timer::Session(SessionKey::new(generation, self.index)),
+            2 if self.index == NOBODY => Timer::Turn,
             2 => Timer::Scan(SessionKey::new(generation, self.index)),
             _ if self.index == SYS => Timer::Sys,
             _ if self.index == SWEEP => Timer::Sweep,
@@ -147,6 +151,8 @@ impl Armed {
 
 /// The kind of what is nobody's, and its two numbers.
 const HOUSEKEEPING: u64 = 3;
+/// No session has this index.
+const NOBODY: u32 = u32::MAX;
 const SYS: u32 = 0;
 const SWEEP: u32 = 1;
 const ROUTES: u32 = 2;
@@ -203,7 +209,15 @@ mod tests {
         let mut timers = Timers::new(Epoch::new(start));
         let generation = std::num::NonZeroU32::MAX;
         let (conn, key) = (ConnId::new(generation, u32::MAX), SessionKey::new(generation, 7));
-        let owners = [Timer::Conn(conn), Timer::Session(key), Timer::Scan(key), Timer::Sys, Timer::Sweep, Timer::Routes];
+        let owners = [
+            Timer::Conn(conn),
+            Timer::Session(key),
+            Timer::Scan(key),
+            Timer::Turn,
+            Timer::Sys,
+            Timer::Sweep,
+            Timer::Routes,
+        ];
         for (n, timer) in (0..).zip(owners) {
             timers.arm(start + Duration::from_nanos(n), timer);
         }

@@ -153,7 +153,7 @@ impl Shard {
             None => self.route_locally(now, message),
             Some(member) => {
                 let mut parcel = Parcel::from_message(message);
-                self.wire.frames.clear();
+                self.wire.out.frames.clear();
                 self.deliver_to_member(now, &member, &mut parcel);
             }
         }
@@ -190,8 +190,10 @@ impl Shard {
 
     /// A delivery is over.
     pub(super) fn record_settled(&mut self, key: SessionKey, delivery: &Delivery) {
-        if let Some(delivery) = delivery.stored {
-            self.record(key, |client_id| Record::Settled { client_id, delivery });
+        if let (Some(journal), Some(stored)) = (&mut self.journal, delivery.stored)
+            && let Some(session) = self.sessions.get(key)
+        {
+            journal.settled(session, stored);
         }
     }
 

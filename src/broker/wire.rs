@@ -21,18 +21,24 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Wire {
     pub(crate) conns: Slots<ConnId, Conn>,
-    pub(crate) frames: Frames,
+    pub(crate) out: Outgoing,
     pub(crate) timers: Timers,
-    pub(crate) stats: Stats,
-    pool: BlockPool,
-    dirty: Vec<ConnId>,
     /// Where a packet other than PUBLISH is encoded.
     scratch: Vec<u8>,
-    staged_bytes: usize,
-    unsent_bytes: usize,
     partial_bytes: usize,
     stall_timeout_ms: u64,
     pub(crate) epoch: Epoch,
+}
+
+/// What all connections share on the way out.
+#[derive(Debug, Default)]
+pub(crate) struct Outgoing {
+    pub(crate) frames: Frames,
+    pub(crate) stats: Stats,
+    pool: BlockPool,
+    dirty: Vec<ConnId>,
+    staged_bytes: usize,
+    unsent_bytes: usize,
 }
 
 /// What became of a PUBLISH.
@@ -50,14 +56,9 @@ impl Wire {
     pub(crate) fn new(epoch: Epoch, stall_timeout: Duration) -> Self {
         Self {
             conns: Slots::new(),
-            frames: Frames::default(),
+            out: Outgoing::default(),
             timers: Timers::new(epoch),
-            stats: Stats::default(),
-            pool: BlockPool::default(),
-            dirty: Vec::new(),
             scratch: Vec::new(),
-            staged_bytes: 0,
-            unsent_bytes: 0,
             partial_bytes: 0,
             stall_timeout_ms: stall_timeout.as_millis().try_into().unwrap_or(u64::MAX),
             epoch,
@@ -67,9 +68,8 @@ impl Wire {
     /// The way to a connection: looked up once for all that one message takes.
     #[inline]
     pub(crate) fn line(&mut self, id: ConnId) -> Option<Line<'_>> {
-        let Self { conns, frames, stats, pool, dirty, staged_bytes, unsent_bytes, .. } = self;
-        let conn = conns.get_mut(id)?;
-        Some(Line { id, conn, frames, stats, pool, dirty, staged_bytes, unsent_bytes })
+        let conn = self.conns.get_mut(id)?;
+        Some(Line { id, conn, out: &mut self.out })
     }
 
     /// Appends any other packet. One that exceeds the client's maximum packet size loses its reason string and user
@@ -146,7 +146,7 @@ impl Wire {
 
     /// The next connection with unsent bytes.
     pub(crate) fn next_dirty(&mut self) -> Option<ConnId> {
-        while let Some(id) = self.dirty.pop() {
+        while let Some(id) = self.out.dirty.pop() {
             if let Some(conn) = self.conns.get_mut(id) {
                 conn.is_dirty = false;
                 if !conn.outbox.is_empty() {
@@ -154,17 +154,17 @@ impl Wire {
                 }
             }
         }
-        self.staged_bytes = 0;
+        self.out.staged_bytes = 0;
         None
     }
 
     /// The shell wrote `bytes` and has advanced the outbox.
     pub(crate) fn flushed(&mut self, now: Instant, id: ConnId, bytes: usize) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        self.unsent_bytes = self.unsent_bytes.saturating_sub(bytes);
-        self.stats.bytes_sent += bytes as u64;
+        self.out.unsent_bytes = self.out.unsent_bytes.saturating_sub(bytes);
+        self.out.stats.bytes_sent += bytes as u64;
         if conn.outbox.is_empty() {
-            conn.outbox.reclaim(&mut self.pool);
+            conn.outbox.reclaim(&mut self.out.pool);
             conn.stalled_since = None;
         } else {
             if bytes > 0 || conn.stalled_since.is_none() {
@@ -178,11 +178,11 @@ impl Wire {
     /// A connection is gone: its unsent bytes with it.
     pub(crate) fn remove(&mut self, id: ConnId) -> Option<Conn> {
         let mut conn = self.conns.remove(id)?;
-        self.unsent_bytes = self.unsent_bytes.saturating_sub(conn.outbox.len());
+        self.out.unsent_bytes = self.out.unsent_bytes.saturating_sub(conn.outbox.len());
         self.partial_bytes -= conn.partial_capacity();
         let left = conn.outbox.len();
         conn.outbox.advance(left);
-        conn.outbox.reclaim(&mut self.pool);
+        conn.outbox.reclaim(&mut self.out.pool);
         Some(conn)
     }
 
@@ -208,7 +208,7 @@ impl Wire {
 
     /// Gives back memory that was not needed lately.
     pub(crate) fn rest(&mut self) {
-        self.pool.trim();
+        self.out.pool.trim();
     }
 
     /// How long unsent bytes may make no progress, milliseconds.
@@ -218,7 +218,7 @@ impl Wire {
 
     /// Bytes appended since the last round of flushing.
     pub(crate) fn staged_bytes(&self) -> usize {
-        self.staged_bytes
+        self.out.staged_bytes
     }
 
     /// Takes the start of a packet out of a connection.
@@ -255,7 +255,7 @@ impl Wire {
 
     /// Bytes in all outboxes.
     pub(crate) fn unsent_bytes(&self) -> usize {
-        self.unsent_bytes
+        self.out.unsent_bytes
     }
 }
 
@@ -264,12 +264,7 @@ impl Wire {
 pub(crate) struct Line<'a> {
     id: ConnId,
     pub(crate) conn: &'a mut Conn,
-    frames: &'a mut Frames,
-    stats: &'a mut Stats,
-    pool: &'a mut BlockPool,
-    dirty: &'a mut Vec<ConnId>,
-    staged_bytes: &'a mut usize,
-    unsent_bytes: &'a mut usize,
+    out: &'a mut Outgoing,
 }
 
 impl Line<'_> {
@@ -278,11 +273,14 @@ impl Line<'_> {
     pub(crate) fn fits(&mut self, now: Instant, parcel: &Parcel<'_>, qos: QoS, ids: &[u32]) -> bool {
         let conn = &self.conn;
         let is_small = parcel.payload.len() < PAYLOAD_BYTES_SAFE && parcel.properties.len() < PAYLOAD_BYTES_SAFE;
-        if conn.maximum_packet_size == u32::MAX && is_small {
-            return true;
-        }
+        (conn.maximum_packet_size == u32::MAX && is_small) || self.fits_in_bytes(now, parcel, qos, ids)
+    }
+
+    #[inline(never)]
+    fn fits_in_bytes(&mut self, now: Instant, parcel: &Parcel<'_>, qos: QoS, ids: &[u32]) -> bool {
+        let conn = &self.conn;
         let bytes = if ids.is_empty() {
-            let template = self.frames.template(parcel, conn.version, qos != QoS::AtMostOnce, now);
+            let template = self.out.frames.template(parcel, conn.version, qos != QoS::AtMostOnce, now);
             template.packet_bytes(parcel.payload.len())
         } else {
             let mut head = frames::head(parcel, now, qos);
@@ -299,10 +297,10 @@ impl Line<'_> {
         let conn = &mut *self.conn;
         let own_head = conn.version.is_v5() && (!ids.is_empty() || conn.sends_aliases());
         let added = if own_head {
-            write_own(conn, self.pool, now, parcel, flags, ids)
+            write_own(conn, &mut self.out.pool, now, parcel, flags, ids)
         } else {
-            let template = self.frames.template(parcel, conn.version, flags.qos != QoS::AtMostOnce, now);
-            conn.outbox.push_with(self.pool, |block| {
+            let template = self.out.frames.template(parcel, conn.version, flags.qos != QoS::AtMostOnce, now);
+            conn.outbox.push_with(&mut self.out.pool, |block| {
                 let start = block.len();
                 block.extend_from_slice(template.bytes());
                 template.patch(block.get_mut(start..).unwrap_or_default(), flags);
@@ -314,9 +312,38 @@ impl Line<'_> {
         } else {
             0
         };
-        self.stats.publish_sent += 1;
-        self.stats.publish_bytes_sent += parcel.payload.len() as u64;
+        self.out.stats.publish_sent += 1;
+        self.out.stats.publish_bytes_sent += parcel.payload.len() as u64;
         self.count_sent(added + shared);
+    }
+
+    /// Whether so many bytes of small packets may be written without a look at each.
+    #[inline]
+    pub(crate) fn takes_plain(&self, bytes: usize, soft_bytes: usize) -> bool {
+        let conn = &self.conn;
+        conn.is_connected()
+            && conn.outbox.len() + bytes <= soft_bytes
+            && conn.maximum_packet_size == u32::MAX
+            && !conn.sends_aliases()
+    }
+
+    /// Appends `count` PUBLISH packets that are encoded; `patch` writes what is the subscriber's own into the copy.
+    pub(crate) fn publish_run(
+        &mut self,
+        packets: &[u8],
+        count: usize,
+        payload_bytes: usize,
+        patch: impl FnOnce(&mut [u8]),
+    ) {
+        self.conn.outbox.push_with(&mut self.out.pool, |block| {
+            let start = block.len();
+            block.extend_from_slice(packets);
+            patch(block.get_mut(start..).unwrap_or_default());
+        });
+        self.out.stats.publish_sent += count as u64;
+        self.out.stats.publish_bytes_sent += payload_bytes as u64;
+        self.count_sent(packets.len());
+        self.out.stats.packets_sent += count as u64 - 1;
     }
 
     /// Appends an acknowledgement; the short form, without detours, when it is a plain success.
@@ -333,18 +360,18 @@ impl Line<'_> {
     /// Appends a packet that is encoded.
     #[inline]
     fn push(&mut self, packet: &[u8]) {
-        self.conn.outbox.push_copy(self.pool, packet);
+        self.conn.outbox.push_copy(&mut self.out.pool, packet);
         self.count_sent(packet.len());
     }
 
     #[inline]
     fn count_sent(&mut self, bytes: usize) {
-        *self.staged_bytes += bytes;
-        *self.unsent_bytes += bytes;
-        self.stats.packets_sent += 1;
+        self.out.staged_bytes += bytes;
+        self.out.unsent_bytes += bytes;
+        self.out.stats.packets_sent += 1;
         if !self.conn.is_dirty {
             self.conn.is_dirty = true;
-            self.dirty.push(self.id);
+            self.out.dirty.push(self.id);
         }
     }
 }

@@ -67,10 +67,20 @@ impl TextAnd {
     #[inline]
     pub(crate) fn new(text: &str, behind: [&[u8]; 2]) -> Self {
         let [first, second] = behind;
-        let mut bytes = SmallVec::with_capacity(text.len() + first.len() + second.len());
-        bytes.extend_from_slice(text.as_bytes());
-        bytes.extend_from_slice(first);
-        bytes.extend_from_slice(second);
+        let parts = [text.as_bytes(), first, second];
+        let len = parts.iter().map(|part| part.len()).sum();
+        let bytes = if len <= INLINE_BYTES {
+            let mut inline = [0; INLINE_BYTES];
+            let mut rest = inline.as_mut_slice();
+            for part in parts {
+                let (start, behind) = rest.split_at_mut(part.len());
+                start.copy_from_slice(part);
+                rest = behind;
+            }
+            SmallVec::from_buf_and_len(inline, len)
+        } else {
+            SmallVec::from_vec(parts.concat())
+        };
         Self { bytes, text_len: text.len() as u32 }
     }
 

@@ -123,6 +123,14 @@ impl<M> Inflight<M> {
         self.outstanding < self.window && self.resend_at >= self.resend_end && self.entries.len() < IDS as usize
     }
 
+    /// Whether so many new messages may be.
+    #[inline]
+    pub fn may_send_all(&self, count: usize) -> bool {
+        usize::from(self.outstanding) + count <= usize::from(self.window)
+            && self.resend_at >= self.resend_end
+            && self.entries.len() + count <= IDS as usize
+    }
+
     /// Records a message as sent.
     #[inline]
     pub fn push(&mut self, message: M, exactly_once: bool) -> PacketId {
@@ -193,6 +201,7 @@ impl<M> Inflight<M> {
     }
 
     /// PUBACK.
+    #[inline]
     pub fn handle_puback(&mut self, id: PacketId) -> Result<M, AckError> {
         self.finish(id, Awaits::PubAck)
     }
@@ -260,6 +269,7 @@ impl<M> Inflight<M> {
         self.finish(id, awaits).ok()
     }
 
+    #[inline]
     fn finish(&mut self, id: PacketId, awaited: Awaits) -> Result<M, AckError> {
         let at = self.index(id).ok_or(AckError::Unknown)?;
         let entry = self.entries.get_mut(at).ok_or(AckError::Unknown)?;
@@ -275,29 +285,37 @@ impl<M> Inflight<M> {
         if sent_on_this_connection {
             self.outstanding = self.outstanding.saturating_sub(1);
         }
-        self.trim();
+        // Acknowledgements come in the order of sending, so it is mostly the first.
+        if at == 0 {
+            self.trim();
+        }
         Ok(message)
     }
 
     /// Drops the empty places at the front, and gives memory back when nothing is left.
     fn trim(&mut self) {
+        let mut count = 0;
         while self.entries.front().is_some_and(|entry| entry.awaits == Awaits::Nothing) {
             self.entries.pop_front();
-            self.first_id = wrap(u32::from(self.first_id) + 1);
-            self.resend_at = self.resend_at.saturating_sub(1);
-            self.resend_end = self.resend_end.saturating_sub(1);
+            count += 1;
         }
+        // There are no more places than identifiers.
+        self.first_id = wrap(u32::from(self.first_id) + u32::from(count));
+        self.resend_at = self.resend_at.saturating_sub(count);
+        self.resend_end = self.resend_end.saturating_sub(count);
         if self.entries.is_empty() && self.entries.capacity() > KEEP_CAPACITY {
             self.entries.shrink_to(0);
         }
     }
 
+    #[inline]
     fn index(&self, id: PacketId) -> Option<usize> {
-        let offset = (u32::from(id.get()) + IDS - u32::from(self.first_id)) % IDS;
-        let at = offset as usize;
+        let (id, first_id) = (u32::from(id.get()), u32::from(self.first_id));
+        let at = (if id < first_id { id + IDS - first_id } else { id - first_id }) as usize;
         (at < self.entries.len()).then_some(at)
     }
 
+    #[inline]
     fn id_at(&self, at: usize) -> PacketId {
         NonZeroU16::new(wrap(u32::from(self.first_id) + at as u32)).expect("wrap never gives zero")
     }
@@ -310,8 +328,10 @@ impl<M> Default for Inflight<M> {
 }
 
 /// `n` as an identifier: 65,535 is followed by 1.
+#[inline]
 const fn wrap(n: u32) -> u16 {
-    ((n - 1) % IDS + 1) as u16
+    debug_assert!(0 < n && n <= 2 * IDS, "an identifier, and no more than all of them behind it");
+    (if n > IDS { n - IDS } else { n }) as u16
 }
 
 /// How many identifiers there are: 1 to 65,535.

@@ -132,6 +132,15 @@ impl<M: Stored> Session<M> {
         }
     }
 
+    /// Whether so many may.
+    #[inline]
+    pub fn may_send_all(&self, count: usize) -> bool {
+        match &self.active {
+            Some(active) => active.pending.is_empty() && active.inflight.may_send_all(count),
+            None => usize::from(self.window) >= count,
+        }
+    }
+
     /// Whether messages of QoS 0 wait, behind which a new one belongs [MQTT-4.6.0-5].
     #[inline]
     pub fn has_queued_once(&self) -> bool {
@@ -176,6 +185,7 @@ impl<M: Stored> Session<M> {
     }
 
     /// PUBACK: the message is done. The window opens by one.
+    #[inline]
     pub fn handle_puback(&mut self, packet_id: PacketId) -> Result<M, AckError> {
         self.active.as_mut().ok_or(AckError::Unknown)?.inflight.handle_puback(packet_id)
     }
@@ -209,6 +219,17 @@ impl<M: Stored> Session<M> {
     /// [`Self::acknowledged`] must follow when PUBACK, or PUBREC with an error, is sent.
     pub fn handle_publish(&mut self, packet_id: PacketId, qos: QoS, dup: bool) -> Received {
         self.active_mut().received.handle_publish(packet_id, qos, dup)
+    }
+
+    /// As [`Self::handle_publish`] for a QoS 1 PUBLISH whose PUBACK is sent before anything else is received: nothing is
+    /// remembered of it, and [`Self::acknowledged`] is not called.
+    #[inline]
+    pub fn judge_publish(&self, packet_id: PacketId) -> Received {
+        match &self.active {
+            Some(active) => active.received.judge_publish(packet_id),
+            None if self.receive_maximum > 0 => Received::New,
+            None => Received::OverMaximum,
+        }
     }
 
     /// The PUBACK, or PUBREC with a failure, for a received message was sent.
@@ -360,7 +381,9 @@ mod tests {
         assert_eq!(second.get(), first.get() + 1);
         session.sent(Message(QoS::AtLeastOnce));
         assert!(!session.may_send(), "the window is that of the connection");
+        assert_eq!(session.judge_publish(first), Received::New);
         assert_eq!(session.handle_publish(first, QoS::AtLeastOnce, false), Received::New);
+        assert_eq!(session.judge_publish(second), Received::OverMaximum);
         assert_eq!(session.handle_publish(second, QoS::AtLeastOnce, false), Received::OverMaximum);
         assert!(size_of::<Session<Message>>() <= 16);
     }

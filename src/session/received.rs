@@ -56,6 +56,16 @@ impl ReceivedIds {
         if dup && qos == QoS::ExactlyOnce { Received::Duplicate } else { Received::InUse }
     }
 
+    /// Judges a QoS 1 PUBLISH whose PUBACK is sent before anything else is received: so it need not be remembered.
+    #[inline]
+    pub fn judge_publish(&self, id: PacketId) -> Received {
+        if self.contains(id) {
+            return Received::InUse;
+        }
+        let unfinished = self.exactly_once.len() + usize::from(self.unacknowledged);
+        if unfinished < usize::from(self.receive_maximum) { Received::New } else { Received::OverMaximum }
+    }
+
     /// PUBACK, or a failing PUBREC, was sent.
     pub fn acknowledged(&mut self, id: PacketId, qos: QoS) {
         match qos {
@@ -128,7 +138,10 @@ mod tests {
         assert_eq!(received.handle_publish(id(1), QoS::ExactlyOnce, false), Received::New);
         assert_eq!(received.handle_publish(id(2), QoS::AtLeastOnce, false), Received::New);
         assert_eq!(received.handle_publish(id(3), QoS::AtLeastOnce, false), Received::OverMaximum);
+        assert_eq!(received.judge_publish(id(3)), Received::OverMaximum);
+        assert_eq!(received.judge_publish(id(1)), Received::InUse);
         received.acknowledged(id(2), QoS::AtLeastOnce);
+        assert_eq!([4, 5].map(|n| received.judge_publish(id(n))), [Received::New; 2]);
         assert_eq!(received.handle_publish(id(3), QoS::AtLeastOnce, false), Received::New);
     }
 }
