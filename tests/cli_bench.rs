@@ -6,7 +6,7 @@
 use std::{process::Command, sync::Arc, time::Duration};
 
 use ferromq::{
-    auth::{Acl, AclRule, Permission},
+    auth::{Acl, AclRule, Permission, Users},
     bench::{self, BenchError, Crowd, Layout, Plan, Retained},
     broker::Hooks,
     codec::{QoS, TopicFilter, Version},
@@ -159,7 +159,42 @@ fn the_command_prints_json_and_draws() {
     assert_eq!(report["plan"]["publishers"], 2);
     assert!(report["latency_us"]["p99"].as_f64().unwrap() > 0.0, "{report}");
     let drawn = std::fs::read_to_string(picture).unwrap();
-    assert!(drawn.starts_with("<svg") && drawn.contains("Pairs, 2 to 2") && drawn.ends_with("</svg>\n"));
+    assert!(drawn.starts_with("<svg") && drawn.contains("pairs, 2 to 2") && drawn.ends_with("</svg>\n"));
+}
+
+#[test]
+fn a_url_says_where_the_broker_is_and_who_loads_it() {
+    let users = Users::new([("load".to_owned(), "s:3@".to_owned())], false);
+    let broker = broker(Hooks { authenticator: Some(Arc::new(users)), ..Hooks::default() });
+    let address = plan(&broker).server;
+    let bench = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ferromq"));
+        command.arg("bench").args(arguments);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let short = ["--layout", "fan-in", "--publishers", "1", "--seconds", "0.2", "--warmup", "0", "--json"];
+    let with = |url: &str, more: &[&str]| bench(&[&["-L", url][..], more, &short[..]].concat());
+
+    let (code, report, said) = with(&format!("mqtt://load:s:3@@{address}"), &[]);
+    assert_eq!(code, Some(0), "{said}");
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!((&report["plan"]["layout"], &report["lost"]), (&"fan-in".into(), &0.into()));
+    let (code, _, said) = with(&format!("mqtt://other@{address}"), &["-u", "load", "-P", "s:3@"]);
+    assert_eq!(code, Some(0), "options win over the URL: {said}");
+
+    let (code, _, said) = with(&format!("mqtt://load:wrong@{address}"), &[]);
+    assert!(code == Some(1) && said.contains("refused"), "{code:?} {said}");
+    for (arguments, fault) in [
+        (&["-L", "mqtts://broker"][..], "MQTT over TCP alone, not mqtts"),
+        (&["-L", "mqtt://broker/topic"][..], "makes topics of its own"),
+        (&["-L", "mqtt://broker", "-p", "1883"][..], "cannot be used with"),
+        (&["crowd", "-L", "mqtt://load:x@broker"][..], "has no user name"),
+        (&["retained", "-L", "ws://broker"][..], "not ws"),
+    ] {
+        let (code, _, said) = bench(arguments);
+        assert!(code == Some(2) && said.contains(fault), "{arguments:?}: {code:?} {said}");
+    }
 }
 
 fn broker(hooks: Hooks) -> Broker {

@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[allow(dead_code)] // each test uses some of it
+mod telemetry_support;
+
 use ferromq::telemetry::{Decoder, Kind, Limits, OnError, Packed, Pattern, Rows, RowsOptions, Table};
 use proptest::prelude::*;
-use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
+
+use telemetry_support::{any_json, msgpack, pruned};
 
 fn rows(decoder: &str) -> Rows {
     Rows::new(RowsOptions::new(vec![Pattern::parse("#").unwrap()], Decoder::parse(decoder).unwrap()))
@@ -32,27 +36,6 @@ fn fields(table: &Table, row: usize) -> Value {
 
 fn types(table: &Table) -> Vec<String> {
     table.schema().fields().iter().skip(2).map(|field| format!("{}: {}", field.name(), field.data_type())).collect()
-}
-
-fn msgpack(value: &Value) -> Vec<u8> {
-    rmp_serde::to_vec(&Plain(value)).unwrap()
-}
-
-/// JSON whose numbers are numbers; `serde_json` with arbitrary precision has another idea.
-struct Plain<'a>(&'a Value);
-
-impl Serialize for Plain<'_> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-                (Some(whole), _) => to.serialize_i64(whole),
-                (None, number) => to.serialize_f64(number.unwrap()),
-            },
-            Value::Array(items) => to.collect_seq(items.iter().map(Plain)),
-            Value::Object(fields) => to.collect_map(fields.iter().map(|(name, value)| (name, Plain(value)))),
-            other => other.serialize(to),
-        }
-    }
 }
 
 #[test]
@@ -280,42 +263,6 @@ fn numbers_text_and_packed_structs_are_rows() {
     assert_eq!(decoded.rows(), 3);
     assert_eq!((fields(&decoded, 0), fields(&decoded, 1)), (json!({"x": 1.5, "n": 513}), json!({"x": 2.0, "n": 3})));
     assert!(packed.counts().first_error.as_ref().unwrap().contains("1 bytes are no multiple of the struct's 7"));
-}
-
-/// JSON as a device might send it, and stranger.
-fn any_json() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        (-100_i64..100).prop_map(Value::from),
-        any::<f64>().prop_filter("JSON has none", |value| value.is_finite()).prop_map(Value::from),
-        ".{0,8}".prop_map(Value::from),
-    ];
-    leaf.prop_recursive(4, 24, 5, |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-            prop::collection::btree_map("[a-d]", inner, 0..4).prop_map(|map| Value::Object(map.into_iter().collect())),
-        ]
-    })
-}
-
-/// What columns cannot tell apart from absence goes: null fields, and objects that are empty then.
-fn pruned(value: &Value, is_item: bool) -> Option<Value> {
-    match value {
-        Value::Null => is_item.then_some(Value::Null),
-        Value::Object(map) => {
-            let kept: Map<_, _> =
-                map.iter().filter_map(|(key, value)| Some((key.clone(), pruned(value, false)?))).collect();
-            if kept.is_empty() { is_item.then_some(Value::Null) } else { Some(Value::Object(kept)) }
-        }
-        Value::Array(items) => Some(Value::Array(items.iter().filter_map(|item| pruned(item, true)).collect())),
-        Value::Number(number) => match number.as_i64() {
-            Some(whole) if whole.unsigned_abs() <= 1 << 53 => number.as_f64().map(Value::from),
-            _ => Some(serde_json::from_str(&number.to_string()).unwrap()),
-        },
-        other => Some(other.clone()),
-    }
 }
 
 proptest! {

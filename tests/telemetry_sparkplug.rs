@@ -1,67 +1,13 @@
 //! Sparkplug B: births give names to aliases, deaths take them, and every measurement is somewhere in the table.
 #![allow(clippy::unwrap_used)]
 
+#[allow(dead_code)] // each test uses some of it
+mod telemetry_support;
+
 use ferromq::telemetry::{Decoder, Pattern, Rows, RowsOptions, Table};
 use serde_json::{Value, json};
 
-/// A protocol buffer in the making.
-#[derive(Default, Clone)]
-struct Message(Vec<u8>);
-
-impl Message {
-    fn varint(mut self, number: u8, value: u64) -> Self {
-        self.push(u64::from(number) << 3);
-        self.push(value);
-        self
-    }
-
-    fn bytes(mut self, number: u8, bytes: impl AsRef<[u8]>) -> Self {
-        self.push(u64::from(number) << 3 | 2);
-        self.push(bytes.as_ref().len() as u64);
-        self.0.extend_from_slice(bytes.as_ref());
-        self
-    }
-
-    fn double(mut self, number: u8, value: f64) -> Self {
-        self.push(u64::from(number) << 3 | 1);
-        self.0.extend_from_slice(&value.to_le_bytes());
-        self
-    }
-
-    fn float(mut self, number: u8, value: f32) -> Self {
-        self.push(u64::from(number) << 3 | 5);
-        self.0.extend_from_slice(&value.to_le_bytes());
-        self
-    }
-
-    fn push(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
-    }
-}
-
-fn metric(name: Option<&str>, alias: Option<u64>, datatype: Option<u64>) -> Message {
-    let mut metric = Message::default();
-    if let Some(name) = name {
-        metric = metric.bytes(1, name);
-    }
-    if let Some(alias) = alias {
-        metric = metric.varint(2, alias);
-    }
-    if let Some(datatype) = datatype {
-        metric = metric.varint(4, datatype);
-    }
-    metric
-}
-
-fn payload(timestamp: u64, sequence: u64, metrics: &[Message]) -> Vec<u8> {
-    let payload =
-        metrics.iter().fold(Message::default().varint(1, timestamp), |payload, metric| payload.bytes(2, &metric.0));
-    payload.varint(3, sequence).0
-}
+use telemetry_support::{Message, metric, payload};
 
 fn rows() -> Rows {
     let pattern = Pattern::parse("spBv1.0/{group}/{type}/{node:#}").unwrap();

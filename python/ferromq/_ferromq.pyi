@@ -1049,7 +1049,8 @@ class Subscription(Generic[_T]):
         async with client.subscribe("plant/#", qos=1) as messages:
             async for message in messages: ...
 
-    Entered means granted (SUBACK); left means unsubscribed. One consumer at a time.
+    Entered means granted (SUBACK); left means unsubscribed. One consumer at a time. It ends when nobody refers to it
+    any more; a `RuntimeWarning` tells of one that nobody has read.
     """
 
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
@@ -1576,7 +1577,7 @@ class Broker:
     ) -> Subscription[Message]:
         """See traffic without a client of your own; as `Client.subscribe` gives it, retained messages left out.
 
-        Faults do not strike it.
+        It is no client: it needs neither credentials nor permission, is not counted, and faults do not strike it.
         """
 
     def on_auth(self, hook: _F) -> _F:
@@ -1930,6 +1931,7 @@ class FaultRule:
 
         Raises:
             Timeout: It has not.
+            Closed: The rule was removed, or its broker or proxy has stopped.
         """
 
     def wait_struck(self, count: int = 1, timeout: float | None = None) -> None:
@@ -2074,6 +2076,9 @@ class ClientInfo:
     @property
     def inflight(self) -> int:
         """Messages that it has not acknowledged."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of that by name, for a frame: `polars.DataFrame([info.as_dict() for info in broker.clients])`."""
 
 @final
 class ConnectInfo:
@@ -2290,6 +2295,7 @@ class Capture:
     def path(self) -> Path | None:
         """The file it was told to write."""
 
+    @property
     def progress(self) -> dict[str, Any]:
         """How far it is, in numbers.
 
@@ -2308,8 +2314,8 @@ class Replay:
         speed: How many times as fast as it was. `None`: as fast as the server takes it.
         where: Which rows, as SQL says it: `"line = 'L1' and value > 20"`.
         map: Gives the topic to publish to for each topic; `None` leaves its messages out. It is asked once for each.
-        qos: Quality of service of the publications.
-        retain: Publish them as retained messages.
+        qos: Quality of service of the publications. `None`: that they came with, as far as the files tell, else 0.
+        retain: Whether to publish them as retained messages. `None`: those that were.
 
     Raises:
         OSError: A file cannot be read.
@@ -2324,8 +2330,8 @@ class Replay:
         speed: float | None = 1.0,
         where: str | None = None,
         map: Callable[[str], str | None] | None = None,
-        qos: Literal[0, 1, 2] = 0,
-        retain: bool = False,
+        qos: Literal[0, 1, 2] | None = None,
+        retain: bool | None = None,
     ) -> Self: ...
     @property
     def rows(self) -> int:
@@ -2345,6 +2351,7 @@ def read_parquet(
     names: Sequence[str] | None = None,
     schema: _Schema | None = None,
     on_error: Literal["null", "raise", "raw"] = "null",
+    progress: Callable[[int, int], object] | None = None,
 ) -> Table:
     """Parquet files as one table: columns that a file does not have are null, and types are widened.
 
@@ -2355,6 +2362,7 @@ def read_parquet(
         names: The filters with names of levels, for columns of them.
         schema: As in `Capture`.
         on_error: As in `Capture`.
+        progress: Is called with the rows that were looked at and all that there are, now and then.
 
     Raises:
         OSError: A file cannot be read.

@@ -181,7 +181,15 @@ class _Run:
         """The foreign broker, to be entered."""
         from ferromq.testing import ForeignBroker  # noqa: PLC0415
 
-        return ForeignBroker(self.url, version=self.version, faults=with_faults, unsupported=_skip)
+        return ForeignBroker(
+            self.url, version=self.version, ignore=self._is_of_others, faults=with_faults, unsupported=_skip
+        )
+
+    def _is_of_others(self, topic: str) -> bool:
+        """Whether a topic was made by `mqtt_topic` in another process that tests with the same broker."""
+        from ferromq.testing._kit import run_of  # noqa: PLC0415
+
+        return run_of(topic) not in {None, self.token}
 
     # --- hooks, registered when the first fixture is used -------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import glob
 import time
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from os import PathLike, fspath
 from types import TracebackType
@@ -102,11 +103,11 @@ def collect(
             retained=retained,
         )
         try:
-            _wait(capture, duration, rows, progress)
+            _wait("collecting", capture, duration, rows, progress)
         except KeyboardInterrupt:
             warnings.warn("interrupted: the table has what came until now", stacklevel=2)
         capture.stop()
-    if capture.progress()["full"]:
+    if capture.progress["full"]:
         warnings.warn(f"the table is full: max_bytes is {max_bytes}", stacklevel=2)
     return _decoded(capture.table(), decode)
 
@@ -152,7 +153,7 @@ class Live:
     @property
     def progress(self) -> dict[str, Any]:
         """Numbers, as `Capture.progress` has them."""
-        return self._capture.progress()
+        return self._capture.progress
 
     def stop(self) -> None:
         """End it. What was kept stays.
@@ -249,22 +250,22 @@ class Recording:
     @property
     def rows(self) -> int:
         """Rows until now."""
-        return int(self._capture.progress()["rows"])
+        return int(self._capture.progress["rows"])
 
     @property
     def bytes(self) -> int:
         """Bytes of the files, and of what waits to be written."""
-        return int(self._capture.progress()["file_bytes"])
+        return int(self._capture.progress["file_bytes"])
 
     @property
     def lag(self) -> float:
         """Age of the last message when it was taken, seconds."""
-        return float(self._capture.progress()["lag"])
+        return float(self._capture.progress["lag"])
 
     @property
     def errors(self) -> int:
         """Messages that could not be decoded."""
-        return int(self._capture.progress()["errors"])
+        return int(self._capture.progress["errors"])
 
     @property
     def files(self) -> list[str]:
@@ -274,7 +275,7 @@ class Recording:
     @property
     def progress(self) -> dict[str, Any]:
         """Numbers, as `Capture.progress` has them."""
-        return self._capture.progress()
+        return self._capture.progress
 
     def wait(self, seconds: Duration | None = None, *, progress: bool | None = None) -> None:
         """Record for so long, or until Ctrl-C.
@@ -284,7 +285,7 @@ class Recording:
             progress: Show a progress bar. `None`: in a terminal or a notebook.
         """
         duration = None if seconds is None else _units.seconds("seconds", seconds)
-        _wait(self._capture, duration, None, progress)
+        _wait("recording", self._capture, duration, None, progress)
 
     def stop(self) -> None:
         """Complete the file, and disconnect.
@@ -320,9 +321,9 @@ def record(
     """Record messages into Parquet files in the background. Returns at once.
 
     A file is complete or absent: it is written under a hidden name first. Without `decode` it has payloads as they
-    came, which `replay` sends unchanged and `read` decodes later. With `decode` the first rows of a file, those of two
-    seconds at most, decide what columns it has; values that find no place in them are kept in its column `rest`, as
-    JSON text.
+    came, with their QoS, retain flags and properties: `replay` sends them unchanged, and `read` decodes them later.
+    With `decode` the first rows of a file, those of two seconds at most, decide what columns it has; values that find
+    no place in them are kept in its column `rest`, as JSON text.
 
     Args:
         server: As in `collect`, and so for the rest.
@@ -419,8 +420,8 @@ def replay(
     speed: float | None = 1,
     map: Callable[[str], str | None] | None = None,  # noqa: A002 - what it does
     where: str | None = None,
-    qos: Literal[0, 1, 2] = 0,
-    retain: bool = False,
+    qos: Literal[0, 1, 2] | None = None,
+    retain: bool | None = None,
     progress: bool | None = None,
     **client: Any,  # noqa: ANN401 - what the client takes
 ) -> Replaying:
@@ -437,8 +438,8 @@ def replay(
         speed: How many times as fast as it was. `None`: as fast as the server takes it.
         map: Gives the topic to publish to for each topic; `None` leaves its messages out.
         where: Which rows, as SQL says it: `"line = 'L1' and value > 20"`.
-        qos: Quality of service.
-        retain: Publish as retained messages.
+        qos: Quality of service. `None`: that they came with, as far as the files tell, else 0.
+        retain: Whether to publish them as retained messages. `None`: those that were.
         progress: Show a progress bar. `None`: in a terminal or a notebook.
         client: More arguments for the client that is made.
     """
@@ -457,6 +458,7 @@ def read(
     names: str | Sequence[str] = (),
     schema: Schema | None = None,
     on_error: OnError = "null",
+    progress: bool | None = None,
 ) -> Table:
     """Read Parquet files into one table. Columns that a file does not have are null; types are widened.
 
@@ -467,6 +469,7 @@ def read(
         names: The filters with names of levels, for columns of them.
         schema: As in `collect`.
         on_error: As in `collect`.
+        progress: Show a progress bar. `None`: in a terminal or a notebook, if it takes a while.
 
     Raises:
         OSError: A file cannot be read.
@@ -474,7 +477,25 @@ def read(
     """
     patterns = [names] if isinstance(names, str) else list(names)
     decoder = None if callable(decode) else decode
-    table = read_parquet(_expand(paths), where=where, decode=decoder, names=patterns, schema=schema, on_error=on_error)
+    begun = time.monotonic()
+    with ExitStack() as stack:
+        bars: list[_progress.Bar] = []
+
+        def watch(done: int, total: int) -> None:
+            if not bars and (progress or time.monotonic() - begun >= _PATIENCE):
+                bars.append(stack.enter_context(_progress.bar("reading", total, show=progress)))
+            for bar in bars:
+                bar.update(done, f"{done:,} rows")
+
+        table = read_parquet(
+            _expand(paths),
+            where=where,
+            decode=decoder,
+            names=patterns,
+            schema=schema,
+            on_error=on_error,
+            progress=None if progress is False else watch,
+        )
     return _decoded(table, decode)
 
 
@@ -505,17 +526,17 @@ class _Connection:
         self.close()
 
 
-def _wait(capture: Capture, duration: float | None, rows: int | None, show: bool | None) -> None:
+def _wait(title: str, capture: Capture, duration: float | None, rows: int | None, show: bool | None) -> None:
     """Wait for so long, or until the capture has ended."""
     begun = time.monotonic()
     total = duration if duration is not None else rows
-    with _progress.bar("collecting", total, show=show) as bar:
+    with _progress.bar(title, total, show=show) as bar:
         while True:
             passed = time.monotonic() - begun
             left = _SLICE if duration is None else min(_SLICE, duration - passed)
             if left <= 0 or capture.wait(left):
                 return
-            numbers = capture.progress()
+            numbers = capture.progress
             note = f"{numbers['rows']:,} rows, {numbers['rows'] / max(passed, _SLICE):,.0f} per second"
             bar.update(min(passed, duration) if duration is not None else numbers["rows"], note)
 
@@ -542,6 +563,9 @@ def _expand(paths: Path | Sequence[Path]) -> list[str]:
 
 # How often a progress bar moves, seconds.
 _SLICE = 0.1
+
+# Of what is over by then, seconds, nobody needs a bar.
+_PATIENCE = 0.5
 
 # Level of zstd: above this files hardly get smaller, and writing them takes much longer.
 _ZSTD_LEVEL = 3

@@ -29,7 +29,8 @@ impl Shard {
         conn.version = connect.version;
         conn.problem_information = connect.properties.request_problem_information().unwrap_or(true);
         conn.maximum_packet_size = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
-        if let Err((reason, why)) = self.check_connect(&connect) {
+        let is_observer = conn.peer.is_observer();
+        if let Err((reason, why)) = self.check_connect(&connect, is_observer) {
             return self.refuse(now, id, reason, Some(why));
         }
         let is_assigned = connect.client_id.is_empty();
@@ -37,7 +38,7 @@ impl Shard {
             connect.client_id = self.assign_client_id();
         }
         let Some(conn) = self.wire.conns.get_mut(id) else { return };
-        if self.shared.hooks.want_to_know() || connect.username.is_some() {
+        if !is_observer && (self.shared.hooks.want_to_know() || connect.username.is_some()) {
             let info = ConnectInfo {
                 client_id: connect.client_id.clone(),
                 username: connect.username.clone(),
@@ -54,6 +55,9 @@ impl Shard {
         }
         if let Some(method) = connect.properties.authentication_method().cloned() {
             return self.start_exchange(now, id, connect, &method);
+        }
+        if is_observer {
+            return self.accept(now, id, connect);
         }
         self.judge(now, id, connect);
     }
@@ -123,14 +127,15 @@ impl Shard {
     }
 
     /// What can be judged without knowing who the client is.
-    fn check_connect(&self, connect: &Connect) -> Result<(), (ReasonCode, &'static str)> {
+    fn check_connect(&self, connect: &Connect, is_observer: bool) -> Result<(), (ReasonCode, &'static str)> {
         let settings = &self.shared.settings;
         if self.is_shutting_down {
             return Err((ReasonCode::ServerUnavailable, "the server is shutting down"));
         }
         let connections_max = settings.connections_max;
         // Who takes over its own connection adds none.
-        if connections_max > 0 && self.shared.connected() >= connections_max && !self.has_connection(connect) {
+        let adds_one = !is_observer && !self.has_connection(connect);
+        if connections_max > 0 && self.shared.connected() >= connections_max && adds_one {
             return Err((ReasonCode::ServerBusy, "too many connections"));
         }
         if self.moving_bytes() > settings.slow_consumer.memory_watermark_bytes.saturating_mul(2) {
@@ -267,6 +272,7 @@ impl Shard {
         let granted = grant_keep_alive(connect.keep_alive, capabilities.keep_alive_max);
         let expiry_interval = requested_expiry(&connect).min(capabilities.session_expiry_max);
         let mut connack = Packet::ConnAck(Box::new(self.connack(&connect, granted, expiry_interval)));
+        self.lift_limits(id, &mut connack);
         if !self.wire.can_send(id, &connack) {
             // [MQTT-3.1.2-24] it must not be sent, and nothing may come before it [MQTT-3.2.0-1].
             let why = "the maximum packet size leaves no room for CONNACK";
@@ -294,7 +300,6 @@ impl Shard {
         // A client before MQTT 5 knows of no receive maximum and cannot be held to one.
         let receive_maximum = if connect.version.is_v5() { capabilities.receive_maximum } else { u16::MAX };
         session.state.connected(window, receive_maximum);
-        self.shared.connected.fetch_add(1, Ordering::Relaxed);
         self.set_members_online(key, true);
         self.record_session(key);
         if let Packet::ConnAck(connack) = &mut connack {
@@ -303,14 +308,18 @@ impl Shard {
         }
         self.wire.packet(id, connack);
         self.wire.arm(id);
-        let connected = self.shared.connected() as u64;
-        self.wire.out.stats.clients_maximum = self.wire.out.stats.clients_maximum.max(connected);
-        self.tell_connected(id, &connect, session_present);
+        self.count_and_tell(id, &connect, session_present);
         self.pump(now, key);
     }
 
-    fn tell_connected(&mut self, id: ConnId, connect: &Connect, session_present: bool) {
+    /// There is one client more, and who wants to know is told.
+    fn count_and_tell(&mut self, id: ConnId, connect: &Connect, session_present: bool) {
         let Some(conn) = self.wire.conns.get_mut(id) else { return };
+        if conn.peer.is_observer() {
+            return;
+        }
+        let connected = self.shared.connected.fetch_add(1, Ordering::Relaxed) as u64 + 1;
+        self.wire.out.stats.clients_maximum = self.wire.out.stats.clients_maximum.max(connected);
         tracing::debug!(client = %connect.client_id, peer = %conn.peer.address, session_present, "client connected");
         let Some(info) = conn.info() else { return };
         self.shared.hooks.tell(|| Event::Connected { info, version: info.version, session_present });
@@ -347,6 +356,15 @@ impl Shard {
             self.announce(connect, keep_alive, expiry_interval, &mut properties);
         }
         ConnAck { session_present: false, reason: ReasonCode::Success, properties }
+    }
+
+    /// Who looks on may use wildcards where clients may not.
+    fn lift_limits(&self, id: ConnId, connack: &mut Packet) {
+        if let Packet::ConnAck(connack) = connack
+            && self.is_observer(Some(id))
+        {
+            connack.properties.retain(|property| !matches!(property, Property::WildcardSubscriptionAvailable(_)));
+        }
     }
 
     fn announce(&self, connect: &Connect, keep_alive: u16, expiry_interval: u32, properties: &mut Properties) {

@@ -111,7 +111,8 @@ impl Shard {
             (None, None) => "",
         };
         tracing::debug!(client = client_id, peer = %conn.peer.address, reason = reason.name(), "connection ended");
-        if self.shared.hooks.events.is_some() {
+        let is_observer = conn.peer.is_observer();
+        if self.shared.hooks.events.is_some() && !is_observer {
             let peer = conn.peer.address.to_text();
             self.shared.hooks.tell(|| Event::Disconnected { client_id, peer: &peer, reason });
         }
@@ -119,7 +120,9 @@ impl Shard {
         if let Some(journal) = &mut self.journal {
             journal.forget(id);
         }
-        self.shared.connected.fetch_sub(1, Ordering::Relaxed);
+        if !is_observer {
+            self.shared.connected.fetch_sub(1, Ordering::Relaxed);
+        }
         self.set_members_online(key, false);
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.conn = None;

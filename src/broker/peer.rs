@@ -29,6 +29,18 @@ pub enum Address {
     Text(Arc<str>),
 }
 
+impl Peer {
+    /// One of this process who looks on: nothing is refused to it, and it is not one of the clients.
+    pub(crate) fn observer() -> Self {
+        Self { address: OBSERVER.into(), listener: OBSERVER.into() }
+    }
+
+    /// Whether it is such a one.
+    pub(crate) fn is_observer(&self) -> bool {
+        *self.listener == *OBSERVER
+    }
+}
+
 impl Address {
     /// As text, shared where it is kept as text.
     pub fn to_text(&self) -> Arc<str> {
@@ -68,6 +80,9 @@ impl From<String> for Address {
         Self::Text(text.into())
     }
 }
+
+/// The listener of observers. Those of others are URLs, or "memory".
+const OBSERVER: &str = "tap";
 
 #[cfg(test)]
 mod tests {

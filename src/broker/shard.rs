@@ -438,7 +438,8 @@ impl Shard {
 
     /// The clients of this shard, connected or with a session.
     pub fn clients(&self) -> Vec<ClientInfo> {
-        self.sessions.iter().map(|(_, session)| self.client_info(session)).collect()
+        let clients = self.sessions.iter().filter(|(_, session)| !self.is_observer(session.conn));
+        clients.map(|(_, session)| self.client_info(session)).collect()
     }
 
     /// Ends the connection of a client for an administrator; whether there was one.
@@ -488,9 +489,10 @@ impl Shard {
     pub fn stats(&self) -> Stats {
         let mut stats = self.wire.out.stats.clone();
         for (_, session) in self.sessions.iter() {
-            let is_connected = u64::from(session.conn.is_some());
-            stats.clients_connected += is_connected;
-            stats.clients_disconnected += 1 - is_connected;
+            match session.conn {
+                Some(_) => stats.clients_connected += u64::from(!self.is_observer(session.conn)),
+                None => stats.clients_disconnected += 1,
+            }
             stats.subscriptions += session.subscriptions.len() as u64;
             stats.shared_subscriptions += session.subscriptions.members().count() as u64;
             stats.messages_queued += session.state.pending() as u64;
@@ -608,6 +610,11 @@ impl Shard {
     fn bytes_held(&self, session: &ClientSession) -> usize {
         let conn = session.conn.and_then(|id| self.wire.conns.get(id));
         session.state.pending_bytes() + conn.map_or(0, |conn| conn.outbox.len())
+    }
+
+    /// Whether this is the connection of one of the process who looks on.
+    pub(super) fn is_observer(&self, conn: Option<ConnId>) -> bool {
+        conn.and_then(|id| self.wire.conns.get(id)).is_some_and(|conn| conn.peer.is_observer())
     }
 
     fn client_info(&self, session: &ClientSession) -> ClientInfo {

@@ -136,10 +136,13 @@ impl Shard {
 
     /// Ends one subscription; whether there was one.
     pub(super) fn unsubscribe_one(&mut self, now: Instant, key: SessionKey, filter: &str) -> bool {
+        let is_observer = self.is_observer(self.sessions.get(key).and_then(|session| session.conn));
         let Some(session) = self.sessions.get_mut(key) else { return false };
         let Some(subscribed) = session.subscriptions.remove(filter) else { return false };
         session.retained.cancel(filter);
-        self.shared.hooks.tell(|| Event::Unsubscribed { client_id: &session.client_id, filter });
+        if !is_observer {
+            self.shared.hooks.tell(|| Event::Unsubscribed { client_id: &session.client_id, filter });
+        }
         match subscribed.member {
             Some(member) => self.leave(now, key, &member),
             None => self.remove_local(key, filter),
@@ -212,8 +215,11 @@ impl Shard {
         let filter = subscription.filter.as_text();
         let mut options = subscription.options;
         options.qos = self.granted_qos(subscription);
+        let is_observer = self.is_observer(self.sessions.get(key).and_then(|session| session.conn));
         let Some(session) = self.sessions.get_mut(key) else { return Err(ReasonCode::UnspecifiedError) };
-        self.shared.hooks.tell(|| Event::Subscribed { client_id: &session.client_id, filter, options });
+        if !is_observer {
+            self.shared.hooks.tell(|| Event::Subscribed { client_id: &session.client_id, filter, options });
+        }
         if let Some(existing) = session.subscriptions.get(filter) {
             // The retained messages begin anew, if at all: one scan for each subscription.
             session.retained.cancel(filter);
@@ -238,10 +244,10 @@ impl Shard {
         if shared.is_some() && !capabilities.shared_subscription_available {
             return Err(ReasonCode::SharedSubscriptionsNotSupported);
         }
-        if filter.has_wildcard() && !capabilities.wildcard_subscription_available {
+        let session = self.sessions.get(key).ok_or(ReasonCode::UnspecifiedError)?;
+        if filter.has_wildcard() && !capabilities.wildcard_subscription_available && !self.is_observer(session.conn) {
             return Err(ReasonCode::WildcardSubscriptionsNotSupported);
         }
-        let session = self.sessions.get(key).ok_or(ReasonCode::UnspecifiedError)?;
         if session.subscriptions.len() >= self.shared.settings.session.subscriptions_max
             && session.subscriptions.get(filter.as_text()).is_none()
         {

@@ -17,12 +17,13 @@ use serde_json::{Value, json};
 use super::{
     EXIT_FAILED, EXIT_OK, Failure, Outcome,
     bench_once::{self, Once},
-    connection::{positive_seconds, qos, random, text, version},
+    bench_target::Target,
+    connection::{positive_seconds, qos, random, text},
     interrupted, plot,
 };
 use crate::{
     bench::{self, Layout, Plan, Progress, Report},
-    codec::{QoS, Version},
+    codec::{QoS, Text, Version},
 };
 
 /// Arguments of `ferromq bench`.
@@ -34,21 +35,14 @@ pub(super) struct Arguments {
     /// Prints help.
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
-    /// Host of the broker.
-    #[arg(short = 'h', long, default_value = "127.0.0.1")]
-    host: String,
-    /// Port of the broker.
-    #[arg(short, long, default_value_t = 1883)]
-    port: u16,
+    #[command(flatten)]
+    target: Target,
     /// User name.
     #[arg(short, long)]
     username: Option<String>,
     /// Password.
     #[arg(short = 'P', long = "pw")]
     password: Option<String>,
-    /// Protocol version: 3.1, 3.1.1 or 5.
-    #[arg(short = 'V', long = "protocol-version", default_value = "5", value_parser = version)]
-    version: Version,
     /// Who publishes to whom.
     #[arg(short, long, value_enum, default_value_t = Shape::Pairs)]
     layout: Shape,
@@ -174,16 +168,11 @@ impl Arguments {
         if !(0.0..=3600.0).contains(&self.warmup) {
             return Err(Failure::usage("--warmup is a number of seconds from 0 to 3600"));
         }
-        let username = self.username.as_deref().map(|name| text("-u", name)).transpose()?;
-        if username.is_none() && self.password.is_some() {
-            return Err(Failure::usage("-P needs a user name: give it with -u"));
-        }
-        let password = self.password.as_ref().map(|password| Bytes::copy_from_slice(password.as_bytes()));
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let server = self.target.server()?;
         Ok(Plan {
-            server: format!("{host}:{}", self.port),
-            version: self.version,
-            credentials: username.map(|name| (name, password)),
+            credentials: self.credentials(server.user)?,
+            server: server.address,
+            version: self.target.version,
             layout,
             publishers,
             subscribers,
@@ -201,6 +190,20 @@ impl Arguments {
             run: random() as u32,
             broker: self.broker_pid,
         })
+    }
+
+    /// User name and password; options win over the URL.
+    fn credentials(&self, of_url: Option<(String, Option<String>)>) -> Result<Option<(Text, Option<Bytes>)>, Failure> {
+        let (name, password) = of_url.unzip();
+        let name = match (&self.username, name) {
+            (Some(name), _) => text("-u", name)?,
+            (None, Some(name)) => text("-L", &name)?,
+            (None, None) if self.password.is_some() => {
+                return Err(Failure::usage("-P needs a user name: give it with -u"));
+            }
+            (None, None) => return Ok(None),
+        };
+        Ok(Some((name, self.password.clone().or(password.flatten()).map(Bytes::from))))
     }
 
     fn bar(&self, plan: &Plan) -> ProgressBar {
@@ -229,14 +232,25 @@ fn title(plan: &Plan) -> String {
         None => format!("{} under way", plan.window),
     };
     format!(
-        "{:?}, {} to {}, {} B, QoS {}, MQTT {}, {pace}",
-        plan.layout,
+        "{}, {} to {}, {} B, QoS {}, MQTT {}, {pace}",
+        layout_name(plan.layout),
         plan.publishers,
         plan.subscribers,
         plan.payload_bytes,
         plan.qos as u8,
         name(plan.version)
     )
+}
+
+/// As `--layout` takes it.
+const fn layout_name(layout: Layout) -> &'static str {
+    match layout {
+        Layout::Pairs => "pairs",
+        Layout::FanIn => "fan-in",
+        Layout::FanOut => "fan-out",
+        Layout::Shared => "shared",
+        Layout::Matching => "matching",
+    }
 }
 
 const fn name(version: Version) -> &'static str {
@@ -294,7 +308,7 @@ fn as_json(plan: &Plan, report: &Report) -> Value {
     let cpu = |usage: Option<bench::Usage>| usage.map(|usage| usage.cpu.as_secs_f64());
     json!({
         "plan": {
-            "layout": format!("{:?}", plan.layout),
+            "layout": layout_name(plan.layout),
             "publishers": plan.publishers,
             "subscribers": plan.subscribers,
             "qos": plan.qos as u8,

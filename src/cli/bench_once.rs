@@ -5,14 +5,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{
-    EXIT_OK, Outcome,
-    connection::{random, version},
-};
-use crate::{
-    bench::{Crowd, CrowdReport, Retained, RetainedReport, Step, Usage},
-    codec::Version,
-};
+use super::{EXIT_OK, Outcome, bench_target::Target, connection::random};
+use crate::bench::{Crowd, CrowdReport, Retained, RetainedReport, Step, Usage};
 
 /// Loads that end by themselves.
 #[derive(Debug, Subcommand)]
@@ -24,21 +18,14 @@ pub(super) enum Once {
     Retained(RetainedArguments),
 }
 
-/// Where the broker is.
+/// What both have in common.
 #[derive(Debug, Args)]
-struct Target {
+struct Common {
     /// Prints help.
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
-    /// Host of the broker.
-    #[arg(short = 'h', long, default_value = "127.0.0.1")]
-    host: String,
-    /// Port of the broker.
-    #[arg(short, long, default_value_t = 1883)]
-    port: u16,
-    /// Protocol version: 3.1, 3.1.1 or 5.
-    #[arg(short = 'V', long = "protocol-version", default_value = "5", value_parser = version)]
-    version: Version,
+    #[command(flatten)]
+    target: Target,
     /// Process of the broker on this machine, to report its processor time and memory (Linux).
     #[arg(long, value_name = "PID")]
     broker_pid: Option<u32>,
@@ -52,7 +39,7 @@ struct Target {
 #[command(disable_help_flag = true)]
 pub(super) struct CrowdArguments {
     #[command(flatten)]
-    target: Target,
+    common: Common,
     /// How many; the broker and this process need a descriptor for each.
     #[arg(short = 'n', long, default_value_t = 1000)]
     connections: u32,
@@ -81,7 +68,7 @@ pub(super) struct CrowdArguments {
 #[command(disable_help_flag = true)]
 pub(super) struct RetainedArguments {
     #[command(flatten)]
-    target: Target,
+    common: Common,
     /// Retained messages, each with a topic of its own.
     #[arg(short = 'n', long, default_value_t = 10_000)]
     count: u32,
@@ -103,8 +90,8 @@ pub(super) fn run(once: Once) -> Outcome {
 impl CrowdArguments {
     fn run(self) -> Outcome {
         let crowd = Crowd {
-            server: self.target.server(),
-            version: self.target.version,
+            server: self.common.target.address()?,
+            version: self.common.target.version,
             connections: self.connections,
             threads: self.threads,
             opening: self.opening,
@@ -113,10 +100,10 @@ impl CrowdArguments {
             subscribe: self.subscribe,
             wills: self.wills,
             run: random() as u32,
-            broker: self.target.broker_pid,
+            broker: self.common.broker_pid,
         };
         let report = crowd.run()?;
-        if self.target.json {
+        if self.common.json {
             println!("{:#}", crowd_as_json(&crowd, &report));
         } else {
             print_crowd(&crowd, &report);
@@ -169,16 +156,16 @@ fn crowd_as_json(crowd: &Crowd, report: &CrowdReport) -> Value {
 impl RetainedArguments {
     fn run(self) -> Outcome {
         let retained = Retained {
-            server: self.target.server(),
-            version: self.target.version,
+            server: self.common.target.address()?,
+            version: self.common.target.version,
             count: self.count,
             payload_bytes: self.payload_bytes,
             repeat: self.repeat,
             run: random() as u32,
-            broker: self.target.broker_pid,
+            broker: self.common.broker_pid,
         };
         let report = retained.run()?;
-        if self.target.json {
+        if self.common.json {
             println!("{:#}", retained_as_json(&retained, &report));
             return Ok(EXIT_OK);
         }
@@ -208,13 +195,6 @@ fn retained_as_json(retained: &Retained, report: &RetainedReport) -> Value {
         "stored_broker_cpu_s": stored.map(cpu),
         "bytes_per_message": report.bytes_each,
     })
-}
-
-impl Target {
-    fn server(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        format!("{host}:{}", self.port)
-    }
 }
 
 fn cpu(usage: Usage) -> f64 {

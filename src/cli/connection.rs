@@ -304,7 +304,7 @@ fn server_url(option: &str, url: &str) -> Result<ServerUrl, Failure> {
 }
 
 /// The host as a URL has it: an IPv6 address, with or without brackets here, is in brackets there.
-fn bracketed(host: &str) -> Result<String, Failure> {
+pub(super) fn bracketed(host: &str) -> Result<String, Failure> {
     if !host.contains(':') {
         return Ok(host.to_owned());
     }

@@ -85,7 +85,7 @@ impl Printer {
             None => vec![field('p')],
             Some("json") => vec![field('j')],
             Some("parquet") => {
-                return Err(Failure::usage("Parquet goes into files: ferromq record --output messages.parquet"));
+                return Err(Failure::usage("Parquet goes into files: ferromq record -t FILTER messages.parquet"));
             }
             Some(format) => parse(format)?,
         };

@@ -3,6 +3,7 @@
 
 mod bench;
 mod bench_once;
+mod bench_target;
 mod broker;
 mod connection;
 mod format;

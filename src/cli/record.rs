@@ -117,7 +117,8 @@ impl Arguments {
             return Err(Failure::usage("no topic: name one with -t"));
         }
         let mut options = RowsOptions::new(patterns.clone(), Decoder::parse(&self.decode).map_err(usage)?);
-        options.on_error = if matches!(options.decoder, Decoder::Raw) { OnError::Null } else { OnError::Raw };
+        options.keeps_delivery = matches!(options.decoder, Decoder::Raw);
+        options.on_error = if options.keeps_delivery { OnError::Null } else { OnError::Raw };
         let files = RecordOptions {
             path: self.file.clone(),
             rotate_after: self.rotate,
@@ -130,7 +131,9 @@ impl Arguments {
 
     fn request(&self, patterns: &[Pattern]) -> SubscribeRequest {
         let retain_handling = if self.no_retained { RetainHandling::DoNotSend } else { RetainHandling::Send };
-        let options = SubscriptionOptions { qos: self.qos, retain_handling, ..SubscriptionOptions::default() };
+        // So that the file tells what was published to be retained.
+        let retain_as_published = true;
+        let options = SubscriptionOptions { qos: self.qos, no_local: false, retain_as_published, retain_handling };
         let subscription = |pattern: &Pattern| Subscription { filter: pattern.filter().clone(), options };
         SubscribeRequest { subscriptions: patterns.iter().map(subscription).collect(), ..SubscribeRequest::default() }
     }

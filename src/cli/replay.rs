@@ -24,7 +24,7 @@ pub(super) struct Arguments {
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// How many times as fast as it was; "max" is as fast as the server takes it.
-    #[arg(short, long, default_value = "1", value_parser = speed)]
+    #[arg(short, long, default_value = "1", value_parser = speed, allow_negative_numbers = true)]
     speed: Speed,
     /// Which rows, as SQL says it: "line = 'L1' and value > 20"
     #[arg(long = "where", value_name = "CONDITION")]
@@ -32,12 +32,15 @@ pub(super) struct Arguments {
     /// What comes in front of all topics.
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     prefix: String,
-    /// Quality of service.
-    #[arg(short, long, default_value = "0", value_parser = qos)]
-    qos: QoS,
-    /// Publish as retained messages.
+    /// Quality of service [default: that they came with, as far as the files tell]
+    #[arg(short, long, value_parser = qos)]
+    qos: Option<QoS>,
+    /// Publish all as retained messages [default: those that were]
     #[arg(short, long)]
     retain: bool,
+    /// Publish none as retained messages.
+    #[arg(long, conflicts_with = "retain")]
+    no_retain: bool,
 }
 
 /// How many times as fast; `None` is without waiting.
@@ -51,7 +54,7 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
         filter,
         speed: arguments.speed.0,
         qos: arguments.qos,
-        retain: arguments.retain,
+        retain: (arguments.retain || arguments.no_retain).then_some(arguments.retain),
     })
     .map_err(failed)?;
     arguments.connection.disconnection()?;

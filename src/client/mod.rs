@@ -90,7 +90,7 @@ use state::{Inner, Life, Progress, State, refused};
 use ticket::{Recipient, TicketId};
 use transport::Given;
 
-use crate::codec::{Properties, QoS, ReasonCode, Text, TopicFilter};
+use crate::codec::{Properties, QoS, ReasonCode, Text, TopicFilter, Version};
 
 /// A connected client. Cloning it gives another handle; when the last one goes, the client disconnects.
 #[derive(Debug, Clone)]
@@ -349,6 +349,11 @@ impl Client {
             Life::Ended(failure) => failure.clone(),
             _ => None,
         }
+    }
+
+    /// The version of MQTT that it speaks.
+    pub fn version(&self) -> Version {
+        self.inner().options.session.version
     }
 
     /// The client identifier in use.

@@ -25,12 +25,15 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
     pin::pin,
-    sync::{Arc, Weak, atomic::Ordering},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Notify};
 
 pub use proxy::Proxy;
 pub use rule::{Action, Direction, Select, TooManyRules};
@@ -65,6 +68,25 @@ pub struct FaultRule {
     faults: Weak<Inner>,
     /// The rule is over at its end even though nobody removes it.
     id: u64,
+    stops: Arc<Stops>,
+}
+
+/// Why a rule need not be waited for any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unstruck {
+    /// It was removed.
+    #[error("the rule was removed")]
+    Removed,
+    /// The broker or proxy has stopped.
+    #[error("what the rule stands in front of has stopped")]
+    Stopped,
+}
+
+/// How often the broker or proxy was stopped.
+#[derive(Debug, Default)]
+struct Stops {
+    count: AtomicU64,
+    counted: Notify,
 }
 
 pub(crate) struct Inner {
@@ -73,6 +95,7 @@ pub(crate) struct Inner {
     rules: Mutex<RuleBook>,
     links: Mutex<Links>,
     trace_packets_max: usize,
+    stops: Arc<Stops>,
 }
 
 #[derive(Default)]
@@ -99,7 +122,8 @@ impl Faults {
         let clock = if clock.is_adjustable() { clock.clone() } else { Clock::adjustable() };
         let rules = Mutex::new(RuleBook::new(seed));
         let trace_packets_max = trace_packets_max.min(TRACE_PACKETS_MAX);
-        Self(Arc::new(Inner { clock, runtime, rules, links: Mutex::default(), trace_packets_max }))
+        let (links, stops) = (Mutex::default(), Arc::default());
+        Self(Arc::new(Inner { clock, runtime, rules, links, trace_packets_max, stops }))
     }
 
     /// Their clock.
@@ -124,7 +148,7 @@ impl Faults {
             state.hits.store(dead.len() as u64, Ordering::Release);
         }
         self.0.wake_all();
-        Ok(FaultRule { action, state, faults: Arc::downgrade(&self.0), id })
+        Ok(FaultRule { action, state, faults: Arc::downgrade(&self.0), id, stops: Arc::clone(&self.0.stops) })
     }
 
     /// The rules that can still strike.
@@ -136,8 +160,14 @@ impl Faults {
             state: Arc::clone(&rule.state),
             faults: Weak::clone(&faults),
             id: rule.id,
+            stops: Arc::clone(&self.0.stops),
         };
         rules.active(self.0.clock.now()).map(rule).collect()
+    }
+
+    /// The broker or proxy has stopped: who waits for a rule need not wait any more.
+    pub fn stopped(&self) {
+        self.0.stops.notify();
     }
 
     /// Removes all rules.
@@ -197,15 +227,29 @@ impl FaultRule {
         self.state.hits.load(Ordering::Acquire)
     }
 
-    /// Resolves when it has struck `count` times, which may be never.
-    pub async fn struck(&self, count: u64) {
-        loop {
-            let mut again = pin!(self.state.struck.notified());
-            again.as_mut().enable();
-            if self.hits() >= count {
-                return;
+    /// Resolves when it has struck `count` times, or when from now on it is removed or what it stands in front of stops.
+    pub fn struck(&self, count: u64) -> impl Future<Output = Result<(), Unstruck>> + Send + use<> {
+        let (state, stops) = (Arc::clone(&self.state), Arc::clone(&self.stops));
+        let before = stops.count.load(Ordering::Acquire);
+        async move {
+            loop {
+                let (mut again, mut stopped) = (pin!(state.struck.notified()), pin!(stops.counted.notified()));
+                again.as_mut().enable();
+                stopped.as_mut().enable();
+                if state.hits.load(Ordering::Acquire) >= count {
+                    return Ok(());
+                }
+                if state.is_removed.load(Ordering::Acquire) {
+                    return Err(Unstruck::Removed);
+                }
+                if stops.count.load(Ordering::Acquire) != before {
+                    return Err(Unstruck::Stopped);
+                }
+                tokio::select! {
+                    () = again => {}
+                    () = stopped => {}
+                }
             }
-            again.await;
         }
     }
 
@@ -223,8 +267,21 @@ impl FaultRule {
                 faults.end_rule(&self.state);
                 faults.wake_all();
             }
-            None => self.state.is_over.store(true, Ordering::Release),
+            None => self.state.remove(),
         }
+    }
+}
+
+impl Stops {
+    fn notify(&self) {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        self.counted.notify_waiters();
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stops.notify();
     }
 }
 
@@ -237,7 +294,7 @@ impl Inner {
 
     /// A rule strikes no more; who died of it is reset.
     fn end_rule(&self, state: &RuleState) {
-        state.is_over.store(true, Ordering::Release);
+        state.remove();
         let dead = std::mem::take(&mut *state.dead.lock());
         let links = self.links.lock();
         for link in dead.iter().filter_map(|number| links.open.get(number)) {

@@ -119,6 +119,8 @@ pub(super) struct RuleState {
     pub(super) hits: AtomicU64,
     /// It was removed, or can strike no more.
     pub(super) is_over: AtomicBool,
+    /// It was removed.
+    pub(super) is_removed: AtomicBool,
     /// Connections that died of it.
     pub(super) dead: Mutex<Vec<u64>>,
     /// It has struck.
@@ -297,6 +299,13 @@ impl Stroke {
 }
 
 impl RuleState {
+    /// It strikes no more, and nobody need wait for it.
+    pub(super) fn remove(&self) {
+        self.is_over.store(true, Ordering::Release);
+        self.is_removed.store(true, Ordering::Release);
+        self.struck.notify_waiters();
+    }
+
     fn hit(&self, count_max: Option<u64>) {
         let hits = self.hits.fetch_add(1, Ordering::AcqRel) + 1;
         if count_max.is_some_and(|count| hits >= count) {

@@ -98,22 +98,26 @@ pub(crate) struct Broker {
 struct Running {
     broker: server::Broker,
     teller: Option<Teller>,
+    faults: Option<Faults>,
 }
 
 impl Running {
     /// Tells the clients first.
     fn shutdown(self) {
         self.broker.shutdown();
-        Self::finish(self.teller);
+        Self::finish(self.teller, self.faults);
     }
 
     /// At once.
     fn end(self) {
         drop(self.broker);
-        Self::finish(self.teller);
+        Self::finish(self.teller, self.faults);
     }
 
-    fn finish(teller: Option<Teller>) {
+    fn finish(teller: Option<Teller>, faults: Option<Faults>) {
+        if let Some(faults) = faults {
+            faults.stopped();
+        }
         if let Some(teller) = teller {
             teller.finish();
         }
@@ -174,7 +178,7 @@ impl Broker {
         if let Some(place) = self.place.handle.get() {
             *place.lock() = Some(broker.handle());
         }
-        *running = Some(Running { broker, teller });
+        *running = Some(Running { broker, teller, faults: self.faults.as_ref().and_then(Local::get).cloned() });
         Ok(())
     }
 
@@ -492,7 +496,7 @@ impl Broker {
 
     /// See traffic without a client of your own; as `Client.subscribe` gives it, retained messages left out.
     ///
-    /// Faults do not strike it.
+    /// It is no client: it needs neither credentials nor permission, is not counted, and faults do not strike it.
     #[pyo3(signature = (*filters, maxsize = 65_536, overflow = "drop_oldest"))]
     fn tap(
         &self,
@@ -614,7 +618,8 @@ impl Broker {
 
     fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
         let stats = self.stats(py).unwrap_or_else(|_| PyDict::new(py));
-        html::counters(&self.__repr__(py), &stats)
+        let clients = self.handle(py).map(|handle| py.detach(|| handle.clients())).unwrap_or_default();
+        html::broker(&self.__repr__(py), &stats, clients)
     }
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {

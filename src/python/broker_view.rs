@@ -72,6 +72,20 @@ impl ClientInfo {
         self.0.inflight
     }
 
+    /// All of that by name, for a frame: `polars.DataFrame([info.as_dict() for info in broker.clients])`.
+    fn as_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        dict.set_item("client_id", self.client_id())?;
+        dict.set_item("username", self.username())?;
+        dict.set_item("connected", self.connected())?;
+        dict.set_item("version", self.version())?;
+        dict.set_item("address", self.address())?;
+        dict.set_item("subscriptions", self.subscriptions())?;
+        dict.set_item("queued", self.queued())?;
+        dict.set_item("inflight", self.inflight())?;
+        Ok(dict)
+    }
+
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let state = if self.0.is_connected { "connected" } else { "away" };
         Ok(format!("ClientInfo({}, {state}, MQTT {})", self.client_id().into_pyobject(py)?.repr()?, self.version()))

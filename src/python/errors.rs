@@ -3,13 +3,15 @@
 //! The classes are made by calling `type`, because a class of the stable ABI of 3.11 cannot extend an exception. What
 //! an exception carries are attributes with defaults on the class, so they are there whoever raises it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ffi::CString};
 
 use pyo3::{
-    exceptions::{PyConnectionError, PyException, PyOSError, PyRuntimeError, PyTimeoutError, PyValueError},
+    exceptions::{
+        PyConnectionError, PyException, PyOSError, PyRuntimeError, PyRuntimeWarning, PyTimeoutError, PyValueError,
+    },
     prelude::*,
     sync::PyOnceLock,
-    types::{PyDict, PyTuple, PyType},
+    types::{PyDict, PyString, PyTuple, PyType},
 };
 
 use crate::{
@@ -162,6 +164,18 @@ pub(crate) fn new(py: Python<'_>, kind: Kind, message: &str) -> PyErr {
 /// Something is closed.
 pub(crate) fn closed(py: Python<'_>, message: &str) -> PyErr {
     new(py, Kind::Closed, message)
+}
+
+/// A warning from where no exception can be raised: while an object goes. One that goes because of an exception has been
+/// told of by that.
+pub(crate) fn warn(py: Python<'_>, of: &str, message: &str) {
+    let Ok(message) = CString::new(message) else { return };
+    if PyErr::occurred(py) {
+        return;
+    }
+    if let Err(error) = PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &message, 1) {
+        error.write_unraisable(py, Some(PyString::new(py, of).as_any()));
+    }
 }
 
 /// Something was made before a fork.

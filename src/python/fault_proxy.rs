@@ -111,7 +111,9 @@ impl FaultProxy {
     /// Listen no more, and reset all connections.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         let Some(proxy) = self.running.try_get(py)?.lock().take() else { return Ok(()) };
-        Process::get(py)?.block_on(py, proxy.stop())
+        Process::get(py)?.block_on(py, proxy.stop())?;
+        self.faults.try_get(py)?.stopped();
+        Ok(())
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {

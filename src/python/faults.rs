@@ -15,7 +15,7 @@ use super::{
 use crate::{
     client::Error,
     codec::{PacketType, ReasonCode, TopicFilter, Version},
-    faults::{self, Action, Direction, Select},
+    faults::{self, Action, Direction, Select, Unstruck},
 };
 
 /// What can go wrong between clients and a broker: loss, delay, repetition, disorder, damage, ends and lies.
@@ -61,15 +61,12 @@ impl FaultRule {
         py: Python<'_>,
         count: u64,
         timeout: Option<f64>,
-    ) -> PyResult<impl Future<Output = Result<(), Error>> + Send + use<>> {
+    ) -> PyResult<impl Future<Output = Result<Result<(), Unstruck>, Error>> + Send + use<>> {
         let timeout = timeout.map(|timeout| duration(py, "timeout", timeout)).transpose()?;
-        let rule = self.0.clone();
+        let (rule, struck) = (self.0.clone(), self.0.struck(count));
         Ok(async move {
-            let Some(after) = timeout else {
-                rule.struck(count).await;
-                return Ok(());
-            };
-            tokio::time::timeout(after, rule.struck(count)).await.map_err(|_| {
+            let Some(after) = timeout else { return Ok(struck.await) };
+            tokio::time::timeout(after, struck).await.map_err(|_| {
                 let (name, hits) = (rule.action().name(), rule.hits());
                 Error::Timeout {
                     doing: format!("{name} has struck {hits} of {count} times; waiting for the rest"),
@@ -78,6 +75,10 @@ impl FaultRule {
             })
         })
     }
+}
+
+fn closed(py: Python<'_>, why: Unstruck) -> PyErr {
+    errors::closed(py, &why.to_string())
 }
 
 /// The selectors of a rule.
@@ -482,16 +483,20 @@ impl FaultRule {
     ///
     /// Raises:
     ///     Timeout: It has not.
+    ///     Closed: The rule was removed, or its broker or proxy has stopped.
     #[pyo3(signature = (count = 1, timeout = None))]
     fn struck<'py>(&self, py: Python<'py>, count: u64, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
-        Operation::spawn(py, self.until_struck(py, count, timeout)?, |py, ()| Ok(py.None()))
+        Operation::spawn(py, self.until_struck(py, count, timeout)?, |py, struck| {
+            struck.map(|()| py.None()).map_err(|why| closed(py, why))
+        })
     }
 
     /// The same, blocking.
     #[pyo3(signature = (count = 1, timeout = None))]
     fn wait_struck(&self, py: Python<'_>, count: u64, timeout: Option<f64>) -> PyResult<()> {
         let struck = self.until_struck(py, count, timeout)?;
-        Process::get(py)?.block_on(py, struck)?.map_err(|error| errors::from_client(py, &error))
+        let struck = Process::get(py)?.block_on(py, struck)?.map_err(|error| errors::from_client(py, &error))?;
+        struck.map_err(|why| closed(py, why))
     }
 
     /// Whether it can still strike.

@@ -8,7 +8,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use pyo3::{Borrowed, exceptions::PyOverflowError, prelude::*};
+use pyo3::{
+    Borrowed,
+    exceptions::{PyOverflowError, PyTypeError},
+    prelude::*,
+    types::PyBool,
+};
 
 use super::{
     errors, payload,
@@ -450,7 +455,14 @@ impl<'py> FromPyObject<'_, 'py> for ReconnectArgument {
         if let Ok(reconnect) = value.cast::<Reconnect>() {
             return Ok(Self(Some(reconnect.get().0)));
         }
-        Ok(if value.is_truthy()? { Self::default() } else { Self(None) })
+        if value.is_none() {
+            return Ok(Self(None));
+        }
+        let Ok(is_wanted) = value.cast::<PyBool>() else {
+            let given = value.get_type();
+            return Err(PyTypeError::new_err(format!("reconnect is True, False, None or a Reconnect, not {given}")));
+        };
+        Ok(if is_wanted.is_true() { Self::default() } else { Self(None) })
     }
 }
 

@@ -12,7 +12,7 @@ use pyo3::{
     prelude::*,
     pybacked::PyBackedStr,
     sync::PyOnceLock,
-    types::{PyList, PyString, PyTuple},
+    types::{PyBytes, PyList, PyString, PyTuple},
 };
 use tokio::sync::oneshot;
 
@@ -241,6 +241,12 @@ impl Publications {
         }
         if payload.is_some() {
             return Err(errors::invalid(py, "payload names a column, and messages are no table"));
+        }
+        if messages.is_instance_of::<PyString>() || messages.is_instance_of::<PyBytes>() {
+            let given = messages.get_type().name()?;
+            return Err(PyTypeError::new_err(format!(
+                "publish_many takes many payloads, not one {given}: use publish"
+            )));
         }
         let topic: Option<PyBackedStr> = topic.map(|topic| PyString::new(py, topic).try_into()).transpose()?;
         let item = |item: Bound<'_, PyAny>| match &topic {

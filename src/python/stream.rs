@@ -152,11 +152,13 @@ struct State {
     was_awaited: bool,
     /// Items given since the task last left the stream.
     streak: u32,
+    /// Somebody has asked for an item.
+    was_asked: bool,
 }
 
 impl Reader {
     pub(crate) fn new(source: impl Source) -> Arc<Self> {
-        let state = State { source: Box::new(source), was_awaited: false, streak: 0 };
+        let state = State { source: Box::new(source), was_awaited: false, streak: 0, was_asked: false };
         Arc::new(Self { epoch: epoch(), state: Mutex::new(state) })
     }
 
@@ -198,6 +200,18 @@ impl Reader {
     /// When the oldest of them was received, Unix time in microseconds.
     pub(crate) fn oldest_us(&self) -> Option<u64> {
         self.state.try_lock().and_then(|state| state.source.oldest_us())
+    }
+
+    /// Somebody is about to ask for items.
+    pub(crate) fn ask(&self) {
+        if let Some(mut state) = self.state.try_lock() {
+            state.was_asked = true;
+        }
+    }
+
+    /// Whether anybody has asked for an item, or does now.
+    pub(crate) fn was_asked(&self) -> bool {
+        self.state.try_lock().is_none_or(|state| state.was_asked)
     }
 
     /// Nobody will ask any more.
@@ -284,6 +298,7 @@ impl Reader {
             }
             state.was_awaited = false;
         }
+        state.was_asked = true;
         Ok(state)
     }
 }

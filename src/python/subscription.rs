@@ -27,7 +27,7 @@ use super::{
     options::{duration, int, number, qos},
     properties::user_properties,
     request::{is_request, request_object},
-    runtime::Local,
+    runtime::{Local, attach_thread},
     stream::{Reader, Source, WakerSlot},
     telemetry::{self, arguments::rows_options, table::RecordBatch},
     topics::Pattern,
@@ -182,6 +182,25 @@ impl Subscribed {
                 _ => Ok(()),
             }
         })
+    }
+
+    /// Python lets go of it. Who has never looked at it is told, as of a coroutine that was never awaited: messages that he
+    /// waits for will not come. `is_read` if some iterator goes on.
+    pub(crate) fn abandon(&self, is_read: bool) {
+        if is_read || self.reader.was_asked() {
+            return;
+        }
+        let is_online = self.core.is_connected();
+        let lost = self.with_state(|state| match state {
+            State::New if is_online => Some("was never entered, awaited or read, so nothing was subscribed to"),
+            State::Open(subscription) if is_online && !subscription.is_closed() => {
+                Some("ends, since nobody refers to it any more, and nobody has read it: keep the object")
+            }
+            _ => None,
+        });
+        let Some(lost) = lost else { return };
+        let name = format!("the subscription to {}", self.filters.join(", "));
+        attach_thread(|py| errors::warn(py, &name, &format!("{name} {lost}")));
     }
 
     fn answered(&self, result: Result<client::Subscription, Error>) {
@@ -423,7 +442,8 @@ impl Source for Mailbox {
 ///     async with client.subscribe("plant/#", qos=1) as messages:
 ///         async for message in messages: ...
 ///
-/// Entered means granted (SUBACK); left means unsubscribed. One consumer at a time.
+/// Entered means granted (SUBACK); left means unsubscribed. One consumer at a time. It ends when nobody refers to it
+/// any more; a `RuntimeWarning` tells of one that nobody has read.
 #[pyclass(frozen, module = "ferromq")]
 pub(crate) struct Subscription {
     subscribed: Arc<Subscribed>,
@@ -438,6 +458,14 @@ impl Subscription {
 
     fn core(&self) -> &Core {
         &self.subscribed.core
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        // Its own iterator, and the object that it is part of; others are those of batches and columns.
+        let own = 2;
+        self.subscribed.abandon(Arc::strong_count(self.subscribed.reader()) > own);
     }
 }
 
@@ -493,11 +521,13 @@ impl Subscription {
 
     fn __aiter__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.subscribed.start(py)?;
+        self.subscribed.reader.ask();
         Ok(self.stream.clone_ref(py))
     }
 
     fn __anext__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.subscribed.start(py)?;
+        self.subscribed.reader.ask();
         self.stream.bind(py).call_method0(pyo3::intern!(py, "__anext__"))
     }
 

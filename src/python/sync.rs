@@ -380,6 +380,13 @@ impl SyncSubscription {
     }
 }
 
+impl Drop for SyncSubscription {
+    fn drop(&mut self) {
+        // Others than its own are those of iterators.
+        self.subscribed.abandon(Arc::strong_count(self.subscribed.reader()) > 1);
+    }
+}
+
 #[pymethods]
 impl SyncSubscription {
     fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {

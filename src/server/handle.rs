@@ -199,10 +199,11 @@ impl BrokerHandle {
         self.accept(client, end, peer)
     }
 
-    /// The same for one who only looks on: faults and traces do not concern it.
+    /// The same for one who only looks on: faults and traces do not concern it, nor do credentials, permissions and limits
+    /// of connections, and it is not counted among the clients.
     pub fn connect_observer(&self) -> io::Result<Duplex> {
         let (client, end) = duplex::pair(DUPLEX_BYTES_MAX);
-        self.accept(client, end, Peer { address: "tap".into(), listener: Arc::from("memory") })
+        self.accept(client, end, Peer::observer())
     }
 
     fn accept(&self, client: Duplex, end: DuplexEnd, peer: Peer) -> io::Result<Duplex> {

@@ -142,6 +142,7 @@ impl Capture {
     pub fn table(&self) -> Result<Table, TelemetryError> {
         let mut state = self.shared.state.lock();
         state.finish_batch()?;
+        state.forget();
         let (batches, limit) = match &state.kept {
             Some(kept) => (kept.batches(), state.rows_max),
             None => (Vec::new(), None),
@@ -171,18 +172,27 @@ impl Shared {
     /// Takes messages until it is enough; gives the subscription back, to be dropped inside the runtime.
     fn run(&self, runtime: &Handle, mut subscription: Subscription) -> Subscription {
         let mut messages = Vec::with_capacity(SLICE_MESSAGES);
+        // Once it is to stop: how many messages had come by then. More may come faster than they are decoded, for ever.
+        let mut left = None;
         let mut is_last = false;
         while !is_last {
-            let (taken, is_stopped) = runtime.block_on(async {
-                tokio::select! {
-                    biased;
-                    taken = subscription.recv_many(&mut messages, SLICE_MESSAGES) => (Some(taken), false),
-                    () = self.stop.notified() => (None, true),
-                    () = tokio::time::sleep(TICK) => (None, false),
-                }
-            });
+            let taken = match left {
+                Some(left) => Some(subscription.drain_into(&mut messages, SLICE_MESSAGES.min(left))),
+                None => runtime.block_on(async {
+                    tokio::select! {
+                        biased;
+                        () = self.stop.notified() => {
+                            left = Some(subscription.pending());
+                            None
+                        }
+                        taken = subscription.recv_many(&mut messages, SLICE_MESSAGES) => Some(taken),
+                        () = tokio::time::sleep(TICK) => None,
+                    }
+                }),
+            };
+            left = left.map(|left: usize| left.saturating_sub(taken.unwrap_or(0)));
             let mut state = self.state.lock();
-            is_last = is_stopped || taken == Some(0);
+            is_last = left == Some(0) || taken == Some(0);
             let result = state.take(&mut messages, subscription.pending()).and_then(|is_enough| {
                 is_last |= is_enough;
                 state.tick(Instant::now(), is_last)
@@ -217,7 +227,7 @@ impl State {
             if self.is_enough() {
                 return Ok(true);
             }
-            self.rows.push(message.received_at_us(), message.topic(), message.payload())?;
+            self.rows.push_message(&message)?;
             let pending = self.rows.pending_bytes();
             self.progress.is_full |= self.kept.as_ref().is_some_and(|kept| kept.is_full(pending));
             if self.rows.is_full() {
@@ -234,9 +244,7 @@ impl State {
     /// Does what is due: batches to files, files to their end.
     fn tick(&mut self, now: Instant, is_last: bool) -> Result<(), TelemetryError> {
         let Some(recorder) = &self.recorder else {
-            if let Some(kept) = &mut self.kept {
-                self.progress.forgotten += kept.forget(SystemTime::now());
-            }
+            self.forget();
             return Ok(());
         };
         let is_due = self.first_row_at.is_some_and(|at| now.saturating_duration_since(at) >= FLUSH_AFTER);
@@ -255,6 +263,13 @@ impl State {
         }
         self.progress.file_bytes = recorder.bytes();
         Ok(())
+    }
+
+    /// Lets go what is not to be kept.
+    fn forget(&mut self) {
+        if let Some(kept) = &mut self.kept {
+            self.progress.forgotten += kept.forget(SystemTime::now());
+        }
     }
 
     fn finish_batch(&mut self) -> Result<(), TelemetryError> {

@@ -8,8 +8,10 @@ use arrow_schema::{DataType, Field, TimeUnit};
 use super::{
     TelemetryError,
     column::{is_json, is_level, is_present, key_at, render, render_object},
+    delivery::{Delivered, is_delivery},
     rows::{PAYLOAD, RAW, RECEIVED_AT, REST, TOPIC},
 };
+use crate::codec::{Properties, QoS};
 
 /// A batch seen as messages.
 #[derive(Debug)]
@@ -20,6 +22,7 @@ pub struct Messages<'a> {
     times: Option<&'a ArrayRef>,
     raw: Option<&'a ArrayRef>,
     rest: Option<&'a ArrayRef>,
+    delivered: Delivered<'a>,
     /// The columns of which a payload is made if there is none.
     fields: Vec<(&'a Field, &'a ArrayRef)>,
 }
@@ -53,7 +56,7 @@ impl<'a> Messages<'a> {
             .column_by_name(RECEIVED_AT)
             .filter(|times| matches!(times.data_type(), DataType::Timestamp(TimeUnit::Microsecond, _)));
         let is_own = |name: &str| Some(name) == topic || [RECEIVED_AT, RAW, REST].contains(&name);
-        let is_field = |field: &Field| !is_own(field.name()) && !is_level(field);
+        let is_field = |field: &Field| !is_own(field.name()) && !is_level(field) && !is_delivery(field);
         let fields = batch.schema_ref().fields().iter().map(|field| &**field).zip(batch.columns());
         Ok(Self {
             batch,
@@ -66,6 +69,7 @@ impl<'a> Messages<'a> {
                 .column_with_name(REST)
                 .filter(|(_, rest)| is_json(rest))
                 .map(|(at, _)| batch.column(at)),
+            delivered: Delivered::of(batch),
             fields: fields.filter(|(field, _)| is_field(field)).collect(),
         })
     }
@@ -89,6 +93,21 @@ impl<'a> Messages<'a> {
     /// The topic; empty if there is none.
     pub fn topic(&self, row: usize) -> &'a str {
         self.topic.and_then(|topics| text_at(topics, row)).unwrap_or_default()
+    }
+
+    /// Quality of service it came with, if that was recorded.
+    pub fn qos(&self, row: usize) -> Option<QoS> {
+        self.delivered.qos(row)
+    }
+
+    /// Whether it was retained, if that was recorded.
+    pub fn retain(&self, row: usize) -> Option<bool> {
+        self.delivered.retain(row)
+    }
+
+    /// The properties it was published with, as far as they were recorded.
+    pub fn properties(&self, row: usize) -> Properties {
+        self.delivered.properties(row)
     }
 
     /// The payload: bytes and text as they are, other values as JSON text, nothing for null. Where there is no column

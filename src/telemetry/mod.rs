@@ -9,6 +9,7 @@
 //! | `rows` | messages to record batches |
 //! | `capture`, `keep` | a subscription that becomes a table or files, on a thread of its own |
 //! | `record`, `read`, `replay` | Parquet files: written, read, and published again |
+//! | `delivery` | QoS, retain flag and properties of recorded messages |
 //! | `filter` | which rows |
 //! | `messages` | the rows of a batch as the messages that they were |
 //! | `summary` | a table in words and in HTML |
@@ -20,6 +21,7 @@
 mod capture;
 mod column;
 mod decode;
+mod delivery;
 mod error;
 mod filter;
 mod keep;

@@ -44,47 +44,70 @@ impl Iterator for FileBatches {
     }
 }
 
-/// All rows of some files for which `filter` says so, as one table.
-pub fn read(paths: &[impl AsRef<Path>], filter: Option<&Filter>) -> Result<Table, TelemetryError> {
+/// All rows of some files for which `filter` says so, as one table. `watch` is told how many rows were looked at, of how
+/// many, and may end it.
+pub fn read<E: From<TelemetryError>>(
+    paths: &[impl AsRef<Path>],
+    filter: Option<&Filter>,
+    watch: &mut impl FnMut(u64, u64) -> Result<(), E>,
+) -> Result<Table, E> {
     let mut batches = Vec::new();
-    for path in paths {
-        let file = FileBatches::open(path.as_ref())?;
-        // A file without rows has columns nevertheless.
-        batches.push(RecordBatch::new_empty(file.reader.schema()));
-        for batch in file {
-            let batch = batch?;
-            batches.push(match filter {
-                Some(filter) => filter.apply(&batch)?,
-                None => batch,
-            });
-        }
-    }
-    Ok(Table::unify(batches)?)
+    let files = open_all(paths)?;
+    // A file without rows has columns nevertheless.
+    batches.extend(files.iter().map(|file| RecordBatch::new_empty(file.reader.schema())));
+    each_batch(files, watch, |batch| {
+        batches.push(match filter {
+            Some(filter) => filter.apply(&batch)?,
+            None => batch,
+        });
+        Ok(())
+    })?;
+    Ok(Table::unify(batches).map_err(TelemetryError::from)?)
 }
 
 /// The same, with the column `payload` decoded by `rows`. The filter sees the file's own columns.
-pub fn read_decoded(
+pub fn read_decoded<E: From<TelemetryError>>(
     paths: &[impl AsRef<Path>],
     filter: Option<&Filter>,
     rows: &mut Rows,
-) -> Result<Table, TelemetryError> {
+    watch: &mut impl FnMut(u64, u64) -> Result<(), E>,
+) -> Result<Table, E> {
     let mut batches = Vec::new();
-    for path in paths {
-        for batch in FileBatches::open(path.as_ref())? {
-            let batch = batch?;
-            let batch = filter.map_or_else(|| Ok(batch.clone()), |filter| filter.apply(&batch))?;
-            let messages = Messages::of(&batch)?;
-            for row in 0..messages.len() {
-                let payload = messages.payload(row);
-                rows.push(messages.received_at_us(row), messages.topic(row), &payload)?;
-                if rows.is_full() {
-                    batches.push(rows.finish());
-                }
+    each_batch(open_all(paths)?, watch, |batch| {
+        let batch = filter.map_or_else(|| Ok(batch.clone()), |filter| filter.apply(&batch))?;
+        let messages = Messages::of(&batch)?;
+        for row in 0..messages.len() {
+            let payload = messages.payload(row);
+            rows.push(messages.received_at_us(row), messages.topic(row), &payload)?;
+            if rows.is_full() {
+                batches.push(rows.finish());
             }
         }
-    }
+        Ok(())
+    })?;
     batches.push(rows.finish());
-    Ok(Table::unify(batches)?)
+    Ok(Table::unify(batches).map_err(TelemetryError::from)?)
+}
+
+fn open_all(paths: &[impl AsRef<Path>]) -> Result<Vec<FileBatches>, TelemetryError> {
+    paths.iter().map(|path| FileBatches::open(path.as_ref())).collect()
+}
+
+fn each_batch<E: From<TelemetryError>>(
+    files: Vec<FileBatches>,
+    watch: &mut impl FnMut(u64, u64) -> Result<(), E>,
+    mut then: impl FnMut(RecordBatch) -> Result<(), TelemetryError>,
+) -> Result<(), E> {
+    let (total, mut done) = (files.iter().map(FileBatches::rows).sum(), 0);
+    for file in files {
+        for batch in file {
+            let batch = batch?;
+            done += batch.num_rows() as u64;
+            then(batch)?;
+            watch(done, total)?;
+        }
+    }
+    Ok(())
 }
 
 /// Rows of a batch.

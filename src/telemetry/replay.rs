@@ -24,10 +24,10 @@ pub struct ReplayOptions {
     pub filter: Option<Filter>,
     /// How many times as fast as it was. `None`: as fast as the server takes it.
     pub speed: Option<f64>,
-    /// Quality of service of the publications.
-    pub qos: QoS,
-    /// Publish them as retained messages.
-    pub retain: bool,
+    /// Quality of service of the publications. `None`: that they came with, or 0 if that was not recorded.
+    pub qos: Option<QoS>,
+    /// Whether to publish them as retained messages. `None`: those that were.
+    pub retain: Option<bool>,
 }
 
 /// A replay that is under way.
@@ -142,17 +142,21 @@ impl Replay {
         while after < messages.len() && after - first < CHUNK_MESSAGES && due(after) <= now {
             after += 1;
         }
-        let requests: Vec<PublishRequest> = (first..after).filter_map(|row| self.request(&messages, row)).collect();
+        let has_properties = client.version().is_v5();
+        let requests: Vec<PublishRequest> =
+            (first..after).filter_map(|row| self.request(&messages, row, has_properties)).collect();
         client.publish_many(requests.iter().map(PublishRequest::as_outgoing)).await?;
         loaded.next = after;
         Ok(after - first)
     }
 
-    fn request(&self, messages: &Messages<'_>, row: usize) -> Option<PublishRequest> {
+    fn request(&self, messages: &Messages<'_>, row: usize, has_properties: bool) -> Option<PublishRequest> {
         let topic = self.topics.get(messages.topic(row))?.clone()?;
         let payload = Bytes::copy_from_slice(&messages.payload(row));
-        let (qos, retain) = (self.options.qos, self.options.retain);
-        Some(PublishRequest { topic, payload, qos, retain, properties: Properties::new() })
+        let qos = self.options.qos.or_else(|| messages.qos(row)).unwrap_or_default();
+        let retain = self.options.retain.or_else(|| messages.retain(row)).unwrap_or_default();
+        let properties = if has_properties { messages.properties(row) } else { Properties::new() };
+        Some(PublishRequest { topic, payload, qos, retain, properties })
     }
 }
 

@@ -12,8 +12,10 @@ use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use super::{
     DecodeError, Decoder, Kind, Pattern, TelemetryError,
     column::{Categories, Column, Context, Record, Scalar, finish_categories, level_field, write_json_text},
+    delivery::{Deliveries, PROPERTIES, QOS, RETAIN},
     kind::{UTC, category_type},
 };
+use crate::client::Message;
 
 /// Bounds of decoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub struct RowsOptions {
     pub schema: Option<Vec<(String, Kind)>>,
     /// What becomes of a payload that cannot be decoded, or does not have the given types.
     pub on_error: OnError,
+    /// Also keep QoS, retain flag and properties, in columns of their own.
+    pub keeps_delivery: bool,
     /// Bounds.
     pub limits: Limits,
 }
@@ -65,6 +69,7 @@ pub struct Rows {
     options: RowsOptions,
     received_at: Vec<i64>,
     topics: Topics,
+    deliveries: Option<Deliveries>,
     fields: Record,
     payload: Column,
     /// Payloads that could not be decoded.
@@ -114,7 +119,8 @@ impl Default for Limits {
 impl RowsOptions {
     /// Rows of such payloads from messages of such filters, with learnt types.
     pub fn new(patterns: Vec<Pattern>, decoder: Decoder) -> Self {
-        Self { patterns, decoder, schema: None, on_error: OnError::default(), limits: Limits::default() }
+        let (on_error, limits) = (OnError::default(), Limits::default());
+        Self { patterns, decoder, schema: None, on_error, keeps_delivery: false, limits }
     }
 }
 
@@ -126,6 +132,7 @@ impl Rows {
         Self {
             received_at: Vec::new(),
             topics: Topics::new(&options.patterns),
+            deliveries: options.keeps_delivery.then(Deliveries::default),
             fields,
             payload: Column::new(Some(Kind::Binary)),
             raw,
@@ -159,6 +166,15 @@ impl Rows {
         self.counts.messages += 1;
         self.counts.rows += rows as u64;
         self.counts.bytes += payload.len() as u64;
+        Ok(())
+    }
+
+    /// Appends a message, and how it was sent if that is to be kept.
+    pub fn push_message(&mut self, message: &Message) -> Result<(), TelemetryError> {
+        self.push(message.received_at_us(), message.topic(), message.payload())?;
+        if let Some(deliveries) = &mut self.deliveries {
+            deliveries.push(message, self.received_at.len());
+        }
         Ok(())
     }
 
@@ -214,6 +230,10 @@ impl Rows {
         if matches!(self.options.decoder, Decoder::Raw) {
             fields.push(self.payload.field(PAYLOAD));
             columns.push(self.payload.finish());
+        }
+        if let Some(deliveries) = &mut self.deliveries {
+            deliveries.pad(len);
+            deliveries.finish(&mut fields, &mut columns);
         }
         let names = self.titles();
         for (name, column) in names.iter().zip(self.fields.columns_mut()) {
@@ -307,6 +327,9 @@ impl Rows {
     fn titles(&self) -> Vec<String> {
         let mut taken: Vec<String> = [RECEIVED_AT, TOPIC, RAW, REST].map(str::to_owned).into();
         taken.extend(self.topics.names.iter().cloned());
+        if self.deliveries.is_some() {
+            taken.extend([QOS, RETAIN, PROPERTIES].map(str::to_owned));
+        }
         let mut titles = Vec::with_capacity(self.fields.names().len());
         for name in self.fields.names() {
             let mut title = name.to_string();

@@ -12,6 +12,7 @@ use arrow_schema::DataType;
 use super::{
     Table,
     column::{is_present, render},
+    delivery::is_delivery,
     messages::Messages,
     rows::{RECEIVED_AT, TOPIC},
     table::type_name,
@@ -207,7 +208,8 @@ fn shown_column(table: &Table) -> Option<String> {
     let is_own = |data_type: &DataType| {
         !matches!(data_type, DataType::Dictionary(..) | DataType::Timestamp(..) | DataType::Null)
     };
-    let fields: Vec<_> = table.schema().fields().iter().filter(|field| is_own(field.data_type())).collect();
+    let fields: Vec<_> =
+        table.schema().fields().iter().filter(|field| is_own(field.data_type()) && !is_delivery(field)).collect();
     let by_name = |name: &str| fields.iter().find(|field| field.name() == name && field.data_type().is_numeric());
     let float = || fields.iter().find(|field| field.data_type().is_floating());
     let number = || fields.iter().find(|field| field.data_type().is_numeric());

@@ -2,6 +2,10 @@
 """Bounded queues: what each overflow policy keeps, and when messages are acknowledged."""
 
 import asyncio
+import concurrent.futures
+import select
+import socket
+import threading
 
 import ferromq
 import pytest
@@ -55,6 +59,58 @@ async def test_block_holds_the_server_back_and_loses_nothing(client, broker, wit
         received = [int.from_bytes((await within(anext(messages))).payload[:2], "big") for _ in range(count)]
         assert received == list(range(count))
         assert messages.dropped == 0
+
+
+def a_server_that_floods(listener, payload, results):
+    """Accept one client, and send it QoS 0 messages until the socket takes no more; then, once told to, the rest."""
+    connection, _ = listener.accept()
+    with connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        connection.recv(1 << 16)
+        connection.sendall(bytes.fromhex("20020000"))  # CONNACK of 3.1.1
+        subscribe = connection.recv(1 << 16)
+        connection.sendall(bytes.fromhex("9003") + subscribe[2:4] + b"\0")  # SUBACK
+        body = b"\0\1x" + payload
+        message = b"\x30" + len(body).to_bytes(1) + body
+        stream = memoryview(message * FLOOD)
+        connection.setblocking(False)
+        sent = 0
+        # When nothing is taken for a while nobody reads: kernels move what there is within moments.
+        while sent < len(stream) and select.select([], [connection], [], 1.0)[1]:
+            sent += connection.send(stream[sent:])
+        results["sent"].set_result(sent // len(message))
+        connection.setblocking(True)
+        connection.sendall(stream[sent:])
+        connection.sendall(bytes.fromhex("d000"))
+        while connection.recv(1 << 16):
+            pass
+
+
+# 25 MB: far above what sockets and the queue hold.
+FLOOD = 250_000
+
+
+async def test_block_stops_the_socket_and_not_only_acknowledgements(within):
+    results = {"sent": concurrent.futures.Future()}
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        arguments = (listener, b"p" * 97, results)
+        flooding = threading.Thread(target=a_server_that_floods, args=arguments, daemon=True)
+        flooding.start()
+        url = f"mqtt://127.0.0.1:{listener.getsockname()[1]}"
+        async with ferromq.Client(url, version=4, client_id="slow", reconnect=False) as client:
+            messages = await client.subscribe("x", maxsize=100)
+            sent = await within(asyncio.wrap_future(results["sent"]))
+            assert sent < FLOOD // 2, "the server was held back"
+            assert messages.pending <= 100
+            received = 0
+            async for batch in messages.batches(max=5000, within=5):
+                received += len(batch)
+                if received == FLOOD:
+                    break
+            assert messages.dropped == 0
+        flooding.join(20)
+        assert not flooding.is_alive()
 
 
 async def test_processed_messages_are_acknowledged_when_the_next_is_asked_for(broker, client, within):

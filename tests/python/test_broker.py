@@ -127,6 +127,52 @@ async def test_a_tap_sees_traffic(broker, client, within):
         assert (message.topic, message.payload, message.retain) == ("plant/1", b"1", True)
 
 
+async def test_what_a_broker_tells_goes_into_frames(broker, client):
+    await client.publish("plant/1", b"1", qos=1, retain=True)
+    pa = pytest.importorskip("pyarrow")
+    (row,) = pa.Table.from_pylist([info.as_dict() for info in broker.clients]).to_pylist()
+    assert row == {name: getattr(broker.clients[0], name) for name in row}
+    assert row["client_id"] == "client"
+    assert row.keys() == {name for name in dir(broker.clients[0]) if not name.startswith("_")} - {"as_dict"}
+    (stats,) = pa.Table.from_pylist([broker.stats()]).to_pylist()
+    assert stats["clients_connected"] == 1
+    retained = broker.retained["plant/#"]
+    assert pa.table({"topic": list(retained), "payload": list(retained.values())}).num_rows == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"users": {"dev": "secret"}},
+        {"users": {"dev": "secret"}, "acl": ferromq.Acl().allow("plant/#", users=["dev"], action="publish")},
+        {"users": {"dev": "secret"}, "limits": {"max_connections": 1}},
+        {"users": {"dev": "secret"}, "capabilities": {"wildcard_subscription_available": False}},
+    ],
+    ids=["users", "acl", "max_connections", "no wildcards"],
+)
+async def test_a_tap_is_no_client_and_nothing_is_refused_to_it(arguments, within):
+    broker = ferromq.Broker(**arguments)
+    told = []
+    broker.on_auth(lambda info: told.append(info.client_id) or True)
+    broker.on_connect(lambda info, _: told.append(f"+{info.client_id}"))
+    broker.on_disconnect(lambda client_id, _: told.append(f"-{client_id}"))
+    broker.on_subscribe(lambda client_id, *_: told.append(client_id))
+    with broker:
+        async with broker.tap("plant/#") as tap:
+            assert broker.clients == []
+            assert broker.stats()["clients_connected"] == 0
+            async with ferromq.Client(broker, client_id="dev", username="dev", password="secret") as client:  # noqa: S106
+                await client.publish("plant/1", b"1", qos=1)
+                assert (await within(anext(tap))).topic == "plant/1"
+                assert [info.client_id for info in broker.clients] == ["dev"]
+                with pytest.raises(ferromq.NotAuthorized if "limits" not in arguments else ferromq.Refused):
+                    await ferromq.Client(broker.url, client_id="stranger").connect()
+            assert broker.stats()["clients_maximum"] == 1
+    assert told[:2] == ["dev", "+dev"]
+    assert "-dev" in told
+    assert not [name for name in told if "auto" in name]
+
+
 async def test_settled_waits_for_acknowledgements(broker, client, other, within):
     async with other.subscribe("x", qos=2) as messages:
         await client.publish_many([b""] * 500, topic="x", qos=2)
@@ -288,7 +334,8 @@ async def test_rules_say_who_may_do_what():
             with pytest.raises(ferromq.NotAuthorized):
                 await client.subscribe("dev/#")
         async with ferromq.Client(broker) as anyone:
-            await anyone.subscribe("public/#")
+            public = await anyone.subscribe("public/#")
+            assert public.granted == [0]
             with pytest.raises(ferromq.NotAuthorized):
                 await anyone.publish("dev/a/temp", b"1", qos=1)
         assert broker.stats()["dropped"]["not_authorized"] == 2

@@ -1,5 +1,7 @@
 import asyncio
+import gc
 import time
+import warnings
 
 import ferromq
 import pytest
@@ -433,3 +435,64 @@ async def test_arguments_that_cannot_be_are_refused(arguments):
 async def test_a_server_of_another_kind_is_a_type_error():
     with pytest.raises(TypeError, match="Broker"):
         ferromq.Client(1883)
+
+
+@pytest.mark.parametrize("reconnect", [5, 0, "yes", 0.5])
+async def test_reconnecting_is_said_in_no_other_way(reconnect):
+    with pytest.raises(TypeError, match="reconnect is True, False, None or a Reconnect, not"):
+        ferromq.Client("mqtt://localhost", reconnect=reconnect)
+
+
+async def test_a_text_is_not_taken_for_many_payloads(client):
+    for one in ("on", b"on"):
+        with pytest.raises(TypeError, match="publish_many takes many payloads, not one"):
+            client.publish_many(one, topic="x")
+
+
+async def lose(subscription):
+    await subscription
+    del subscription
+    await asyncio.sleep(0)  # the loop's turn holds it, too
+
+
+def lost_subscriptions(caught):
+    return [str(warning.message) for warning in caught if issubclass(warning.category, RuntimeWarning)]
+
+
+async def test_a_subscription_that_nobody_has_looked_at_is_told_of_when_it_goes(client, sync_client):
+    with pytest.warns(
+        RuntimeWarning, match=r"to plant/\+/temp was never entered, awaited or read, so nothing was subsc"
+    ):
+        client.subscribe("plant/{line}/temp")
+    with pytest.warns(RuntimeWarning, match="to a, b ends, since nobody refers to it any more, and nobody has read it"):
+        await lose(client.subscribe("a", "b"))
+    with pytest.warns(RuntimeWarning, match="to a ends, since nobody refers to it any more"):
+        sync_client.subscribe("a")
+
+
+async def test_who_has_looked_at_a_subscription_or_left_it_hears_nothing(broker, client, sync_client, within):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        async with client.subscribe("x"):
+            pass
+        await (await client.subscribe("x")).unsubscribe()
+        for form in (aiter, lambda subscription: subscription.batches(), lambda subscription: subscription.arrow()):
+            messages = form(await client.subscribe("x", qos=1))
+            await client.publish("x", b"1", qos=1)
+            assert await within(anext(messages))
+            del messages
+        with sync_client.subscribe("x"):
+            pass
+        sync_client.subscribe("x").unsubscribe()
+        taking = sync_client.subscribe("x").take(1)
+        sync_client.publish("x", b"1")
+        assert [message.payload for message in taking] == [b"1"]
+        del taking
+        # The client goes first: then there is nothing to lose.
+        async with ferromq.Client(broker.url) as short:
+            kept = await short.subscribe("x")
+        del kept
+        with pytest.raises(ferromq.Closed):
+            ferromq.Client(broker.url).subscribe("x")
+        gc.collect()
+    assert lost_subscriptions(caught) == []

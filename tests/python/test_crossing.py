@@ -350,6 +350,60 @@ async def test_a_refusal_that_nobody_asks_for_goes_to_the_exception_handler(stri
     assert told.empty(), "the one that was awaited is known"
 
 
+@pytest.mark.parametrize("is_over", [True, False], ids=["over", "under way"])
+async def test_publications_that_another_thread_drops_are_told_of_on_their_loop(strict, within, is_over):
+    count = 500
+    home, told = threading.get_ident(), []
+    enough = asyncio.Event()
+
+    def note(_loop, context):
+        told.append((threading.get_ident(), type(context["exception"]), context["message"]))
+        if len(told) == count:
+            enough.set()
+
+    asyncio.get_running_loop().set_exception_handler(note)
+    async with ferromq.Client(strict) as client:
+        held = [client.publish("x", b"", qos=1) for _ in range(count)]
+        if is_over:
+            with pytest.raises(ferromq.Refused):
+                await client.publish("x", b"", qos=1)
+            assert told == []
+        # The list's only reference goes to the thread, and there the publications go, while the answers come here.
+        handed = [held]
+        del held
+        dropping = asyncio.to_thread(lambda: handed.pop().clear())
+        await within(asyncio.gather(dropping, enough.wait()))
+    assert told == [(home, ferromq.NotAuthorized, "a publication failed, and nobody awaited it")] * count
+
+
+async def test_publications_that_succeed_are_dropped_by_another_thread_without_a_word(broker, within):
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+    async with ferromq.Client(broker) as client:
+        for _ in range(20):
+            handed = [[client.publish("x", b"", qos=1) for _ in range(50)]]
+            waited = [client.publish("x", b"", qos=2) for _ in range(5)]
+            await within(asyncio.gather(asyncio.to_thread(lambda handed=handed: handed.pop().clear()), *waited))
+        await within(broker.settled())
+        # Of what was dropped nothing is left, and nothing was lost.
+        assert broker.stats()["publish_received"] == 20 * 55
+        assert client.stats()["unfinished"] == 0
+    assert told == []
+
+
+async def test_a_publication_that_is_awaited_here_may_be_dropped_there(strict, within):
+    async with ferromq.Client(strict) as client:
+        for _ in range(50):
+            publication = client.publish("x", b"", qos=1)
+            waiting = asyncio.ensure_future(wait(publication))
+            await asyncio.sleep(0)
+            handed = [publication]
+            del publication
+            await asyncio.to_thread(handed.clear)
+            with pytest.raises(ferromq.NotAuthorized):
+                await within(waiting)
+
+
 async def test_a_publication_may_be_awaited_on_another_loop(client):
     publications = [client.publish("x", b"", qos=1) for _ in range(50)]
 
@@ -411,6 +465,11 @@ async def test_objects_that_only_ferromq_makes_cannot_be_made():
     assert ferromq.Stream[ferromq.Message]
 
 
+async def collect():
+    gc.collect()
+    await asyncio.sleep(0)  # the loop's turn holds what was awaited last
+
+
 async def test_a_subscription_in_a_reference_cycle_is_collected(broker, client, within):
     class Holder:
         pass
@@ -422,6 +481,7 @@ async def test_a_subscription_in_a_reference_cycle_is_collected(broker, client, 
     holder.itself = holder
     reference = weakref.ref(holder)
     del holder
-    gc.collect()
+    with pytest.warns(RuntimeWarning, match="the subscription to x ends"):
+        await collect()
     assert reference() is None
     await within(broker.settled())

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 
 import ferromq
 import pytest
@@ -464,3 +465,54 @@ async def test_a_fault_is_waited_for():
             await rule.struck(2)
             rule.wait_struck(timeout=0)
             assert not rule.active
+
+
+@pytest.mark.parametrize("end", ["remove", "clear", "leave", "stop"])
+async def test_a_fault_that_will_not_come_is_not_waited_for(end, within):
+    broker = ferromq.Broker(faults=True).start()
+    rule = broker.faults.drop("PUBLISH", topic="never")
+    waiting, blocked = asyncio.ensure_future(wait(rule.struck())), asyncio.to_thread(rule.wait_struck)
+    blocked = asyncio.ensure_future(blocked)
+    await asyncio.sleep(0)
+    if end == "remove":
+        rule.remove()
+    elif end == "clear":
+        broker.faults.clear()
+    elif end == "leave":
+        with rule:
+            pass
+    else:
+        broker.stop()
+    for waiter in (waiting, blocked) if end != "stop" else (waiting,):
+        with pytest.raises(ferromq.Closed, match="stopped" if end == "stop" else "removed"):
+            await within(waiter)
+    # A thread that began to wait after the end of the broker waits for its next life.
+    rule.remove()
+    with pytest.raises(ferromq.Closed):
+        await within(blocked)
+    broker.stop()
+
+
+def test_a_proxy_that_stops_ends_the_wait_for_its_faults():
+    with ferromq.Broker() as broker, ferromq.FaultProxy(broker.url) as proxy:
+        rule = proxy.faults.drop("PUBACK")
+        begun = threading.Event()
+
+        def wait_for_it():
+            begun.set()
+            with pytest.raises(ferromq.Closed):
+                rule.wait_struck()
+
+        waiting = threading.Thread(target=wait_for_it)
+        waiting.start()
+        begun.wait()
+        # Who has only begun to wait by then is told by the next stop.
+        while waiting.is_alive():
+            proxy.stop()
+            waiting.join(0.05)
+            if waiting.is_alive():
+                proxy.start()
+
+
+async def wait(awaitable):
+    return await awaitable

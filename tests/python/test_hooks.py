@@ -17,7 +17,8 @@ async def test_on_acl_decides_what_clients_may_do():
         return topic != "secret"
 
     async with broker, ferromq.Client(broker, client_id="c") as client:
-        await client.subscribe("open", "other")
+        kept = await client.subscribe("open", "other")
+        assert kept.granted == [0, 0]
         with pytest.raises(ferromq.NotAuthorized):
             await client.subscribe("secret")
         for _ in range(3):
@@ -102,8 +103,8 @@ async def test_what_happens_is_told_in_order_and_done_when_the_broker_has_stoppe
     broker.on_drop(lambda client_id, topic, reason: told.append(("drop", client_id, topic, reason)))
     async with broker:
         async with ferromq.Client(broker, client_id="c", username="u", password=b"p") as client:
-            await client.subscribe("t", qos=1)
-            await client.unsubscribe("t")
+            subscription = await client.subscribe("t", qos=1)
+            await subscription.unsubscribe()
             with pytest.raises(ferromq.NotAuthorized):
                 await client.publish("$SYS/mine", b"1", qos=1)
         await broker.settled()

@@ -66,13 +66,16 @@ asyncio.run(main())
 """
 
 ABANDONED = """
-# Nobody says good-bye: what is not referenced any more must end by itself.
+# Nobody says good-bye: what is not referenced any more must end by itself. That a subscription is lost unread is told.
+import warnings
+warnings.simplefilter("ignore", RuntimeWarning)
 async def main():
     with ferromq.Broker() as broker:
         async def round_trip():
             client = ferromq.Client(broker.url)
             await client.connect()
-            client.subscribe("leak/#")
+            await client.subscribe("leak/#")
+            client.subscribe("never/made")
             client.publish("leak/1", b"x", qos=1)
 
         async def gone():

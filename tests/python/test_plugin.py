@@ -6,7 +6,9 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 
+import ferromq
 import pytest
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestDeprecationWarning")
@@ -163,6 +165,21 @@ def test_the_marker_configures_broker_clients_and_capture(suite):
     suite(body.replace("{pid}", str(os.getpid()))).runpytest().assert_outcomes(passed=3)
 
 
+def test_a_capture_sees_what_comes_through_a_broker_that_lets_few_in(suite):
+    body = """
+        import pytest
+
+        RULES = [{"permission": "allow", "users": ["dev"], "filters": ["plant/#"], "action": "publish"}]
+
+        @pytest.mark.mqtt(users={"dev": "secret"}, acl=RULES, limits={"max_connections": 1}, listeners=["ws"])
+        def test_it(mqtt_broker, mqtt_faults, mqtt_sync_client, mqtt_capture):
+            mqtt_sync_client.publish("plant/1", "99", qos=1)
+            assert mqtt_capture.wait_for("plant/#").text() == "99"
+            assert [info.client_id for info in mqtt_broker.clients] == ["mqtt_sync_client"]
+    """
+    suite(body).runpytest().assert_outcomes(passed=1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -313,6 +330,12 @@ FOREIGN = """
     def test_retained_is_seen_and_cleared_2(mqtt_broker):
         assert "kept/1" not in mqtt_broker.retained
 
+    async def test_what_the_kit_publishes_itself_is_not_captured(mqtt_broker, mqtt_client, mqtt_capture):
+        await mqtt_client.publish("seen/1", b"1", qos=1)
+        await mqtt_broker.settled(timeout=10)
+        assert "seen/1" not in mqtt_broker.retained
+        assert not [message.topic for message in mqtt_capture.messages if message.topic.startswith("ferromq/")]
+
     async def test_session(mqtt_broker_session, mqtt_client, mqtt_capture, mqtt_topic):
         await mqtt_client.publish(mqtt_topic("a"), b"1", qos=1)
         await mqtt_capture.wait_for(mqtt_topic("a"))
@@ -366,10 +389,47 @@ def test_the_same_tests_run_against_a_foreign_broker(suite, foreign_url):
     done = suite(BODY.format(mark=""), FOREIGN, asyncio_mode="auto").runpytest_subprocess(
         "--mqtt-broker", foreign_url, "-rs"
     )
-    done.assert_outcomes(passed=7, skipped=2)
+    done.assert_outcomes(passed=8, skipped=2)
     done.stdout.fnmatch_lines(
         ["*the marker configures the broker (capabilities)*", "*Broker.clients looks inside a broker*"]
     )
+
+
+@pytest.mark.parametrize(
+    ("topic", "holds_up"),
+    [
+        ("ferromq/settled/of-another-worker", False),
+        ("test/0123abgw1/test_it_1-89abcdef/plant/1", False),
+        ("plant/1", True),
+        ("test/plant/1", True),
+    ],
+)
+def test_tests_of_other_processes_do_not_keep_a_foreign_broker_from_being_settled(suite, broker, topic, holds_up):
+    body = f"""
+        import ferromq, pytest
+
+        def test_it(mqtt_broker, mqtt_sync_client):
+            mqtt_sync_client.publish("mine", qos=1)
+            if {holds_up}:
+                with pytest.raises(ferromq.Timeout):
+                    mqtt_broker.wait_settled(timeout=1)
+            else:
+                mqtt_broker.wait_settled(timeout=20)
+    """
+    is_over = threading.Event()
+
+    def others():
+        with ferromq.SyncClient(broker) as client:
+            while not is_over.wait(0.01):
+                client.publish(topic, qos=1)
+
+    thread = threading.Thread(target=others)
+    thread.start()
+    try:
+        suite(body).runpytest_subprocess("--mqtt-broker", broker.url, timeout=60).assert_outcomes(passed=1)
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def test_options_of_all_tests_keep_none_from_a_foreign_broker(suite, broker):

@@ -1,5 +1,7 @@
 """Messages to tables, and tables to those who take them without a copy."""
 
+import asyncio
+import itertools
 import json
 import math
 import struct
@@ -8,6 +10,7 @@ import warnings
 
 import ferromq
 import pytest
+from ferromq import _chart
 
 pa = pytest.importorskip("pyarrow")
 pd = pytest.importorskip("pandas")
@@ -194,6 +197,77 @@ def test_live_keeps_the_last_rows(broker, publish):
         assert len(live.to_pandas()) == 10
         assert pa.table(live).num_rows == 10
     assert len(live.table()) == 10
+
+
+def test_the_chart_of_live_is_redrawn_ten_times_a_second_at_most_and_only_with_news(broker, sync_client, monkeypatch):
+    pytest.importorskip("anywidget")
+    clock, redrawn = [0.0], []
+
+    async def sleep(seconds):
+        clock[0] += seconds
+        if clock[0] < 5.0:  # afterwards nothing comes any more
+            sync_client.publish_many(["1.5"] * 10, topic="a", qos=1)
+            while live.progress["pending"] or live.progress["messages"] < published():
+                pass
+        elif clock[0] > 20.0:
+            live.stop()
+
+    def published():
+        return broker.stats()["publish_received"]
+
+    async def main():
+        bundle = live._repr_mimebundle_()
+        assert "application/vnd.jupyter.widget-view+json" in (bundle[0] if isinstance(bundle, tuple) else bundle)
+        live._chart.observe(lambda _: redrawn.append(clock[0]), names=["headline"])
+        await asyncio.gather(*_chart._followers)
+
+    monkeypatch.setattr(_chart.asyncio, "sleep", sleep)
+    with ferromq.live(broker, "a", decode="number") as live:
+        asyncio.run(main())
+    assert len(redrawn) >= 10
+    assert all(later - earlier > 0.099 for earlier, later in itertools.pairwise(redrawn))
+    assert redrawn[-1] < 6.0, "and not without news"
+
+
+def test_it_ends_although_messages_come_faster_than_they_are_decoded(broker):
+    wide = json.dumps({f"f{at}": {"x": at, "s": "text"} for at in range(100)})
+    is_over = threading.Event()
+
+    def flood():
+        with ferromq.SyncClient(broker) as client:
+            while not is_over.is_set():
+                client.publish_many([wide] * 100, topic="a")
+
+    with ferromq.live(broker, "a", decode="json", keep_rows=1000) as live:
+        flooding = threading.Thread(target=flood)
+        flooding.start()
+        try:
+            while live.progress["pending"] < 1000:
+                assert flooding.is_alive()
+            stopping = threading.Thread(target=live.stop, daemon=True)
+            stopping.start()
+            stopping.join(60)
+            assert not stopping.is_alive(), "it goes on for as long as messages come"
+        finally:
+            is_over.set()
+            flooding.join()
+        assert live.progress["done"]
+        assert len(live.table()) == 1000
+
+
+def test_how_far_a_capture_is(broker, sync_client):
+    capture = ferromq.Capture(sync_client, "a", decode="number", rows=2)
+    sync_client.publish_many(["1", "x"], topic="a", qos=1)
+    assert capture.wait(20)
+    assert {name: capture.progress[name] for name in ("messages", "rows", "bytes", "errors", "done", "full")} == {
+        "messages": 2,
+        "rows": 2,
+        "bytes": 2,
+        "errors": 1,
+        "done": True,
+        "full": False,
+    }
+    assert broker.url
 
 
 def test_a_client_that_is_given_stays_connected(broker, sync_client, publish):

@@ -53,6 +53,28 @@ def test_what_is_recorded_is_replayed(broker, sync_client, run, tmp_path):
     assert found == [("again/plant/L3", {"n": 3}), ("again/plant/L4", {"n": 4})]
 
 
+def test_a_replay_is_as_it_was_unless_told_otherwise(broker, sync_client, run, tmp_path):
+    path = tmp_path / "run.parquet"
+    process = run("record", str(path), "-t", "plant/#", "-C", "2", "-q", "1")
+    subscribed(broker)
+    sync_client.publish("plant/1", "a", qos=1, retain=True, content_type="text/plain")
+    sync_client.publish("plant/2", "b")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    with sync_client.subscribe("again/#", qos=2, retain_as_published=True) as messages:
+        for options, expected in [
+            ((), [(1, True), (0, False)]),
+            (("--no-retain",), [(1, False), (0, False)]),
+            (("--retain", "-q", "2"), [(2, True), (2, True)]),
+        ]:
+            process = run("replay", str(path), "--speed", "max", "--prefix", "again/", *options)
+            _, said = process.communicate(timeout=60)
+            assert process.returncode == 0, said
+            found = list(messages.take(2, seconds=20))
+            assert [(message.qos, message.retain) for message in found] == expected
+            assert [message.properties.content_type for message in found] == ["text/plain", None]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_an_interrupt_completes_the_file(broker, run, tmp_path):
     path = tmp_path / "run.parquet"
@@ -69,6 +91,8 @@ def test_arguments_that_cannot_be_are_refused(run, tmp_path):
         (("record", str(tmp_path / "a.parquet"), "-t", "#", "--decode", "xml"), "no decoder"),
         (("record", str(tmp_path / "no" / "a.parquet"), "-t", "#"), "is no folder"),
         (("replay", "a.parquet", "--where", "a ="), "found the end"),
+        (("replay", "a.parquet", "--speed", "-1"), "a number above 0"),
+        (("replay", "a.parquet", "--retain", "--no-retain"), "cannot be used with"),
     ]:
         process = run(*arguments)
         _, said = process.communicate(timeout=60)

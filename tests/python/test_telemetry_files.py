@@ -1,16 +1,23 @@
 """Recording, reading and replaying; tables published, and messages taken as columns."""
 
 import asyncio
+import contextlib
 import json
 import pathlib
+import re
 import threading
 
 import ferromq
 import pytest
+from ferromq import _progress, telemetry
 
+duckdb = pytest.importorskip("duckdb")
 pa = pytest.importorskip("pyarrow")
 pl = pytest.importorskip("polars")
 pq = pytest.importorskip("pyarrow.parquet")
+
+
+RECORDED = ["received_at", "topic", "payload", "qos", "retain", "properties"]
 
 
 def record(broker, path, messages, filters="#", **arguments):
@@ -46,7 +53,7 @@ def test_a_recording_without_messages_is_a_file_without_rows(broker, tmp_path):
     with ferromq.record(broker, ["a", "b"], tmp_path / "empty.parquet", compression=None):
         pass
     table = ferromq.read(tmp_path / "empty.parquet")
-    assert (len(table), table.column_names) == (0, ["received_at", "topic", "payload"])
+    assert (len(table), table.column_names) == (0, RECORDED)
 
 
 def test_a_decoded_recording_loses_nothing(broker, tmp_path):
@@ -96,6 +103,68 @@ def test_what_cannot_be_written_or_read_says_which_file(broker, tmp_path):
         ferromq.record(broker, "#", tmp_path / "a.parquet", decode=lambda batch: batch)
 
 
+def test_reading_tells_how_far_it_is_and_may_be_ended(tmp_path):
+    paths = [tmp_path / name for name in ("a.parquet", "b.parquet")]
+    for path in paths:
+        pq.write_table(pa.table({"n": range(100_000), "topic": ["t"] * 100_000, "payload": ["1"] * 100_000}), path)
+    for arguments in ({}, {"decode": "number"}):
+        told = []
+        table = ferromq.read_parquet(paths, progress=lambda *far: told.append(far), **arguments)  # noqa: B023
+        assert len(table) == 200_000
+        assert told == sorted(told)
+        assert told[-1] == (200_000, 200_000)
+        assert len(told) >= 4
+
+        def interrupt(done, total):
+            assert 0 < done < total
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            ferromq.read_parquet(paths, progress=interrupt, **arguments)
+
+
+def test_a_bar_is_shown_of_what_lasts(tmp_path, monkeypatch):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"n": range(200_000)}), path)
+    bars = []
+
+    class Bar(contextlib.AbstractContextManager):
+        def __init__(self, title, total, show):
+            self.told = [(title, total, show)]
+            bars.append(self.told)
+
+        def __exit__(self, *exc):
+            self.told.append("closed")
+
+        def update(self, done, note=""):
+            self.told.append((done, note))
+
+    monkeypatch.setattr(_progress, "bar", lambda title, total, *, show: Bar(title, total, show))
+    ferromq.read(path, progress=False)
+    monkeypatch.setattr(telemetry, "_PATIENCE", 3600)
+    ferromq.read(path)
+    assert bars == [], "it is over in a moment"
+    ferromq.read(path, progress=True)
+    (told,) = bars
+    assert told[0] == ("reading", 200_000, True)
+    assert told[-2:] == [(200_000, "200,000 rows"), "closed"]
+    monkeypatch.setattr(telemetry, "_PATIENCE", 0)
+    ferromq.read(path)
+    assert bars[1][0] == ("reading", 200_000, None)
+
+
+def test_named_levels_of_what_was_recorded_undecoded(broker, tmp_path):
+    path = tmp_path / "run.parquet"
+    record(broker, path, [("plant/L1/temp", b"1"), ("plant/L2/temp", b"2")])
+    table = ferromq.read(path, names="plant/{line}/temp")
+    assert pa.table(table).select(["line", "payload"]).to_pylist() == [
+        {"line": "L1", "payload": b"1"},
+        {"line": "L2", "payload": b"2"},
+    ]
+    with pytest.raises(ferromq.InvalidArgument, match="a schema needs a decoder"):
+        ferromq.read(path, schema={"n": int})
+
+
 @pytest.mark.parametrize("compression", ["snappy", "zstd", None])
 def test_files_of_other_programs_are_read(tmp_path, compression):
     table = pa.table({"n": [1, 2, 3], "text": pa.array(["a", None, "c"]).dictionary_encode()})
@@ -118,6 +187,90 @@ async def test_a_replay_keeps_order_topics_and_payloads(broker, tmp_path, within
         expected = [(f"replay/{topic}", payload) for topic, payload in sent if topic != "plant/L2"]
         found = [await within(anext(messages)) for _ in expected]
         assert [(message.topic, message.payload) for message in found] == expected
+
+
+PROPERTIES = {
+    "message_expiry": 3600,
+    "content_type": "text/plain",
+    "response_topic": "answers",
+    "correlation_data": b"\x00\xff",
+    "payload_format": 1,
+    "user_properties": (("from", "7"), ("from", "8"), ("", "ä")),
+}
+
+
+def seen(message):
+    found = {name: getattr(message.properties, name) for name in PROPERTIES}
+    # A server tells how many seconds are left.
+    found["message_expiry"] = found["message_expiry"] is not None and found["message_expiry"] > 3000
+    return message.topic, message.payload, message.qos, message.retain, found
+
+
+@pytest.fixture
+def recording(broker, tmp_path):
+    """Messages of each kind: how they came to a subscriber, and the file with them."""
+    path = tmp_path / "run.parquet"
+    with (
+        ferromq.SyncClient(broker) as client,
+        client.subscribe("a/#", qos=2, retain_as_published=True) as messages,
+        ferromq.record(broker, "a/#", path, qos=2) as recording,
+    ):
+        client.publish("a/0", "plain")
+        client.publish("a/1", "all", qos=1, retain=True, **PROPERTIES)
+        client.publish("a/2", "some", qos=2, content_type="x", user_properties=[("k", "v")])
+        client.publish("a/3", "kept", qos=2, retain=True)
+        sent = [seen(message) for message in messages.take(4, seconds=20)]
+        while recording.rows < 4:
+            assert not recording.progress["done"]
+    assert [(qos, retain) for _, _, qos, retain, _ in sent] == [(0, False), (1, True), (2, False), (2, True)]
+    return path, sent
+
+
+def test_a_replay_keeps_qos_retain_flags_and_properties(recording):
+    path, sent = recording
+    with (
+        ferromq.Broker() as other,
+        ferromq.SyncClient(other) as client,
+        client.subscribe("#", qos=2, retain_as_published=True) as messages,
+    ):
+        assert ferromq.replay(path, client, speed=None).run() == 4
+        assert [seen(message) for message in messages.take(4, seconds=20)] == sent
+        assert other.retained["a/#"] == {"a/1": b"all", "a/3": b"kept"}
+
+        assert ferromq.replay(path, client, speed=None, qos=1, retain=False).run() == 4
+        expected = [(topic, payload, 1, False, found) for topic, payload, _, _, found in sent]
+        assert [seen(message) for message in messages.take(4, seconds=20)] == expected
+
+
+def test_where_asks_for_qos_and_retain_flags_and_tables_show_them(recording):
+    path, sent = recording
+    rows = pa.table(ferromq.read(path, where="retain = true and qos = 2"))
+    assert rows.column("topic").to_pylist() == ["a/3"]
+    table = ferromq.read(path)
+    assert table.column_names == RECORDED
+    frame = pl.DataFrame(table)
+    assert frame["qos"].to_list() == [qos for _, _, qos, _, _ in sent]
+    assert frame["properties"].struct.field("content_type").to_list() == [None, "text/plain", "x", None]
+    (pairs,) = frame.filter(pl.col("topic") == "a/2")["properties"].struct.field("user_properties").to_list()
+    assert pairs == [{"name": "k", "value": "v"}]
+    assert duckdb.sql("select properties.response_topic from frame where qos = 1").fetchall() == [("answers",)]
+    assert "<td>all</td>" in table._repr_html_(), "payloads are shown, and not how they were sent"
+    decoded = ferromq.read(path, decode="text", names="a/{n}")
+    assert decoded.column_names == ["received_at", "topic", "n", "value"]
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_before_mqtt_5_properties_stay_in_the_file(recording, version):
+    path, sent = recording
+    with (
+        ferromq.Broker() as other,
+        ferromq.SyncClient(other) as client,
+        client.subscribe("#", qos=2) as messages,
+    ):
+        assert ferromq.replay(path, other, speed=None, version=version).run() == 4
+        nothing = dict.fromkeys(PROPERTIES) | {"user_properties": (), "message_expiry": False}
+        expected = [(topic, payload, qos, False, nothing) for topic, payload, qos, _, _ in sent]
+        assert [seen(message) for message in messages.take(4, seconds=20)] == expected
 
 
 def test_a_replay_chooses_rows_and_scales_time(broker, tmp_path):
@@ -181,6 +334,18 @@ async def test_messages_are_taken_as_columns(client, other, within):
 
 def test_brokers_and_clients_show_themselves(broker, sync_client):
     sync_client.publish("a", b"", qos=1)
-    assert "<td>clients connected</td><td>1</td>" in broker._repr_html_()
+    html = broker._repr_html_()
+    assert "<td>clients connected</td><td>1</td>" in html
+    assert re.search(
+        r"<tr><td>sync</td><td></td><td>5\.0</td><td>127\.0\.0\.1:\d+</td><td>0</td><td>0</td><td>0</td>", html
+    )
+    with contextlib.ExitStack() as crowd:
+        for number in range(30):
+            will_be_escaped = f"<{number}>"
+            crowd.enter_context(ferromq.SyncClient(broker, client_id=will_be_escaped))
+        html = broker._repr_html_()
+        assert "<td>&lt;0&gt;</td>" in html
+        assert "<0>" not in html
+        assert "and 11 more clients" in html
     assert f"<b>SyncClient({broker.url}, connected)</b>" in sync_client._repr_html_()
     assert threading.active_count() >= 1

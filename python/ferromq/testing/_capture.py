@@ -43,6 +43,7 @@ class _Captured:
         maxsize: int = MESSAGES_MAX,
         **client: Any,  # noqa: ANN401 - the arguments of `Client`
     ) -> None:
+        self._foreign = server if isinstance(server, ForeignBroker) else None
         if isinstance(server, ForeignBroker):
             client.setdefault("version", server.version)
             server = server.upstream
@@ -117,6 +118,8 @@ class _Captured:
         if not self._is_v5:
             # Before MQTT 5 a subscription gets what was retained before it; what is published later has no flag.
             more = [message for message in more if not message.retain]
+        if self._foreign is not None:
+            more = [message for message in more if self._foreign._is_of_test(message.topic)]  # noqa: SLF001
         self._seen += more
         return count
 

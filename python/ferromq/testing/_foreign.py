@@ -7,6 +7,7 @@ knowledge: what this process had sent has come back, and nothing has moved for a
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 from urllib.parse import urlsplit
@@ -24,6 +25,8 @@ _MESSAGES_MAX = 1_000_000
 _ANSWER_TIMEOUT = 10.0
 # An unencrypted MQTT port.
 _DEFAULT_PORT = 1883
+# What this module itself publishes, here and in other processes that test with the same broker.
+_OWN_TOPICS = ("ferromq/settled/", "ferromq/retained/")
 
 
 class Unsupported(ferromq.FerroMQError):
@@ -37,6 +40,8 @@ class ForeignBroker:
         url: Where it listens.
         version: Version of MQTT to speak with it: 5, 4 or 3.
         quiet: For how long nothing must have moved to call it settled, seconds.
+        ignore: Whether a topic is none of ours, so that its messages do not count when the broker is settled: those of
+            other tests that run at the same time.
         faults: Put a `FaultProxy` in front of it: `url` is that of the proxy, and `faults` and `trace()` are there.
         unsupported: What to call, with words, when something is asked for that only FerroMQ's own broker has; it must
             not return. Default: raise `Unsupported`.
@@ -48,11 +53,14 @@ class ForeignBroker:
         *,
         version: Any = 5,  # noqa: ANN401 - as `Client` takes it
         quiet: float = 0.2,
+        ignore: Callable[[str], bool] | None = None,
         faults: bool = False,
         unsupported: Callable[[str], NoReturn] | None = None,
     ) -> None:
         self.upstream = url
         self.quiet = quiet
+        self._ignore = ignore
+        self._looking = threading.Lock()
         self._proxy = ferromq.FaultProxy(url) if faults else None
         self._version = version
         self._unsupported = unsupported
@@ -183,14 +191,14 @@ class ForeignBroker:
             Timeout: It took longer.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        moved = 2
-        while moved > 1:  # the echo itself is one
+        self._look()
+        moved = 1
+        while moved > 0:
             if deadline is not None and deadline - time.monotonic() < self.quiet:
                 raise ferromq.Timeout(f"settling took longer than {timeout} s")
-            before = self._watch.stats()["received"]
             self._wait_echo(deadline)
             time.sleep(self.quiet)  # no broker tells that it has nothing more to send
-            moved = self._watch.stats()["received"] - before
+            moved = self._look()
 
     async def settled(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as `Broker.settled`
         """The same, for coroutines."""
@@ -204,12 +212,25 @@ class ForeignBroker:
         self._echo.get(timeout=left)
 
     def _retained_meanwhile(self) -> set[str]:
-        while self._all is not None and self._all.pending:
-            for message in self._all.batch(4096, within=0.0):
-                if message.retain:
-                    change = self._retained_topics.add if len(message) else self._retained_topics.discard
-                    change(message.topic)
+        self._look()
         return self._retained_topics
+
+    def _look(self) -> int:
+        """Take in what has come, and remember what is retained; how many messages of ours there were."""
+        count = 0
+        with self._looking:
+            while self._all is not None and self._all.pending:
+                for message in self._all.batch(4096, within=0.0):
+                    topic = message.topic
+                    if message.retain:
+                        change = self._retained_topics.add if len(message) else self._retained_topics.discard
+                        change(topic)
+                    count += self._is_of_test(topic)
+        return count
+
+    def _is_of_test(self, topic: str) -> bool:
+        """Whether a message is neither of this class nor of other tests."""
+        return not (topic.startswith(_OWN_TOPICS) or (self._ignore is not None and self._ignore(topic)))
 
     def _connected(self) -> ferromq.SyncClient:
         if self._client is None:

@@ -27,6 +27,8 @@ _CAPTURED_SHOWN = 10
 
 # Characters of a test's name in its topics: enough to know it by, and well below what topics may have.
 _NAME_CHARS_MAX = 80
+# A topic of `Topics`: the run, the name of the test, and its number.
+_TOPIC = re.compile(r"test/([0-9a-f]{6}(?:gw\d+)?)/[^/]+-[0-9a-f]{8}/")
 
 # Listeners by their short names: on this machine only, and wherever there is room.
 _LISTENERS = {"tcp": "tcp://127.0.0.1:0", "ws": "ws://127.0.0.1:0/mqtt"}
@@ -150,6 +152,12 @@ class Topics:
     def __call__(self, topic: str) -> str:
         """The topic, or filter, below those of this test."""
         return f"{self.prefix}/{topic}"
+
+
+def run_of(topic: str) -> str | None:
+    """The part of a topic of some test that tells runs apart; `None` if it is not of `Topics`."""
+    found = _TOPIC.match(topic)
+    return None if found is None else found[1]
 
 
 class Kit:

@@ -24,7 +24,7 @@ use crate::{
         runtime::{Local, SIGNAL_CHECK_INTERVAL},
         sync::SyncClient,
     },
-    telemetry::{self, CaptureOptions, CaptureTarget, Keep, Progress, RecordOptions, Recorder, Rows},
+    telemetry::{self, CaptureOptions, CaptureTarget, Decoder, Keep, Progress, RecordOptions, Recorder, Rows},
 };
 
 /// A subscription that is decoded in the background into a table in memory, or into Parquet files.
@@ -89,8 +89,11 @@ impl Capture {
         let core = core_of(&client)?;
         let patterns = patterns(py, &filters)?;
         let retain_handling = if retained { RetainHandling::Send } else { RetainHandling::DoNotSend };
+        let qos = self::qos(py, qos)?;
+        // A recording is to tell what was published to be retained.
+        let retain_as_published = path.is_some();
         let options =
-            SubscriptionOptions { qos: self::qos(py, qos)?, retain_handling, ..SubscriptionOptions::default() };
+            SubscriptionOptions { qos, retain_as_published, retain_handling, ..SubscriptionOptions::default() };
         let subscription = |pattern: &telemetry::Pattern| Subscription { filter: pattern.filter().clone(), options };
         let subscriptions = patterns.iter().map(subscription).collect();
         let request = SubscribeRequest { subscriptions, ..SubscribeRequest::default() };
@@ -113,7 +116,9 @@ impl Capture {
             }
         };
         let rows_max = optional_number(py, "rows", rows)?;
-        let rows = Rows::new(rows_options(py, patterns, decode.as_ref(), schema.as_ref(), on_error)?);
+        let mut rows = rows_options(py, patterns, decode.as_ref(), schema.as_ref(), on_error)?;
+        rows.keeps_delivery = path.is_some() && matches!(rows.decoder, Decoder::Raw);
+        let rows = Rows::new(rows);
         let (process, connection) = (core.process(py)?, core.client(py)?);
         let mailbox =
             MailboxOptions { messages_max: MAILBOX_MESSAGES, bytes_max: MAILBOX_BYTES, ..MailboxOptions::default() };
@@ -182,6 +187,7 @@ impl Capture {
     /// `messages`, `rows`, `bytes` of payload, `errors`, `first_error`, `rest` (values that found no column),
     /// `file_bytes`, `pending` and `dropped` messages, `forgotten` rows, `lag` (age of the last message when it was
     /// decoded, seconds), `done`, and `full`.
+    #[getter]
     fn progress<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let Progress { counts, file_bytes, pending, dropped, forgotten, lag, is_done, is_full } =
             self.capture.try_get(py)?.progress();

@@ -46,11 +46,35 @@ pub(crate) fn error(py: Python<'_>, error: TelemetryError) -> PyErr {
             let kind = std::io::Error::from(source.kind());
             let fault: PyErr = kind.into();
             let class = fault.get_type(py);
-            match class.call1((errno, source.to_string(), path.display().to_string())) {
+            // Python says the number itself.
+            let text = source.to_string();
+            let text = text.split(" (os error").next().unwrap_or(&text);
+            match class.call1((errno, text, path.display().to_string())) {
                 Ok(exception) => PyErr::from_value(exception),
                 Err(_) => fault,
             }
         }
         other => errors::invalid(py, &other.to_string()),
+    }
+}
+
+/// What stops the reading of files: a file, or what Python was asked.
+enum Stop {
+    Telemetry(TelemetryError),
+    Python(PyErr),
+}
+
+impl Stop {
+    fn into_exception(self, py: Python<'_>) -> PyErr {
+        match self {
+            Self::Telemetry(fault) => error(py, fault),
+            Self::Python(exception) => exception,
+        }
+    }
+}
+
+impl From<TelemetryError> for Stop {
+    fn from(error: TelemetryError) -> Self {
+        Self::Telemetry(error)
     }
 }

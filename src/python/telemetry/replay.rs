@@ -5,14 +5,14 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use pyo3::prelude::*;
 use tokio::sync::Mutex;
 
-use super::{capture::core_of, error};
+use super::{Stop, capture::core_of, error};
 use crate::{
     client::Error,
     python::{
         core::Core,
         errors,
         operation::Operation,
-        options::{duration, int, qos},
+        options::{duration, optional_int, qos},
     },
     telemetry::{self, Filter, ReplayOptions, TelemetryError},
 };
@@ -25,8 +25,8 @@ use crate::{
 ///     speed: How many times as fast as it was. `None`: as fast as the server takes it.
 ///     where: Which rows, as SQL says it: `"line = 'L1' and value > 20"`.
 ///     map: Gives the topic to publish to for each topic; `None` leaves its messages out. It is asked once for each.
-///     qos: Quality of service of the publications.
-///     retain: Publish them as retained messages.
+///     qos: Quality of service of the publications. `None`: that they came with, as far as the files tell, else 0.
+///     retain: Whether to publish them as retained messages. `None`: those that were.
 ///
 /// Raises:
 ///     OSError: A file cannot be read.
@@ -39,24 +39,12 @@ pub(crate) struct Replay {
     rows: u64,
 }
 
-/// What stops the reading: the file, or the callable.
-enum Stop {
-    Telemetry(TelemetryError),
-    Python(PyErr),
-}
-
-impl From<TelemetryError> for Stop {
-    fn from(error: TelemetryError) -> Self {
-        Self::Telemetry(error)
-    }
-}
-
 #[pymethods]
 #[allow(clippy::too_many_arguments)] // keyword arguments
 impl Replay {
     #[new]
-    #[pyo3(signature = (client, paths, *, speed = Some(1.0), r#where = None, map = None, qos = 0, retain = false),
-        text_signature = "(client, paths, *, speed=1.0, where=None, map=None, qos=0, retain=False)")]
+    #[pyo3(signature = (client, paths, *, speed = Some(1.0), r#where = None, map = None, qos = None, retain = None),
+        text_signature = "(client, paths, *, speed=1.0, where=None, map=None, qos=None, retain=None)")]
     fn new(
         py: Python<'_>,
         client: Bound<'_, PyAny>,
@@ -64,12 +52,13 @@ impl Replay {
         speed: Option<f64>,
         r#where: Option<&str>,
         map: Option<Py<PyAny>>,
-        #[pyo3(from_py_with = int)] qos: i64,
-        retain: bool,
+        #[pyo3(from_py_with = optional_int)] qos: Option<i64>,
+        retain: Option<bool>,
     ) -> PyResult<Self> {
         let core = core_of(&client)?;
         let filter = r#where.map(Filter::parse).transpose().map_err(|fault| error(py, fault))?;
-        let options = ReplayOptions { files: paths, filter, speed, qos: self::qos(py, qos)?, retain };
+        let qos = qos.map(|qos| self::qos(py, qos)).transpose()?;
+        let options = ReplayOptions { files: paths, filter, speed, qos, retain };
         let replay = py.detach(|| telemetry::Replay::open(options)).map_err(|fault| error(py, fault))?;
         let rows = replay.rows();
         Ok(Self { core, inner: Arc::new(Mutex::new(replay)), map, rows })
@@ -118,10 +107,7 @@ impl Replay {
             Some(map) => map.bind(py).call1((topic,)).and_then(|topic| topic.extract()).map_err(Stop::Python),
         };
         // Only this call can hold the lock, which is an asynchronous one: others are refused and do not wait.
-        replay.load(&mut map).map_err(|stop| match stop {
-            Stop::Telemetry(fault) => error(py, fault),
-            Stop::Python(exception) => exception,
-        })
+        replay.load(&mut map).map_err(|stop| stop.into_exception(py))
     }
 
     fn begin(

@@ -22,7 +22,7 @@ pub(crate) use list::List;
 use record::Key;
 pub(crate) use record::Record;
 pub(crate) use render::{
-    is_json, is_level, is_present, json_field, key_at, level_field, render, render_object, write_json_text,
+    CONTENT, is_json, is_level, is_present, json_field, key_at, level_field, render, render_object, write_json_text,
 };
 pub(crate) use seed::{RootSeed, VALUE};
 pub(crate) use strings::Categories;

@@ -168,6 +168,6 @@ fn render_moment(array: &ArrayRef, unit: TimeUnit, row: usize, out: &mut Vec<u8>
 }
 
 /// Metadata that says what a column of text is.
-const CONTENT: &str = "ferromq:content";
+pub(crate) const CONTENT: &str = "ferromq:content";
 const JSON: &str = "json";
 const LEVEL: &str = "level";

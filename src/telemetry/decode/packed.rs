@@ -47,10 +47,13 @@ impl Packed {
         if count == 0 {
             return Err(fault("it has no field".into()));
         }
+        let size: usize = codes.iter().map(|code| code.size()).sum();
+        if size == 0 {
+            return Err(fault("its fields have no bytes".into()));
+        }
         if !names.is_empty() && names.len() != count {
             return Err(fault(format!("it has {count} fields, and {} names were given", names.len())));
         }
-        let size = codes.iter().map(|code| code.size()).sum();
         let mut named = 0;
         let fields = codes.into_iter().map(|code| {
             let name = (code != Code::Pad).then(|| {
@@ -194,6 +197,7 @@ mod tests {
             ("ff", "must begin"),
             ("@ff", "native alignment"),
             ("<", "no field"),
+            ("<0s", "no bytes"),
             ("<3", "followed by no field"),
             ("<P", "'P' is no field"),
             ("<99999f", "more than"),
