@@ -26,7 +26,7 @@ PYO3_ENV = PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON="$(abspath $(PY))" PYTHON_S
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-core test-rust test-python test-stubs test-interop interop-tools interop-mosquitto \
-	lint docs pictures bench bench-python bench-clients bench-peers bench-curves bench-idle bench-instructions \
+	lint docs pictures trained bench bench-python bench-clients bench-peers bench-curves bench-idle bench-instructions \
 	bench-instructions-save valgrind fmt clean
 
 help:
@@ -43,6 +43,7 @@ help:
 	@echo "make bench-peers   CPU per delivery of the broker beside mosquitto and others (PEERS_ARGS=...)"
 	@echo "make bench-curves  the broker as its load grows, in overload, in storms (CURVES_ARGS=...)"
 	@echo "make bench-idle    memory and CPU of connections at rest, beside mosquitto (BENCH_ARGS='--connections 5000')"
+	@echo "make trained       the ferromq program as it is shipped, profile-guided: target/trained/ferromq"
 	@echo "make bench-instructions  instruction counts against the committed baseline; -save renews it"
 	@echo "make bench-python  CPU per message beside other libraries, and the cost of a test (BENCH_ARGS=...)"
 
@@ -107,6 +108,10 @@ bench-peers: interop-mosquitto
 	$(CARGO) build --release --no-default-features --features cli --bin ferromq
 	cd benches/grpc && $(CARGO) build --release --target-dir "$(BENCH_TARGET)/grpc"
 	$(PYTHON) benches/e2e $(PEERS_ARGS)
+
+# The program as it is shipped: optimised for what brokers really do, in target/trained/ferromq.
+trained:
+	$(PYTHON) benches/e2e/trained.py --cargo "$(CARGO)" $(TRAINED_ARGS)
 
 # What a message costs as connections, subscriptions, topics and payloads grow; overload; storms.
 bench-curves:
