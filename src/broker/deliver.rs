@@ -77,7 +77,13 @@ impl Shard {
     }
 
     /// Brings a message to one member of a shared group, on whatever shard.
-    fn deliver_shared(&mut self, now: Instant, group: &mut GroupHandle, topic: u64, parcel: &mut Parcel<'_>) {
+    pub(super) fn deliver_shared(
+        &mut self,
+        now: Instant,
+        group: &mut GroupHandle,
+        topic: u64,
+        parcel: &mut Parcel<'_>,
+    ) {
         let publisher = parcel.publisher.map_or(0, |publisher| publisher.client_hash);
         let choice = Choice { publisher, topic, random: self.random() };
         let Some(member) = group.choose(&choice, None) else { return };

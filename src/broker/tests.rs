@@ -508,7 +508,9 @@ fn received_by_all(packets_per_read: usize) -> Vec<Vec<(String, QoS, u16)>> {
         }
     }
     let of = |packet: &Packet| match packet {
-        Packet::Publish(p) => Some((String::from_utf8_lossy(&p.payload).into_owned(), p.qos, p.packet_id.map_or(0, u16::from))),
+        Packet::Publish(p) => {
+            Some((String::from_utf8_lossy(&p.payload).into_owned(), p.qos, p.packet_id.map_or(0, u16::from)))
+        }
         _ => None,
     };
     subscribers.into_iter().map(|client| world.take(client).iter().filter_map(of).collect()).collect()
