@@ -222,7 +222,9 @@ impl Shard {
         let remote: SmallVec<[ShardId; 4]> = recent.route.remote.iter().collect();
         if is_long && !remote.is_empty() {
             let run = Arc::new((*run).clone());
-            remote.iter().for_each(|shard| self.stage(*shard, Envelope::Run(Arc::clone(&run))));
+            for shard in &remote {
+                self.stage(*shard, Envelope::Run(Arc::clone(&run)));
+            }
         }
         let others = Others {
             targets: self.bring_whole(&run, &recent.route.local),
@@ -258,9 +260,15 @@ impl Shard {
         }
         for mut parcel in run.parcels() {
             self.wire.out.frames.clear();
-            targets.iter().for_each(|target| self.deliver(now, target, &mut parcel));
-            shards.iter().for_each(|shard| self.forward(*shard, None, &mut parcel));
-            groups.iter_mut().for_each(|group| self.deliver_shared(now, group, hash, &mut parcel));
+            for target in &targets {
+                self.deliver(now, target, &mut parcel);
+            }
+            for shard in &shards {
+                self.forward(*shard, None, &mut parcel);
+            }
+            for group in &mut *groups {
+                self.deliver_shared(now, group, hash, &mut parcel);
+            }
         }
     }
 

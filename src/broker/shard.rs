@@ -431,7 +431,9 @@ impl Shard {
                     self.count_drop("", message.topic(), DropReason::ShardGone);
                 }
                 Envelope::Run(run) => {
-                    (0..run.len()).for_each(|_| self.count_drop("", run.topic(), DropReason::ShardGone))
+                    for _ in 0..run.len() {
+                        self.count_drop("", run.topic(), DropReason::ShardGone);
+                    }
                 }
                 Envelope::Stored { .. } => {}
             }
