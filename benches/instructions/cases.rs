@@ -214,7 +214,7 @@ fn gathering(case: Case<'_>) {
 /// Topics of which each matches one of very many filters, exact ones and wildcards in turn.
 fn topics(case: Case<'_>) {
     let (mut world, publisher, topics) = many_topics();
-    let mut new = topics.chunks(1000).map(|thousand| packets_to(thousand)).collect::<Vec<_>>().into_iter();
+    let mut new = topics.chunks(1000).map(packets_to).collect::<Vec<_>>().into_iter();
     case(
         "delivery: 1000 topics of 20,000, each for the first time",
         Box::new(move || {

@@ -77,7 +77,13 @@ impl Shard {
     }
 
     /// Brings a message to one member of a shared group, on whatever shard.
-    fn deliver_shared(&mut self, now: Instant, group: &mut GroupHandle, topic: u64, parcel: &mut Parcel<'_>) {
+    pub(super) fn deliver_shared(
+        &mut self,
+        now: Instant,
+        group: &mut GroupHandle,
+        topic: u64,
+        parcel: &mut Parcel<'_>,
+    ) {
         let publisher = parcel.publisher.map_or(0, |publisher| publisher.client_hash);
         let choice = Choice { publisher, topic, random: self.random() };
         let Some(member) = group.choose(&choice, None) else { return };
@@ -222,13 +228,19 @@ impl Shard {
         loop {
             let Some(session) = self.sessions.get_mut(key) else { return };
             let Some(conn) = session.conn else { return };
-            if !self.wire.conns.get(conn).is_some_and(|conn| conn.has_room(soft_bytes)) {
-                return;
-            }
             let before = session.state.pending_bytes();
-            let step = send_next(session, &mut self.wire, self.journal.as_deref_mut(), conn, now);
+            let step = loop {
+                if !self.wire.conns.get(conn).is_some_and(|conn| conn.has_room(soft_bytes)) {
+                    break Step::Full;
+                }
+                match send_next(session, &mut self.wire, self.journal.as_deref_mut(), conn, now) {
+                    Step::Sent => {}
+                    step => break step,
+                }
+            };
             self.queued_bytes = self.queued_bytes + session.state.pending_bytes() - before;
             match step {
+                Step::Full => return,
                 Step::Sent => {}
                 Step::Vouch(packet) => self.hold(now, conn, packet),
                 Step::Dropped(delivery, reason) => self.drop_delivery(key, delivery, reason),
@@ -376,6 +388,8 @@ enum Step {
     /// To be sent once what is recorded is committed.
     Vouch(Packet),
     Dropped(Delivery, DropReason),
+    /// The outbox has no room.
+    Full,
     Nothing,
 }
 

@@ -21,7 +21,7 @@ use crate::{
         PublishRef, QoS, Version,
         publish::{self, PublishHead},
     },
-    router::ShardId,
+    router::{GroupHandle, ShardId},
 };
 
 /// Messages of one publisher to one topic, in their order; all of one QoS, 0 or 1.
@@ -59,6 +59,16 @@ pub(crate) struct Gathering {
     others: [Encoded; 4],
 }
 
+/// Who takes the messages of a run one by one.
+struct Others<'a> {
+    targets: SmallVec<[&'a Target; 8]>,
+    shards: SmallVec<[ShardId; 4]>,
+    /// Each message goes to another member.
+    groups: &'a mut [GroupHandle],
+    /// Of the topic.
+    hash: u64,
+}
+
 impl Run {
     /// How many messages.
     pub(crate) fn len(&self) -> usize {
@@ -66,7 +76,7 @@ impl Run {
     }
 
     /// What it takes in memory, bytes.
-    pub(crate) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         let parts = self.parts.capacity() * size_of::<Part>() + self.frames.ids_at.capacity() * size_of::<u32>();
         size_of::<Self>() + self.topic.len() + self.frames.bytes.capacity() + parts
     }
@@ -164,10 +174,9 @@ impl Shard {
         if !self.goes_on(by, publish) {
             self.deliver_run(now);
             let recent = self.take_route(publish.topic, Reach::Everywhere);
-            // Of a shared group, each has another taker.
-            let is_for_all = recent.groups.is_empty() && !recent.route.is_empty();
+            let is_wanted = !recent.route.is_empty();
             self.recent = Some(recent);
-            if !is_for_all {
+            if !is_wanted {
                 return false;
             }
             let run = self.gathering.run.get_or_insert_with(|| Box::new(Run::new()));
@@ -207,16 +216,23 @@ impl Shard {
     }
 
     #[inline(never)]
-    fn bring_run(&mut self, now: Instant, mut run: Box<Run>, recent: Box<RecentRoute>) {
+    fn bring_run(&mut self, now: Instant, mut run: Box<Run>, mut recent: Box<RecentRoute>) {
         debug_assert!(recent.is_of(&run.topic), "no other topic is looked up before the run is delivered");
         let is_long = run.len() >= FORWARDED_MIN;
         let remote: SmallVec<[ShardId; 4]> = recent.route.remote.iter().collect();
         if is_long && !remote.is_empty() {
             let run = Arc::new((*run).clone());
-            remote.iter().for_each(|shard| self.stage(*shard, Envelope::Run(Arc::clone(&run))));
+            for shard in &remote {
+                self.stage(*shard, Envelope::Run(Arc::clone(&run)));
+            }
         }
-        let one_by_one = if is_long { &[] } else { remote.as_slice() };
-        self.bring_to(now, &run, &recent.route.local, one_by_one);
+        let others = Others {
+            targets: self.bring_whole(&run, &recent.route.local),
+            shards: if is_long { SmallVec::new() } else { remote },
+            groups: &mut recent.groups,
+            hash: recent.hash,
+        };
+        self.bring_singly(now, &run, others);
         run.clear();
         self.gathering.run = Some(run);
         self.recent = Some(recent);
@@ -225,26 +241,34 @@ impl Shard {
     /// Brings what another shard has gathered to the sessions of this one.
     pub(super) fn take_run(&mut self, now: Instant, run: &Run) {
         let recent = self.take_route(&run.topic, Reach::Here);
-        self.bring_to(now, run, &recent.route.local, &[]);
+        let targets = self.bring_whole(run, &recent.route.local);
+        self.bring_singly(now, run, Others { targets, shards: SmallVec::new(), groups: &mut [], hash: recent.hash });
         self.recent = Some(recent);
     }
 
-    /// To each in one piece as far as possible; to the others message by message.
-    fn bring_to(&mut self, now: Instant, run: &Run, targets: &[Target], shards: &[ShardId]) {
+    /// Brings all messages at once to those who can have them so; returns the others.
+    fn bring_whole<'a>(&mut self, run: &Run, targets: &'a [Target]) -> SmallVec<[&'a Target; 8]> {
         self.gathering.others.iter_mut().for_each(Encoded::clear);
-        let mut others: SmallVec<[&Target; 8]> = SmallVec::new();
-        for target in targets {
-            if !self.hand_over_run(target, run) {
-                others.push(target);
-            }
-        }
-        if others.is_empty() && shards.is_empty() {
+        targets.iter().filter(|target| !self.hand_over_run(target, run)).collect()
+    }
+
+    /// Brings the messages one by one to those who cannot have them all at once.
+    fn bring_singly(&mut self, now: Instant, run: &Run, others: Others<'_>) {
+        let Others { targets, shards, groups, hash } = others;
+        if targets.is_empty() && shards.is_empty() && groups.is_empty() {
             return;
         }
         for mut parcel in run.parcels() {
             self.wire.out.frames.clear();
-            others.iter().for_each(|target| self.deliver(now, target, &mut parcel));
-            shards.iter().for_each(|shard| self.forward(*shard, None, &mut parcel));
+            for target in &targets {
+                self.deliver(now, target, &mut parcel);
+            }
+            for shard in &shards {
+                self.forward(*shard, None, &mut parcel);
+            }
+            for group in &mut *groups {
+                self.deliver_shared(now, group, hash, &mut parcel);
+            }
         }
     }
 

@@ -430,7 +430,11 @@ impl Shard {
                 Envelope::Publish(message) | Envelope::Shared { message, .. } | Envelope::Durable { message, .. } => {
                     self.count_drop("", message.topic(), DropReason::ShardGone);
                 }
-                Envelope::Run(run) => (0..run.len()).for_each(|_| self.count_drop("", run.topic(), DropReason::ShardGone)),
+                Envelope::Run(run) => {
+                    for _ in 0..run.len() {
+                        self.count_drop("", run.topic(), DropReason::ShardGone);
+                    }
+                }
                 Envelope::Stored { .. } => {}
             }
         }

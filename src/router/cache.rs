@@ -5,6 +5,8 @@
 //! push out those used again. What is not used for some time goes without being pushed ([`RouteCache::sweep`]), so that a
 //! broker at rest holds no routes.
 
+use smallvec::SmallVec;
+
 use super::{
     generation::{Generation, HashedTopic, Stripes},
     index::Index,
@@ -98,7 +100,7 @@ impl<V> RouteCache<V> {
         if let Some(place) = self.place(topic) {
             self.remove(place as usize);
         }
-        let bytes = size_of::<Entry<V>>() + INDEX_BYTES + topic.as_str().len() + value_bytes;
+        let bytes = size_of::<Entry<V>>() + INDEX_BYTES + Entry::<V>::topic_bytes(topic.as_str()) + value_bytes;
         if bytes > self.limits.bytes_max || self.limits.entries_max == 0 {
             return;
         }
@@ -109,7 +111,7 @@ impl<V> RouteCache<V> {
         self.places.insert(topic.hash(), place);
         self.bytes += bytes;
         let hash = topic.hash();
-        let topic = topic.as_str().into();
+        let topic = SmallVec::from_slice(topic.as_str().as_bytes());
         self.entries.push(Entry { hash, topic, stripes, generation, age: 1, bytes, value });
     }
 
@@ -185,7 +187,7 @@ impl<V> RouteCache<V> {
     fn place(&self, topic: HashedTopic<'_>) -> Option<u32> {
         self.places.find(topic.hash(), |place| {
             let entry = &self.entries[place as usize];
-            entry.hash == topic.hash() && *entry.topic == *topic.as_str()
+            entry.hash == topic.hash() && *entry.topic == *topic.as_str().as_bytes()
         })
     }
 
@@ -203,7 +205,8 @@ impl<V> RouteCache<V> {
 #[derive(Debug)]
 struct Entry<V> {
     hash: u64,
-    topic: Box<str>,
+    /// In place unless it is long: of a hundred thousand entries few are in the processor's caches, so each line counts.
+    topic: SmallVec<[u8; TOPIC_INLINE_BYTES]>,
     stripes: Stripes,
     generation: Generation,
     /// 0 when it was used since the hand or a sweep came by; else one more than sweeps that have found it unused.
@@ -211,6 +214,16 @@ struct Entry<V> {
     bytes: usize,
     value: V,
 }
+
+impl<V> Entry<V> {
+    /// What is not in `entries`.
+    fn topic_bytes(topic: &str) -> usize {
+        if topic.len() > TOPIC_INLINE_BYTES { topic.len() } else { 0 }
+    }
+}
+
+/// Most topics are shorter.
+const TOPIC_INLINE_BYTES: usize = 40;
 
 /// Sweeps that an entry outlives without being used: one that was used just before the first has a whole interval.
 const SWEEPS_KEPT: u8 = 2;
@@ -335,7 +348,7 @@ mod tests {
     fn topics_with_equal_hashes_are_told_apart() {
         let mut bench = Bench::new(10, 10_000);
         bench.insert("a", 1);
-        bench.cache.entries[0].topic = "b".into();
+        bench.cache.entries[0].topic = SmallVec::from_slice(b"b");
         assert_eq!(bench.get("a"), None);
         bench.insert("a", 2);
         assert_eq!((bench.get("a"), bench.cache.len()), (Some(2), 2));
