@@ -131,9 +131,10 @@ fn any_field(is_little: bool) -> impl Strategy<Value = (String, Vec<u8>, Option<
         };
         let bytes = value.to_le_bytes()[..size].to_vec();
         let unused = 64 - 8 * size;
-        let value = match letter.chars().next().is_some_and(char::is_lowercase) {
-            true => json!(value << unused >> unused),
-            false => json!(value.cast_unsigned() << unused >> unused),
+        let value = if letter.chars().all(char::is_lowercase) {
+            json!(value << unused >> unused)
+        } else {
+            json!(value.cast_unsigned() << unused >> unused)
         };
         (letter.to_owned(), bytes, Some(value))
     });

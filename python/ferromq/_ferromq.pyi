@@ -1932,6 +1932,7 @@ class FaultRule:
         Raises:
             Timeout: It has not.
             Closed: The rule was removed, or its broker or proxy has stopped.
+            InvalidArgument: It strikes less often, by its `nth` or `count`.
         """
 
     def wait_struck(self, count: int = 1, timeout: float | None = None) -> None:

@@ -68,6 +68,8 @@ pub struct FaultRule {
     faults: Weak<Inner>,
     /// The rule is over at its end even though nobody removes it.
     id: u64,
+    /// How often it strikes at most.
+    hits_max: Option<u64>,
     stops: Arc<Stops>,
 }
 
@@ -134,7 +136,7 @@ impl Faults {
     /// Makes a rule.
     pub fn add(&self, select: Select, action: Action) -> Result<FaultRule, TooManyRules> {
         let now = self.0.clock.now();
-        let client = select.client.clone();
+        let (client, hits_max) = (select.client.clone(), select.hits_max());
         let (id, state) = self.0.rules.lock().add(now, select, action)?;
         if action == Action::HalfOpen {
             let mut dead = state.dead.lock();
@@ -148,7 +150,8 @@ impl Faults {
             state.hits.store(dead.len() as u64, Ordering::Release);
         }
         self.0.wake_all();
-        Ok(FaultRule { action, state, faults: Arc::downgrade(&self.0), id, stops: Arc::clone(&self.0.stops) })
+        let (faults, stops) = (Arc::downgrade(&self.0), Arc::clone(&self.0.stops));
+        Ok(FaultRule { action, state, faults, id, hits_max, stops })
     }
 
     /// The rules that can still strike.
@@ -160,6 +163,7 @@ impl Faults {
             state: Arc::clone(&rule.state),
             faults: Weak::clone(&faults),
             id: rule.id,
+            hits_max: rule.select.hits_max(),
             stops: Arc::clone(&self.0.stops),
         };
         rules.active(self.0.clock.now()).map(rule).collect()
@@ -225,6 +229,11 @@ impl FaultRule {
     /// Packets, or connections, that it has struck.
     pub fn hits(&self) -> u64 {
         self.state.hits.load(Ordering::Acquire)
+    }
+
+    /// How often it strikes at most, if that is bounded.
+    pub const fn hits_max(&self) -> Option<u64> {
+        self.hits_max
     }
 
     /// Resolves when it has struck `count` times, or when from now on it is removed or what it stands in front of stops.

@@ -94,6 +94,13 @@ pub enum Action {
     HalfOpen,
 }
 
+impl Select {
+    /// How often a rule strikes at most.
+    pub(super) const fn hits_max(&self) -> Option<u64> {
+        if self.nth.is_some() { Some(1) } else { self.count }
+    }
+}
+
 impl Action {
     /// Its name.
     pub const fn name(&self) -> &'static str {

@@ -63,6 +63,10 @@ impl FaultRule {
         timeout: Option<f64>,
     ) -> PyResult<impl Future<Output = Result<Result<(), Unstruck>, Error>> + Send + use<>> {
         let timeout = timeout.map(|timeout| duration(py, "timeout", timeout)).transpose()?;
+        if let Some(max) = self.0.hits_max().filter(|max| *max < count) {
+            let name = self.0.action().name();
+            return Err(errors::invalid(py, &format!("{name} strikes {max} times at most, and never {count} times")));
+        }
         let (rule, struck) = (self.0.clone(), self.0.struck(count));
         Ok(async move {
             let Some(after) = timeout else { return Ok(struck.await) };
@@ -484,6 +488,7 @@ impl FaultRule {
     /// Raises:
     ///     Timeout: It has not.
     ///     Closed: The rule was removed, or its broker or proxy has stopped.
+    ///     InvalidArgument: It strikes less often, by its `nth` or `count`.
     #[pyo3(signature = (count = 1, timeout = None))]
     fn struck<'py>(&self, py: Python<'py>, count: u64, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         Operation::spawn(py, self.until_struck(py, count, timeout)?, |py, struck| {

@@ -202,7 +202,7 @@ impl Reader {
         self.state.try_lock().and_then(|state| state.source.oldest_us())
     }
 
-    /// Somebody is about to ask for items.
+    /// Somebody is about to ask for items, or has looked for how many there are.
     pub(crate) fn ask(&self) {
         if let Some(mut state) = self.state.try_lock() {
             state.was_asked = true;

@@ -620,11 +620,18 @@ impl Subscribed {
         Ok(Rows::new(rows_options(py, patterns, decode, schema, on_error)?))
     }
 
+    /// For who looks at the queue: he knows of the subscription, and need not be told when it goes.
     pub(crate) fn pending(&self) -> usize {
+        self.reader.ask();
+        self.waiting()
+    }
+
+    fn waiting(&self) -> usize {
         self.look(client::Subscription::pending) + self.reader.at_hand()
     }
 
     pub(crate) fn lag(&self) -> f64 {
+        self.reader.ask();
         let oldest = self.reader.oldest_us().or_else(|| self.look(client::Subscription::oldest_us));
         let Some(oldest) = oldest else { return 0.0 };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -632,6 +639,11 @@ impl Subscribed {
     }
 
     pub(crate) fn dropped(&self) -> u64 {
+        self.reader.ask();
+        self.lost()
+    }
+
+    fn lost(&self) -> u64 {
         self.look(client::Subscription::dropped) + self.strays.load(Ordering::Relaxed)
     }
 
@@ -640,7 +652,7 @@ impl Subscribed {
     }
 
     pub(crate) fn describe(&self, class: &str) -> String {
-        format!("{class}({}, pending={}, dropped={})", self.filters.join(", "), self.pending(), self.dropped())
+        format!("{class}({}, pending={}, dropped={})", self.filters.join(", "), self.waiting(), self.lost())
     }
 }
 

@@ -465,6 +465,10 @@ async def test_a_fault_is_waited_for():
             await rule.struck(2)
             rule.wait_struck(timeout=0)
             assert not rule.active
+            with pytest.raises(ferromq.InvalidArgument, match="drop strikes 2 times at most, and never 3 times"):
+                await rule.struck(3)
+            with pytest.raises(ferromq.InvalidArgument, match="1 times at most"):
+                broker.faults.drop("PUBACK", nth=2).wait_struck(2)
 
 
 @pytest.mark.parametrize("end", ["remove", "clear", "leave", "stop"])

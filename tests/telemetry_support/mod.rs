@@ -85,7 +85,10 @@ fn write_cbor(value: &Value, choices: &mut u64, to: &mut Encoder<Vec<u8>>) {
         Value::Bool(value) => to.bool(*value).unwrap(),
         Value::Number(number) => match (number.as_i64(), number.as_f64().unwrap()) {
             (Some(whole), _) => to.i64(whole).unwrap(),
-            (None, float) if is_long && f64::from(float as f32) == float => to.f32(float as f32).unwrap(),
+            // Bit by bit: what is no shorter number stays long.
+            (None, float) if is_long && f64::from(float as f32).to_bits() == float.to_bits() => {
+                to.f32(float as f32).unwrap()
+            }
             (None, float) => to.f64(float).unwrap(),
         },
         Value::String(text) if is_long => {
@@ -102,7 +105,9 @@ fn write_cbor(value: &Value, choices: &mut u64, to: &mut Encoder<Vec<u8>>) {
             } else {
                 to.array(items.len() as u64).unwrap()
             };
-            items.iter().for_each(|item| write_cbor(item, choices, to));
+            for item in items {
+                write_cbor(item, choices, to);
+            }
             if is_long { to.end().unwrap() } else { to }
         }
         Value::Object(fields) => {
