@@ -28,6 +28,7 @@ pub(crate) fn run(mut report: impl FnMut(&str, u64)) {
     codec(&mut case);
     router(&mut case);
     delivery(&mut case);
+    large(&mut case);
     gathering(&mut case);
     topics(&mut case);
     connections(&mut case);
@@ -182,6 +183,21 @@ fn delivery(case: Case<'_>) {
             }),
         );
     }
+}
+
+/// What is too large for one read.
+fn large(case: Case<'_>) {
+    let mut world = World::new();
+    let publisher = world.client("source", None);
+    world.client("sink", Some(("bench/large", QoS::AtMostOnce)));
+    let bytes = batch("bench/large", 64 << 10, QoS::AtMostOnce);
+    case(
+        "delivery: 32 to one, 64 KiB, AtMostOnce",
+        Box::new(move || {
+            world.read(publisher, &bytes);
+            world.flush();
+        }),
+    );
 }
 
 /// Many publishers of whom one, or one of several, gets everything.

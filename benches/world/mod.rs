@@ -114,6 +114,22 @@ impl World {
         self.shard.receive(self.now, conn, bytes);
     }
 
+    /// Bytes as a shell reads them that has 4 KiB for what comes behind a large packet.
+    pub(crate) fn read(&mut self, conn: ConnId, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            if let Some(room) = self.shard.room(conn) {
+                let (these, others) = rest.split_at(room.len().min(rest.len()));
+                room[..these.len()].copy_from_slice(these);
+                self.shard.fill(self.now, conn, these.len());
+                rest = others;
+            }
+            let (these, others) = rest.split_at(rest.len().min(4 << 10));
+            self.shard.receive(self.now, conn, these);
+            rest = others;
+        }
+    }
+
     /// The publisher's PUBRELs for a batch of QoS 2.
     pub(crate) fn release(&mut self, publisher: ConnId, qos: QoS) {
         if qos != QoS::ExactlyOnce {

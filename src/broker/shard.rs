@@ -157,8 +157,8 @@ pub enum Envelope {
 }
 
 impl Envelope {
-    /// What counts against [`super::SlowConsumer::staged_envelopes_max`].
-    fn messages(&self) -> usize {
+    /// How many messages it holds, or answers: what counts against [`super::SlowConsumer::staged_envelopes_max`].
+    pub fn messages(&self) -> usize {
         if let Self::Run(run) = self { run.len() } else { 1 }
     }
 }

@@ -68,18 +68,18 @@ impl fmt::Debug for Item {
 
 /// The inbox of one shard.
 ///
-/// Envelopes are bounded in number and bytes, commands in number. The rest needs no bound of its own: there is at most
+/// Envelopes are bounded in number of messages and bytes, commands in number. The rest needs no bound of its own: there is at most
 /// one of each for every connection, deferred CONNECT or shard.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     content: Mutex<Content>,
-    envelopes_max: usize,
+    messages_max: usize,
 }
 
 #[derive(Debug, Default)]
 struct Content {
     items: VecDeque<Item>,
-    envelopes: usize,
+    messages: usize,
     envelope_bytes: usize,
     commands: usize,
     /// Shards whose batch was sent back, to be told when there is room.
@@ -87,9 +87,9 @@ struct Content {
 }
 
 impl Inbox {
-    /// An empty inbox for so many envelopes.
-    pub(crate) fn new(envelopes_max: usize) -> Self {
-        Self { content: Mutex::default(), envelopes_max }
+    /// An empty inbox for so many messages.
+    pub(crate) fn new(messages_max: usize) -> Self {
+        Self { content: Mutex::default(), messages_max }
     }
 
     /// Adds what is bounded elsewhere.
@@ -100,17 +100,18 @@ impl Inbox {
     /// Adds a batch from shard `from`, or gives it back when there is no room; then an [`Item::Room`] will follow.
     pub(crate) fn push_envelopes(&self, batch: Vec<Envelope>, from: usize) -> Result<(), Vec<Envelope>> {
         let bytes: usize = batch.iter().map(envelope_bytes).sum();
+        let messages: usize = batch.iter().map(Envelope::messages).sum();
         let mut content = self.content.lock();
         // An empty inbox takes any batch, so that one larger than the bound gets through.
         let is_full =
-            content.envelopes + batch.len() > self.envelopes_max || content.envelope_bytes + bytes > ENVELOPE_BYTES_MAX;
-        if is_full && content.envelopes > 0 {
+            content.messages + messages > self.messages_max || content.envelope_bytes + bytes > ENVELOPE_BYTES_MAX;
+        if is_full && content.messages > 0 {
             if !content.waiting.contains(&from) {
                 content.waiting.push(from);
             }
             return Err(batch);
         }
-        content.envelopes += batch.len();
+        content.messages += messages;
         content.envelope_bytes += bytes;
         content.items.push_back(Item::Envelopes(batch));
         Ok(())
@@ -133,7 +134,7 @@ impl Inbox {
         let mut content = self.content.lock();
         std::mem::swap(&mut content.items, items);
         waiting.append(&mut content.waiting);
-        content.envelopes = 0;
+        content.messages = 0;
         content.envelope_bytes = 0;
         content.commands = 0;
     }
