@@ -62,3 +62,21 @@ def test_a_configuration_is_checked(tmp_path):
     assert done.returncode != 0
     assert "loud" in done.stderr
     assert "bad.toml" in done.stderr
+
+
+def test_top_tells_for_whom_memory_is_held():
+    with ferromq.Broker() as broker:
+        session = ferromq.Session(86_400)
+        with ferromq.SyncClient(broker, client_id="hoarder", session=session) as client:
+            kept = client.subscribe("q/#", qos=1)
+        with ferromq.SyncClient(broker) as client:
+            client.publish_many([bytes(1000)] * 100, topic="q/1", qos=1)
+        broker.clock.advance("1m")  # it tells of itself now and then
+        arguments = command("top", "-p", str(broker.port), "-C", "1", "--interval", "0.1")
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
+        assert done.returncode == 0, done.stderr
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith("held for")]
+        owner, held = line.split()[2:4]
+        assert owner == "hoarder"
+        assert int(held) > 100_000
+        del kept

@@ -6,6 +6,7 @@ import json
 import pathlib
 import re
 import threading
+import time
 
 import ferromq
 import pytest
@@ -187,6 +188,20 @@ async def test_a_replay_keeps_order_topics_and_payloads(broker, tmp_path, within
         expected = [(f"replay/{topic}", payload) for topic, payload in sent if topic != "plant/L2"]
         found = [await within(anext(messages)) for _ in expected]
         assert [(message.topic, message.payload) for message in found] == expected
+
+
+@pytest.mark.parametrize("speed", [1, 2, None])
+def test_a_replay_keeps_the_time_between_messages_or_scales_it(broker, sync_client, tmp_path, speed):
+    path = tmp_path / "run.parquet"
+    start, gap = 1_700_000_000_000_000, 200_000 if speed else 3_600_000_000
+    times = pa.array([start, start + gap, start + 2 * gap], pa.timestamp("us", "UTC"))
+    pq.write_table(pa.table({"received_at": times, "topic": ["a"] * 3, "payload": ["1", "2", "3"]}), path)
+    with sync_client.subscribe("a") as messages:
+        begun = time.time()
+        assert ferromq.replay(path, broker, speed=speed).run() == 3
+        *_, last = messages.take(3, seconds=20)
+    # It may be late, and cannot be early.
+    assert speed is None or last.received_at - begun >= 0.4 / speed
 
 
 PROPERTIES = {
