@@ -148,7 +148,8 @@ pub struct SlowConsumer {
     /// Disconnected when nothing could be written for this long. Default 30 s.
     pub stall_timeout: Duration,
     /// Bytes a shard holds in outboxes, queues and staging above which it stops reading from publishers, and above
-    /// twice which it answers CONNECT with server busy. Default 1 GiB.
+    /// twice which it answers CONNECT with server busy. A sixteenth of it is what routes of topics may take that a shard
+    /// remembers. Default 1 GiB.
     pub memory_watermark_bytes: usize,
     /// Envelopes staged for another shard above which the publishers of this shard are not read. Default 65,536.
     pub staged_envelopes_max: usize,
