@@ -174,9 +174,12 @@ impl Shard {
         if !self.goes_on(by, publish) {
             self.deliver_run(now);
             let recent = self.take_route(publish.topic, Reach::Everywhere);
-            let is_wanted = !recent.route.is_empty();
+            // What a client publishes to itself goes out before its acknowledgement, so not at the end of a run.
+            let is_own =
+                publish.qos != QoS::AtMostOnce && recent.route.local.iter().any(|target| target.session == by.session);
+            let is_run = !recent.route.is_empty() && !is_own;
             self.recent = Some(recent);
-            if !is_wanted {
+            if !is_run {
                 return false;
             }
             let run = self.gathering.run.get_or_insert_with(|| Box::new(Run::new()));

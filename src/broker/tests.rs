@@ -533,3 +533,34 @@ fn messages_that_come_in_one_read_arrive_as_if_each_had_come_by_itself() {
         }
     }
 }
+
+#[test]
+fn what_a_client_publishes_to_itself_comes_before_its_acknowledgement() {
+    let mut world = World::new(1, Settings::default());
+    let [alice, bob] = ["alice", "bob"].map(|id| world.connect(id, Version::V3_1_1, |_| {}));
+    world.subscribe(bob, "t", QoS::AtLeastOnce);
+    for is_own in [false, true] {
+        if is_own {
+            world.subscribe(alice, "t", QoS::AtLeastOnce);
+        }
+        drop((world.take(alice), world.take(bob)));
+        let mut bytes = Vec::new();
+        for id in 1..=3 {
+            publish("t", "x", QoS::AtLeastOnce, id).encode(Version::V3_1_1, &mut bytes).unwrap();
+        }
+        let (at, conn) = world.clients[&alice].at;
+        world.shards[at].receive(world.now, conn, &bytes);
+        world.settle();
+        let kinds: String = world
+            .take(alice)
+            .iter()
+            .map(|packet| match packet {
+                Packet::Publish(_) => 'm',
+                Packet::PubAck(_) => 'a',
+                _ => '?',
+            })
+            .collect();
+        assert_eq!(kinds, if is_own { "mamama" } else { "aaa" });
+        assert_eq!(publishes(&world.take(bob)).len(), 3);
+    }
+}
