@@ -57,6 +57,8 @@ async def test_a_will_waits_for_its_delay(broker, within):
 def test_sessions_and_messages_expire(broker):
     with ferromq.SyncClient(broker, client_id="away", session=ferromq.Session(86_400)) as away:
         jobs = away.subscribe("job/#", qos=1)
+    # Until the broker has read DISCONNECT.
+    broker.wait_settled(timeout=20)
     broker.publish("job/short", b"1", qos=1, retain=True, message_expiry=60)
     broker.publish("job/long", b"2", qos=1, retain=True, message_expiry=20_000)
     broker.clock.advance(dt.timedelta(hours=1))
