@@ -67,7 +67,7 @@ class Running:
 
 def ferromq(path: Path) -> Command:
     """Ours."""
-    return Command("ferromq", f"{shlex.quote(str(path))} broker --port {{port}} --config {{config}}", FERROMQ)
+    return Command("ferromq", f"{shlex.quote(str(path.resolve()))} broker --port {{port}} --config {{config}}", FERROMQ)
 
 
 def mosquitto() -> Command | None:
