@@ -31,6 +31,7 @@ pub enum Address {
 
 impl Peer {
     /// One of this process who looks on: nothing is refused to it, and it is not one of the clients.
+    #[cfg(feature = "net")]
     pub(crate) fn observer() -> Self {
         Self { address: OBSERVER.into(), listener: OBSERVER.into() }
     }
