@@ -356,7 +356,7 @@ fn several_brokers_live_in_one_process() {
 /// Holds its shard up at a publication to `gate`: says that it does, and waits for leave to go on.
 #[derive(Debug)]
 struct Gate {
-    reached: mpsc::SyncSender<()>,
+    reached: mpsc::Sender<()>,
     leave: Mutex<mpsc::Receiver<()>>,
 }
 
@@ -372,7 +372,7 @@ impl Authorizer for Gate {
 
 #[test]
 fn who_publishes_and_connects_anew_is_heard_before_he_is_taken_over() {
-    let ((reached, is_reached), (leave, may_leave)) = (mpsc::sync_channel(1), mpsc::sync_channel(1));
+    let ((reached, is_reached), (leave, may_leave)) = (mpsc::channel(), mpsc::channel());
     let gate = Gate { reached, leave: Mutex::new(may_leave) };
     let hooks = Hooks { authorizer: Some(Arc::new(gate)), ..Hooks::default() };
     let (_broker, url) = broker(|builder| builder.hooks(hooks).shards(1));
