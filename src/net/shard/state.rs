@@ -141,12 +141,11 @@ impl State {
     pub(super) fn tick(&mut self, shards: &Shards, events: &Events, is_polled: bool) -> Instant {
         let now = shards.now();
         for event in events {
-            self.dispatch(now, event);
+            self.dispatch(shards, now, event);
         }
         self.take_inbox(shards, now);
         self.handle_timeouts(shards, now);
         self.read_ready(now);
-        self.accept_due(shards, now);
         self.complete(shards, now, true);
         if is_polled {
             self.answer_probes(shards);
@@ -256,16 +255,12 @@ impl State {
     }
 
     /// Notes what an event says.
-    fn dispatch(&mut self, now: Instant, event: &Event) {
+    fn dispatch(&mut self, shards: &Shards, now: Instant, event: &Event) {
         match event.token() {
             WAKER => {}
             // Seen to by whose turn it is.
             Token(token) if token >= LODGERS => {}
-            Token(token) if token >= ACCEPTORS => {
-                if let Some(acceptor) = self.acceptors.get_mut(token - ACCEPTORS) {
-                    acceptor.retry_at = Some(now);
-                }
-            }
+            Token(token) if token >= ACCEPTORS => self.accept(shards, now, token - ACCEPTORS),
             Token(token) if token >= LINGERERS => self.lingering.discard(token - LINGERERS, &mut self.scratch),
             Token(index) => {
                 let Some(slot) = self.conns.at_mut(index) else { return };
@@ -368,11 +363,6 @@ impl State {
                 self.lingering.clear();
             }
         }
-    }
-
-    /// Accepts who has come, after all that has come from those who are here was read: a client that publishes, ends its
-    /// connection and opens another would else be taken over by itself before its publication was seen.
-    fn accept_due(&mut self, shards: &Shards, now: Instant) {
         for index in 0..self.acceptors.len() {
             if self.acceptors[index].retry_at.is_some_and(|due| due <= now) {
                 self.accept(shards, now, index);
