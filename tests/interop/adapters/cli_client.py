@@ -48,6 +48,7 @@ class Cli:
         # Without it the C library holds lines back when its output is a pipe.
         self._unbuffered = [shutil.which("stdbuf"), "-oL"] if shutil.which("stdbuf") else []
         self._process = None
+        self._published = 0
 
     def connect(self, *, host, port, transport, path, version, client_id, clean, expiry, will):
         self._client_id = client_id
@@ -91,7 +92,10 @@ class Cli:
                 sys.stderr.write(line + "\n")
 
     async def publish(self, *, topic, payload, qos, retain, properties):
-        arguments = [*self._server, "-i", f"{self._client_id}-pub", "-t", topic, "-q", str(qos)]
+        # Each is a client of its own: one that follows with the same identifier could take over the one before.
+        self._published += 1
+        name = f"{self._client_id}-pub{self._published}"
+        arguments = [*self._server, "-i", name, "-t", topic, "-q", str(qos)]
         arguments += ["-r"] if retain else []
         arguments += ["-s"] if payload else ["-n"]
         for name, value in properties.items():
