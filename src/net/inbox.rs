@@ -68,8 +68,8 @@ impl fmt::Debug for Item {
 
 /// The inbox of one shard.
 ///
-/// Envelopes are bounded in number of messages and bytes, commands in number. The rest needs no bound of its own: there is at most
-/// one of each for every connection, deferred CONNECT or shard.
+/// Envelopes are bounded in number of messages and bytes, commands in number. The rest needs no bound of its own: there is
+/// at most one of each for every connection, deferred CONNECT or shard.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     content: Mutex<Content>,
