@@ -4,11 +4,16 @@
 
 mod net_support;
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use ferromq::{
-    broker::{DropReason, Message, Stats},
+    auth::{Access, Authorizer, ConnectInfo, Permit},
+    broker::{DropReason, Hooks, Message, Stats},
     codec::{Ack, Packet, QoS, ReasonCode, TopicName},
     net::{
         Lodging,
@@ -346,4 +351,45 @@ fn several_brokers_live_in_one_process() {
     for (broker, _) in &brokers {
         assert_eq!(broker.handle().stats().publish_sent, 1);
     }
+}
+
+/// Holds its shard up at a publication to `gate`: says that it does, and waits for leave to go on.
+#[derive(Debug)]
+struct Gate {
+    reached: mpsc::SyncSender<()>,
+    leave: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Authorizer for Gate {
+    fn authorize(&self, _: &ConnectInfo, access: Access<'_>) -> Permit {
+        if matches!(access, Access::Publish { topic: "gate", .. }) {
+            self.reached.send(()).unwrap();
+            self.leave.lock().unwrap().recv().unwrap();
+        }
+        Permit::Allow
+    }
+}
+
+#[test]
+fn who_publishes_and_connects_anew_is_heard_before_he_is_taken_over() {
+    let ((reached, is_reached), (leave, may_leave)) = (mpsc::sync_channel(1), mpsc::sync_channel(1));
+    let gate = Gate { reached, leave: Mutex::new(may_leave) };
+    let hooks = Hooks { authorizer: Some(Arc::new(gate)), ..Hooks::default() };
+    let (_broker, url) = broker(|builder| builder.hooks(hooks).shards(1));
+    let mut watcher = Client::connect(&url, "watcher");
+    watcher.subscribe("seen", QoS::AtMostOnce);
+    let [mut holder, mut first] = ["holder", "wanderer"].map(|id| Client::connect(&url, id));
+    let packet = holder.publish_packet("gate", Vec::new(), QoS::AtMostOnce);
+    holder.send(&packet);
+    is_reached.recv().unwrap();
+    // All this is there when the shard looks again.
+    let packet = first.publish_packet("seen", "before it left", QoS::AtMostOnce);
+    first.send(&packet);
+    drop(first);
+    let mut second = Client::open(&url);
+    second.version = ferromq::codec::Version::V3_1_1;
+    second.stream.write_all(&connect_bytes("wanderer")).unwrap();
+    leave.send(()).unwrap();
+    assert!(matches!(second.recv(), Packet::ConnAck(_)));
+    assert_eq!(watcher.recv_publish().payload, "before it left");
 }

@@ -88,7 +88,8 @@ pub(crate) struct Extras {
 pub(crate) enum Phase {
     /// No CONNECT yet.
     AwaitConnect,
-    /// CONNECT is being judged: by AUTH packets, or elsewhere under this ticket.
+    /// CONNECT is being judged by AUTH packets, or waits for what this ticket is about: an answer from elsewhere, or the
+    /// last words of a connection with its client identifier.
     Authenticating(Box<Connect>, Option<NonZeroU64>),
     /// CONNACK with success was sent.
     Connected,

@@ -65,12 +65,7 @@ impl Shard {
     /// A verdict for a ticket that [`Output::Authenticate`] carried.
     pub fn handle_verdict(&mut self, now: Instant, ticket: u64, verdict: Verdict) {
         let Some(id) = self.tickets.remove(&ticket) else { return };
-        let Some(conn) = self.wire.conns.get_mut(id) else { return };
-        let Phase::Authenticating(connect, Some(expected)) = std::mem::replace(&mut conn.phase, Phase::AwaitConnect)
-        else {
-            return;
-        };
-        debug_assert_eq!(expected.get(), ticket, "a connection waits for one verdict");
+        let Some(connect) = self.take_waiting_connect(id, ticket) else { return };
         self.act_on_verdict(now, id, connect, verdict);
         self.go_on(now, id);
     }
@@ -134,8 +129,8 @@ impl Shard {
         }
         let connections_max = settings.connections_max;
         // Who takes over its own connection adds none.
-        let adds_one = !is_observer && !self.has_connection(connect);
-        if connections_max > 0 && self.shared.connected() >= connections_max && adds_one {
+        let adds_one = || !is_observer && self.connection_of(connect).is_none();
+        if connections_max > 0 && self.shared.connected() >= connections_max && adds_one() {
             return Err((ReasonCode::ServerBusy, "too many connections"));
         }
         if self.moving_bytes() > settings.slow_consumer.memory_watermark_bytes.saturating_mul(2) {
@@ -164,9 +159,10 @@ impl Shard {
         Ok(())
     }
 
-    fn has_connection(&self, connect: &Connect) -> bool {
-        let key = self.session_key(&connect.client_id);
-        key.and_then(|key| self.sessions.get(key)).is_some_and(|session| session.conn.is_some())
+    /// The connection that has the client identifier of a CONNECT.
+    fn connection_of(&self, connect: &Connect) -> Option<ConnId> {
+        let key = self.session_key(&connect.client_id)?;
+        self.sessions.get(key)?.conn
     }
 
     /// A client identifier that is at home on this shard, so that the connection need not move.
@@ -266,8 +262,49 @@ impl Shard {
         }
     }
 
-    /// The client is let in: takeover, session, CONNACK, and what waits for it.
+    /// The client may come in. If it has a connection, what that has sent comes first: who publishes, ends its connection
+    /// and opens another is not to lose a publication because we look at the new one before we read the old.
     pub(super) fn accept(&mut self, now: Instant, id: ConnId, connect: Box<Connect>) {
+        match self.connection_of(&connect) {
+            Some(old) => self.hear_out(id, connect, old),
+            None => self.let_in(now, id, connect),
+        }
+    }
+
+    fn hear_out(&mut self, id: ConnId, connect: Box<Connect>, old: ConnId) {
+        let ticket = self.next_ticket(id);
+        if let Some(conn) = self.wire.conns.get_mut(id) {
+            conn.phase = Phase::Authenticating(connect, NonZeroU64::new(ticket));
+        }
+        self.outputs.push_back(Output::HearOut { conn: old, ticket });
+    }
+
+    /// What `conn` had sent when [`Output::HearOut`] named it has been given to [`Self::receive`].
+    pub fn handle_heard_out(&mut self, now: Instant, conn: ConnId, ticket: u64) {
+        let Some(id) = self.tickets.remove(&ticket) else { return };
+        let Some(connect) = self.take_waiting_connect(id, ticket) else { return };
+        match self.connection_of(&connect) {
+            // Two connections came at once, and the other one was first.
+            Some(other) if other != conn => self.hear_out(id, connect, other),
+            _ => self.let_in(now, id, connect),
+        }
+        self.go_on(now, id);
+    }
+
+    /// The CONNECT of a connection that waits for what this ticket is about.
+    pub(super) fn take_waiting_connect(&mut self, id: ConnId, ticket: u64) -> Option<Box<Connect>> {
+        let conn = self.wire.conns.get_mut(id)?;
+        match std::mem::replace(&mut conn.phase, Phase::AwaitConnect) {
+            Phase::Authenticating(connect, Some(expected)) if expected.get() == ticket => Some(connect),
+            other => {
+                conn.phase = other;
+                None
+            }
+        }
+    }
+
+    /// The client is let in: takeover, session, CONNACK, and what waits for it.
+    fn let_in(&mut self, now: Instant, id: ConnId, connect: Box<Connect>) {
         let capabilities = &self.shared.settings.capabilities;
         let granted = grant_keep_alive(connect.keep_alive, capabilities.keep_alive_max);
         let expiry_interval = requested_expiry(&connect).min(capabilities.session_expiry_max);

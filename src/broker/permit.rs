@@ -140,12 +140,7 @@ impl Shard {
             conn.extras_mut().deferral = Some(Deferral::Answered(answers));
             return self.go_on(now, id);
         }
-        if !matches!(conn.phase, Phase::Authenticating(_, Some(asked)) if asked.get() == ticket) {
-            return;
-        }
-        let Phase::Authenticating(connect, _) = std::mem::replace(&mut conn.phase, Phase::AwaitConnect) else {
-            return;
-        };
+        let Some(connect) = self.take_waiting_connect(id, ticket) else { return };
         if answers.first().copied().unwrap_or(false) {
             self.accept(now, id, connect);
         } else {

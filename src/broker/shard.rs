@@ -119,6 +119,13 @@ pub enum Output {
         /// What for.
         asked: Vec<OwnedAccess>,
     },
+    /// Read what this connection has sent by now, whether or not it is ready, then call [`Shard::handle_heard_out`].
+    HearOut {
+        /// The connection that another one with its client identifier takes over from.
+        conn: ConnId,
+        /// To be given back.
+        ticket: u64,
+    },
     /// These may be read again.
     Resume {
         /// Connections whose reading was refused.

@@ -150,6 +150,7 @@ impl World {
                 }
                 self.shards[at].closed(self.now, conn, TransportEnd::Closed);
             }
+            Output::HearOut { conn, ticket } => self.shards[at].handle_heard_out(self.now, conn, ticket),
             Output::Authenticate { .. } | Output::Authorize { .. } | Output::Resume { .. } => {}
         }
     }

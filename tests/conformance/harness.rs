@@ -560,6 +560,12 @@ impl World {
                     self.flush(index);
                 }
             }
+            Output::HearOut { conn, ticket } => {
+                if let Some(index) = self.by_conn.get(&(from, conn)).copied() {
+                    self.feed(index);
+                }
+                self.shards[from].handle_heard_out(self.now, conn, ticket);
+            }
             Output::Authenticate { ticket, info } => self.deferred.push_back((from, ticket, info)),
             Output::Authorize { ticket, asked, .. } => self.asked.push_back((from, ticket, asked)),
             Output::Resume { .. } => {}

@@ -355,6 +355,13 @@ impl World {
                     }
                 }
             }
+            Output::HearOut { conn, ticket } => {
+                if let Some(link) = self.by_conn.get(&(from, conn)).copied() {
+                    self.feed(link);
+                }
+                let now = self.now();
+                self.shards[from].handle_heard_out(now, conn, ticket);
+            }
             Output::Authenticate { .. } | Output::Authorize { .. } => unreachable!("nobody is asked"),
         }
     }

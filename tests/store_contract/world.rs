@@ -205,6 +205,8 @@ impl World {
                 }
                 self.shards[at].closed(self.now, conn, TransportEnd::Closed);
             }
+            // What a line is given is read at once.
+            Output::HearOut { conn, ticket } => self.shards[at].handle_heard_out(self.now, conn, ticket),
             Output::Authenticate { .. } | Output::Authorize { .. } | Output::Resume { .. } => {}
         }
     }

@@ -54,6 +54,10 @@ impl State {
                 Output::Close { conn } => self.begin_close(now, conn),
                 Output::Authenticate { ticket, info } => self.authenticate(shards, ticket, info),
                 Output::Authorize { ticket, info, asked } => self.authorize(shards, ticket, info, asked),
+                Output::HearOut { conn, ticket } => {
+                    self.hear_out(now, conn);
+                    self.shard.handle_heard_out(now, conn, ticket);
+                }
                 Output::Resume { conns } => conns.into_iter().for_each(|conn| self.make_ready(conn)),
             }
         }

@@ -85,6 +85,17 @@ impl State {
         got.len
     }
 
+    /// Reads what has come from a connection by now, at once.
+    pub(super) fn hear_out(&mut self, now: Instant, conn: ConnId) {
+        let mut bytes = 0;
+        while bytes < HEAR_OUT_BYTES_MAX {
+            match self.read_turn(now, conn) {
+                0 => return,
+                read => bytes += read,
+            }
+        }
+    }
+
     /// The peer has finished: it sends nothing more, and by MQTT's rules that ends the connection.
     fn end_of_stream(&mut self, now: Instant, conn: ConnId) {
         let Some(slot) = self.conns.get_mut(conn) else { return };
@@ -142,6 +153,10 @@ impl Slot {
 
 /// Bytes read in one tick before other sources of work have their turn.
 const TICK_READ_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes read of a connection before another takes its place: more than a kernel keeps for a socket by default (6 MiB), so
+/// what had come when the other did is among them, and one who goes on sending does not hold it up.
+const HEAR_OUT_BYTES_MAX: usize = 8 << 20;
 
 /// Bytes read behind a large packet: they are copied if they are the start of another one.
 const NEXT_BYTES: usize = 4 << 10;
