@@ -235,7 +235,7 @@ proptest! {
             prop_assert_eq!(interest.len(), list.len());
             for name in &topics {
                 let topic = interest.hasher().topic(name);
-                let cached = cache.get(topic, |stripes| interest.generation(stripes)).copied();
+                let cached = cache.get(topic, |stripes| interest.generation(stripes)).map(|value| ***value);
                 let route = cached.unwrap_or_else(|| {
                     let stripes = interest.hasher().stripes(topic);
                     let generation = interest.generation(stripes);

@@ -66,7 +66,7 @@ fn no_stale_route_is_served_after_a_change_was_reported() {
         || {
             let topic = interest.hasher().topic("site/7/line/temp");
             if let Some(targets) = cache.get(topic, |stripes| interest.generation(stripes)) {
-                return *targets;
+                return ***targets;
             }
             let stripes = interest.hasher().stripes(topic);
             let generation = interest.generation(stripes);
@@ -97,7 +97,7 @@ fn a_new_group_is_found_and_an_ended_one_is_not_once_reported() {
         || {
             let topic = interest.hasher().topic("jobs/1/run");
             if let Some(groups) = cache.get(topic, |stripes| interest.generation(stripes)) {
-                return *groups;
+                return ***groups;
             }
             let stripes = interest.hasher().stripes(topic);
             let generation = interest.generation(stripes);

@@ -40,8 +40,9 @@ impl Shard {
         for shard in recent.route.remote.iter() {
             self.forward(shard, None, parcel);
         }
+        let hash = recent.hash();
         for group in &mut recent.groups {
-            self.deliver_shared(now, group, recent.hash, parcel);
+            self.deliver_shared(now, group, hash, parcel);
         }
         let is_wanted = !recent.route.is_empty();
         self.recent = Some(recent);

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::{shard::Shard, subscribers::LocalSubscription, timers::Timer};
 use crate::{
     codec::QoS,
-    router::{Generation, GroupHandle, HashedTopic, SessionKey, ShardSet, Stripes},
+    router::{Cached, Generation, GroupHandle, HashedTopic, SessionKey, ShardSet, Stripes},
 };
 
 /// Everybody on this shard, and every other shard, that wants a topic. Kept in the route cache.
@@ -37,11 +37,11 @@ impl Route {
         self.local.is_empty() && self.remote.is_empty() && self.groups.is_empty()
     }
 
-    /// Its memory.
+    /// Its memory beside itself.
     fn bytes(&self) -> usize {
         let targets = if self.local.spilled() { self.local.len() * size_of::<Target>() } else { 0 };
         let special = self.local.iter().filter_map(|target| target.special.as_deref()).map(Special::bytes);
-        size_of::<Self>() + targets + special.sum::<usize>() + self.groups.len() * size_of::<GroupHandle>() + ARC_BYTES
+        targets + special.sum::<usize>() + self.groups.len() * size_of::<GroupHandle>()
     }
 }
 
@@ -50,13 +50,9 @@ impl Route {
 /// the route still stands.
 #[derive(Debug)]
 pub(crate) struct RecentRoute {
-    topic: String,
-    pub(crate) hash: u64,
-    stripes: Stripes,
-    generation: Generation,
     /// How many changes there had been, in the broker and on this shard, when the generation was looked at.
     changes: (u64, u64),
-    pub(crate) route: Arc<Route>,
+    pub(crate) route: Arc<Cached<Route>>,
     /// Those of the route, each with the roster that was used last.
     pub(crate) groups: Vec<GroupHandle>,
 }
@@ -64,7 +60,12 @@ pub(crate) struct RecentRoute {
 impl RecentRoute {
     /// Whether it is the route of this topic.
     pub(super) fn is_of(&self, topic: &str) -> bool {
-        self.topic == topic
+        self.route.topic() == topic.as_bytes()
+    }
+
+    /// The hash of its topic.
+    pub(super) fn hash(&self) -> u64 {
+        self.route.hash()
     }
 }
 
@@ -113,7 +114,7 @@ impl Shard {
     #[allow(clippy::unnecessary_box_returns)] // it stays in its place in memory from message to message
     pub(super) fn take_route(&mut self, topic: &str, reach: Reach) -> Box<RecentRoute> {
         let mut recent = self.recent.take();
-        let is_it = |known: &RecentRoute| known.topic == topic && known.route.reach >= reach;
+        let is_it = |known: &RecentRoute| known.is_of(topic) && known.route.reach >= reach;
         if let Some(known) = recent.take_if(|known| is_it(known) && self.still_stands(known)) {
             return known;
         }
@@ -125,7 +126,7 @@ impl Shard {
     pub(super) fn still_stands(&self, recent: &mut RecentRoute) -> bool {
         let changes = self.changes();
         if changes != recent.changes {
-            if self.generation(recent.stripes) != recent.generation {
+            if self.generation(recent.route.stripes()) != recent.route.generation() {
                 return false;
             }
             recent.changes = changes;
@@ -138,34 +139,30 @@ impl Shard {
     fn find_route(&mut self, topic: &str, reach: Reach, recent: Option<Box<RecentRoute>>) -> Box<RecentRoute> {
         let changes = self.changes();
         let topic = self.shared.interest.hasher().topic(topic);
-        let (stripes, generation, route) = self.lookup(topic, reach);
+        let route = self.lookup(topic, reach);
         let Some(mut recent) = recent else {
-            let (groups, hash) = (route.groups.to_vec(), topic.hash());
-            let topic = topic.as_str().to_owned();
-            return Box::new(RecentRoute { topic, hash, stripes, generation, changes, route, groups });
+            let groups = route.groups.to_vec();
+            return Box::new(RecentRoute { changes, route, groups });
         };
-        recent.topic.clear();
-        recent.topic.push_str(topic.as_str());
         recent.groups.clear();
         recent.groups.extend_from_slice(&route.groups);
-        recent.hash = topic.hash();
-        (recent.stripes, recent.generation, recent.changes, recent.route) = (stripes, generation, changes, route);
+        (recent.changes, recent.route) = (changes, route);
         recent
     }
 
-    fn lookup(&mut self, topic: HashedTopic<'_>, reach: Reach) -> (Stripes, Generation, Arc<Route>) {
+    fn lookup(&mut self, topic: HashedTopic<'_>, reach: Reach) -> Arc<Cached<Route>> {
         let current = |stripes| self.shared.interest.generation(stripes) + self.local.current(stripes);
-        if let Some((stripes, generation, route)) = self.cache.lookup(topic, current)
+        if let Some(route) = self.cache.get(topic, current)
             && route.reach >= reach
         {
-            return (stripes, generation, Arc::clone(route));
+            return Arc::clone(route);
         }
         // Read before the route is made, so that a change in between voids it.
         let stripes = self.shared.interest.hasher().stripes(topic);
         let generation = self.generation(stripes);
-        let route = Arc::new(self.make_route(topic, reach));
-        self.cache.insert(topic, stripes, generation, Arc::clone(&route), route.bytes());
-        (stripes, generation, route)
+        let route = self.make_route(topic, reach);
+        let bytes = route.bytes();
+        self.cache.insert(topic, stripes, generation, route, bytes)
     }
 
     /// Looks for everybody who wants a topic. That takes a walk through a trie that may be far larger than the processor's
@@ -234,9 +231,6 @@ fn combine<'a>(subscriptions: impl Iterator<Item = &'a LocalSubscription>, own: 
     target.special = is_special.then(|| Box::new(Special { ids, own }));
     target
 }
-
-/// The counts beside a shared value.
-const ARC_BYTES: usize = 16;
 
 /// Cached routes that one turn of a sweep looks at (a fraction of a millisecond), and how long others have theirs.
 const ROUTES_PER_TURN: usize = 4096;

@@ -229,11 +229,12 @@ impl Shard {
                 self.stage(*shard, Envelope::Run(Arc::clone(&run)));
             }
         }
+        let hash = recent.hash();
         let others = Others {
             targets: self.bring_whole(&run, &recent.route.local),
             shards: if is_long { SmallVec::new() } else { remote },
             groups: &mut recent.groups,
-            hash: recent.hash,
+            hash,
         };
         self.bring_singly(now, &run, others);
         run.clear();
@@ -245,7 +246,7 @@ impl Shard {
     pub(super) fn take_run(&mut self, now: Instant, run: &Run) {
         let recent = self.take_route(&run.topic, Reach::Here);
         let targets = self.bring_whole(run, &recent.route.local);
-        self.bring_singly(now, run, Others { targets, shards: SmallVec::new(), groups: &mut [], hash: recent.hash });
+        self.bring_singly(now, run, Others { targets, shards: SmallVec::new(), groups: &mut [], hash: recent.hash() });
         self.recent = Some(recent);
     }
 

@@ -51,7 +51,7 @@ pub struct Shard {
     pub(super) hash_state: HashState,
     /// Filters of this shard's sessions.
     pub(super) subscriptions: FilterTrie<Subscribers>,
-    pub(super) cache: RouteCache<Arc<Route>>,
+    pub(super) cache: RouteCache<Route>,
     pub(super) recent: Option<Box<RecentRoute>>,
     /// Changes of `subscriptions`, so that older routes are not used.
     pub(super) local: Generations,

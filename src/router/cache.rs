@@ -4,6 +4,11 @@
 //! of the list surgery of LRU. New entries start as if not used for a while, so that a stream of topics used once does not
 //! push out those used again. What is not used for some time goes without being pushed ([`RouteCache::sweep`]), so that a
 //! broker at rest holds no routes.
+//!
+//! Of a hundred thousand topics few are in the processor's caches, so what counts is how many lines of memory a hit waits
+//! for one after the other. Topic, generation and value are one allocation; index and list before it are small.
+
+use std::{ops::Deref, sync::Arc};
 
 use smallvec::SmallVec;
 
@@ -31,7 +36,7 @@ pub struct CacheLimits {
 /// let mut route = |name: &str| -> ShardSet {
 ///     let topic = interest.hasher().topic(name);
 ///     if let Some(targets) = cache.get(topic, |stripes| interest.generation(stripes)) {
-///         return *targets;
+///         return ***targets;
 ///     }
 ///     let stripes = interest.hasher().stripes(topic);
 ///     let generation = interest.generation(stripes); // first the generation, then the route
@@ -46,9 +51,11 @@ pub struct CacheLimits {
 #[derive(Debug)]
 pub struct RouteCache<V> {
     limits: CacheLimits,
-    /// Topic hash -> place in `entries`.
+    /// Topic hash -> place in `entries` and `ages`.
     places: Index,
-    entries: Vec<Entry<V>>,
+    entries: Vec<Arc<Cached<V>>>,
+    /// 0 when it was used since the hand or a sweep came by; else one more than sweeps that have found it unused.
+    ages: Vec<u8>,
     /// Next entry that eviction looks at.
     hand: usize,
     /// Entries before it are yet to be looked at by the sweep that is under way.
@@ -61,34 +68,35 @@ pub struct RouteCache<V> {
 impl<V> RouteCache<V> {
     /// An empty cache.
     pub fn new(limits: CacheLimits) -> Self {
-        Self { limits, places: Index::new(), entries: Vec::new(), hand: 0, unswept: 0, bytes: 0, hits: 0, misses: 0 }
+        let (places, entries, ages) = (Index::new(), Vec::new(), Vec::new());
+        Self { limits, places, entries, ages, hand: 0, unswept: 0, bytes: 0, hits: 0, misses: 0 }
     }
 
     /// The value for `topic`, if it was cached and its generation is still what `current` says.
     #[inline]
-    pub fn get(&mut self, topic: HashedTopic<'_>, current: impl FnOnce(Stripes) -> Generation) -> Option<&mut V> {
-        self.lookup(topic, current).map(|(_, _, value)| value)
-    }
-
-    /// As [`Self::get`], with the stripes and the generation that the value stands for.
-    #[inline]
-    pub fn lookup(
+    pub fn get(
         &mut self,
         topic: HashedTopic<'_>,
         current: impl FnOnce(Stripes) -> Generation,
-    ) -> Option<(Stripes, Generation, &mut V)> {
-        let entry = self.place(topic).map(|place| &mut self.entries[place as usize]);
-        let Some(entry) = entry.filter(|entry| entry.generation == current(entry.stripes)) else {
+    ) -> Option<&Arc<Cached<V>>> {
+        let place = self.place(topic).map(|place| place as usize);
+        let Some(entry) = place.and_then(|place| self.entries.get(place)) else {
             self.misses += 1;
             return None;
         };
+        if entry.generation != current(entry.stripes) {
+            self.misses += 1;
+            return None;
+        }
         self.hits += 1;
-        entry.age = 0;
-        Some((entry.stripes, entry.generation, &mut entry.value))
+        if let Some(age) = place.and_then(|place| self.ages.get_mut(place)) {
+            *age = 0;
+        }
+        Some(entry)
     }
 
     /// Caches `value`, which was computed after `generation` was read. `value_bytes` is what the value owns on the heap.
-    /// What exceeds the cache by itself is not kept.
+    /// What exceeds the cache by itself is not kept, but returned like everything else.
     pub fn insert(
         &mut self,
         topic: HashedTopic<'_>,
@@ -96,23 +104,26 @@ impl<V> RouteCache<V> {
         generation: Generation,
         value: V,
         value_bytes: usize,
-    ) {
+    ) -> Arc<Cached<V>> {
         if let Some(place) = self.place(topic) {
             self.remove(place as usize);
         }
-        let bytes = size_of::<Entry<V>>() + INDEX_BYTES + Entry::<V>::topic_bytes(topic.as_str()) + value_bytes;
+        let bytes = ENTRY_BYTES + size_of::<Cached<V>>() + Cached::<V>::topic_bytes(topic.as_str()) + value_bytes;
+        let hash = topic.hash();
+        let topic = SmallVec::from_slice(topic.as_str().as_bytes());
+        let cached = Arc::new(Cached { generation, hash, topic, stripes, value, bytes });
         if bytes > self.limits.bytes_max || self.limits.entries_max == 0 {
-            return;
+            return cached;
         }
         while self.entries.len() >= self.limits.entries_max || self.bytes + bytes > self.limits.bytes_max {
             self.evict();
         }
         let place = u32::try_from(self.entries.len()).expect("memory ends before four billion entries");
-        self.places.insert(topic.hash(), place);
+        self.places.insert(hash, place);
         self.bytes += bytes;
-        let hash = topic.hash();
-        let topic = SmallVec::from_slice(topic.as_str().as_bytes());
-        self.entries.push(Entry { hash, topic, stripes, generation, age: 1, bytes, value });
+        self.entries.push(Arc::clone(&cached));
+        self.ages.push(1);
+        cached
     }
 
     /// Number of topics, those included whose generation has passed.
@@ -142,7 +153,7 @@ impl<V> RouteCache<V> {
 
     /// Forgets everything but the counters, and gives the memory back.
     pub fn clear(&mut self) {
-        (self.places, self.entries) = (Index::new(), Vec::new());
+        (self.places, self.entries, self.ages) = (Index::new(), Vec::new(), Vec::new());
         (self.hand, self.unswept, self.bytes) = (0, 0, 0);
     }
 
@@ -156,14 +167,15 @@ impl<V> RouteCache<V> {
             // From the end, so that what is moved into the place of one that goes has been looked at.
             let Some(place) = self.unswept.checked_sub(1) else { break };
             self.unswept = place;
-            match self.entries.get_mut(place) {
-                Some(entry) if entry.age < SWEEPS_KEPT => entry.age += 1,
+            match self.ages.get_mut(place) {
+                Some(age) if *age < SWEEPS_KEPT => *age += 1,
                 Some(_) => self.remove(place),
                 None => {}
             }
         }
         if self.unswept == 0 && self.entries.len() < self.entries.capacity() / 4 {
             self.entries.shrink_to(self.entries.len() * 2);
+            self.ages.shrink_to(self.ages.len() * 2);
         }
         self.unswept == 0
     }
@@ -174,11 +186,11 @@ impl<V> RouteCache<V> {
             if self.hand >= self.entries.len() {
                 self.hand = 0;
             }
-            let entry = &mut self.entries[self.hand];
-            if entry.age > 0 {
+            let age = &mut self.ages[self.hand];
+            if *age > 0 {
                 return self.remove(self.hand);
             }
-            entry.age = 1;
+            *age = 1;
             self.hand += 1;
         }
     }
@@ -193,6 +205,7 @@ impl<V> RouteCache<V> {
 
     fn remove(&mut self, place: usize) {
         let entry = self.entries.swap_remove(place);
+        self.ages.swap_remove(place);
         self.bytes -= entry.bytes;
         self.places.remove(entry.hash, |other| other as usize == place);
         if let Some(moved) = self.entries.get(place) {
@@ -202,23 +215,56 @@ impl<V> RouteCache<V> {
     }
 }
 
+/// A value with what it stands for. In the order in which a hit looks at it.
 #[derive(Debug)]
-struct Entry<V> {
+#[repr(C)]
+pub struct Cached<V> {
+    generation: Generation,
     hash: u64,
-    /// In place unless it is long: of a hundred thousand entries few are in the processor's caches, so each line counts.
+    /// In place unless it is long.
     topic: SmallVec<[u8; TOPIC_INLINE_BYTES]>,
     stripes: Stripes,
-    generation: Generation,
-    /// 0 when it was used since the hand or a sweep came by; else one more than sweeps that have found it unused.
-    age: u8,
-    bytes: usize,
     value: V,
+    bytes: usize,
 }
 
-impl<V> Entry<V> {
-    /// What is not in `entries`.
+impl<V> Cached<V> {
+    /// The topic, as bytes.
+    #[inline]
+    pub fn topic(&self) -> &[u8] {
+        &self.topic
+    }
+
+    /// Its hash.
+    #[inline]
+    pub const fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// The counters that its generation is of.
+    #[inline]
+    pub const fn stripes(&self) -> Stripes {
+        self.stripes
+    }
+
+    /// The generation that it stands for.
+    #[inline]
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// What is neither in the entry nor the value's.
     fn topic_bytes(topic: &str) -> usize {
         if topic.len() > TOPIC_INLINE_BYTES { topic.len() } else { 0 }
+    }
+}
+
+impl<V> Deref for Cached<V> {
+    type Target = V;
+
+    #[inline]
+    fn deref(&self) -> &V {
+        &self.value
     }
 }
 
@@ -228,8 +274,8 @@ const TOPIC_INLINE_BYTES: usize = 40;
 /// Sweeps that an entry outlives without being used: one that was used just before the first has a whole interval.
 const SWEEPS_KEPT: u8 = 2;
 
-/// What the index spends on an entry at its lowest load but for shrinking.
-const INDEX_BYTES: usize = 24;
+/// What index, list and counts spend on an entry at their lowest load but for shrinking.
+const ENTRY_BYTES: usize = 24 + 2 * size_of::<usize>() + 2 + 2 * size_of::<usize>();
 
 #[cfg(test)]
 mod tests {
@@ -249,7 +295,7 @@ mod tests {
 
         fn get(&mut self, topic: &str) -> Option<u32> {
             let topic = self.generations.hasher().topic(topic);
-            self.cache.get(topic, |stripes| self.generations.current(stripes)).copied()
+            self.cache.get(topic, |stripes| self.generations.current(stripes)).map(|value| ***value)
         }
 
         fn insert(&mut self, topic: &str, value: u32) {
@@ -262,7 +308,7 @@ mod tests {
         fn check(&self) {
             let cache = &self.cache;
             assert!(cache.len() <= cache.limits.entries_max && cache.bytes() <= cache.limits.bytes_max);
-            assert_eq!(cache.places.len(), cache.len());
+            assert_eq!((cache.places.len(), cache.ages.len()), (cache.len(), cache.len()));
             assert_eq!(cache.bytes(), cache.entries.iter().map(|entry| entry.bytes).sum::<usize>());
             for (at, entry) in cache.entries.iter().enumerate() {
                 assert_eq!(cache.places.find(entry.hash, |place| place as usize == at), Some(at as u32));
@@ -348,7 +394,7 @@ mod tests {
     fn topics_with_equal_hashes_are_told_apart() {
         let mut bench = Bench::new(10, 10_000);
         bench.insert("a", 1);
-        bench.cache.entries[0].topic = SmallVec::from_slice(b"b");
+        Arc::get_mut(&mut bench.cache.entries[0]).unwrap().topic = SmallVec::from_slice(b"b");
         assert_eq!(bench.get("a"), None);
         bench.insert("a", 2);
         assert_eq!((bench.get("a"), bench.cache.len()), (Some(2), 2));
