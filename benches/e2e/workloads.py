@@ -187,7 +187,7 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload(
         "connections",
         "19,500 connections",
-        ("crowd",),
+        ("crowd", "--threads", "2", "--opening", "32"),
         (
             Line("CPU per connect", "us", "cpu_per_connect", 0.8, "14.4, mosquitto 2.1 1.0"),
             Line("time per connect", "us", "time_per_connect", 0.8, "19 (52 k/s), mosquitto 2.1 1.0"),

@@ -83,7 +83,7 @@ impl Retained {
 
     fn open(&self, address: std::net::SocketAddr, who: &str) -> Result<Wire, BenchError> {
         let name = format!("bench-{:08x}-{who}", self.run);
-        let mut wire = Wire::open(address, &connect(self.version, &name, 0, None))?;
+        let mut wire = Wire::open(address, None, &connect(self.version, &name, 0, None))?;
         wire.expect(PacketType::ConnAck, 1)?;
         Ok(wire)
     }

@@ -3,12 +3,13 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     num::NonZeroU16,
     time::Duration,
 };
 
 use bytes::Bytes;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::BenchError;
 use crate::codec::{
@@ -29,9 +30,18 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// Connects the socket and sends CONNECT; the answer is read by [`Self::expect`].
-    pub(super) fn open(address: SocketAddr, connect: &Connect) -> Result<Self, BenchError> {
-        let stream = TcpStream::connect(address)?;
+    /// Connects the socket, from an address of this machine if one is given, and sends CONNECT; the answer is read by
+    /// [`Self::expect`].
+    pub(super) fn open(address: SocketAddr, from: Option<IpAddr>, connect: &Connect) -> Result<Self, BenchError> {
+        let stream = match from {
+            None => TcpStream::connect(address)?,
+            Some(from) => {
+                let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+                socket.bind(&SocketAddr::new(from, 0).into())?;
+                socket.connect(&address.into())?;
+                socket.into()
+            }
+        };
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         let mut wire = Self { stream, version: connect.version, input: Vec::new(), taken: 0, read_bytes: READ_BYTES };
         wire.send(&Packet::Connect(Box::new(connect.clone())))?;
@@ -111,7 +121,7 @@ impl Wire {
     /// Ends without a word, and without a port that the system keeps for a minute.
     pub(super) fn abort(self) {
         // Where that cannot be had the port is kept; nothing else comes of it.
-        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 }
 
