@@ -1,6 +1,6 @@
-//! Times in buckets that are never wider than a sixty-fourth of what they hold.
+//! Times in buckets that are never wider than 1/256 of what they hold: two medians that are told apart differ by that.
 
-/// Counts of values; what is read out is at most 1.6 % too large.
+/// Counts of values; what is read out is at most 0.4 % too large.
 #[derive(Clone)]
 pub struct Histogram {
     counts: Box<[u64]>,
@@ -11,7 +11,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// An empty one; 30 KB.
+    /// An empty one; 116 KiB.
     pub fn new() -> Self {
         Self { counts: vec![0; BUCKETS].into(), count: 0, sum: 0, min: u64::MAX, max: 0 }
     }
@@ -102,8 +102,8 @@ fn upper(at: usize) -> u64 {
     ((at - shift * STEPS + 1) << shift).wrapping_sub(1)
 }
 
-const STEPS: u64 = 64;
-const BUCKETS: usize = (STEPS * 60) as usize;
+const STEPS: u64 = 256;
+const BUCKETS: usize = (STEPS * 58) as usize;
 
 #[cfg(test)]
 mod tests {
@@ -118,7 +118,7 @@ mod tests {
         (1..=1_000).for_each(|value| histogram.record(value * 1_000));
         for (share, exact) in [(0.0, 1_000), (0.5, 500_000), (0.99, 990_000), (1.0, 1_000_000)] {
             let found = histogram.quantile(share);
-            assert!(found >= exact && found - exact <= exact / 60, "{share}: {found} for {exact}");
+            assert!(found >= exact && found - exact <= exact / 250, "{share}: {found} for {exact}");
         }
         assert_eq!((histogram.min(), histogram.max(), histogram.count()), (1_000, 1_000_000, 1_000));
     }
@@ -128,7 +128,7 @@ mod tests {
         fn a_value_lies_in_its_bucket(value in 0..u64::MAX >> 1) {
             let at = bucket(value);
             prop_assert!(at < BUCKETS);
-            prop_assert!(upper(at) >= value && upper(at) - value <= value / 64);
+            prop_assert!(upper(at) >= value && upper(at) - value <= value / 256);
             prop_assert!(at == 0 || upper(at - 1) < value);
         }
     }
