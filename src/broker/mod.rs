@@ -4,6 +4,7 @@
 //! [`Shard::poll_output`] returns, come out. Nothing here knows of sockets, clocks or threads, so the same code runs
 //! under real traffic and in the simulator.
 
+mod ahead;
 mod conn;
 mod connect;
 mod deliver;

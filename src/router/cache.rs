@@ -95,6 +95,19 @@ impl<V> RouteCache<V> {
         Some(entry)
     }
 
+    /// Has the memory fetched that looking up these topics will need: all at once, where look-ups one by one would wait for
+    /// it again and again. Changes nothing else.
+    pub fn expect(&self, hashes: &[u64]) {
+        let slots = hashes.iter().fold(0, |all, hash| all ^ self.places.touch(*hash));
+        let places = hashes.iter().filter_map(|hash| self.places.guess(*hash));
+        let found = |at: u32| self.entries.get(at as usize).zip(self.ages.get(at as usize));
+        let found: SmallVec<[_; EXPECTED_MAX]> = places.filter_map(found).collect();
+        // An entry has three cache lines.
+        let touch = |entry: &Cached<V>| entry.hash ^ u64::from(*entry.topic.last().unwrap_or(&0)) ^ entry.bytes as u64;
+        let lines = found.iter().fold(0, |all, (entry, age)| all ^ touch(entry) ^ u64::from(**age));
+        std::hint::black_box((slots, lines));
+    }
+
     /// Caches `value`, which was computed after `generation` was read. `value_bytes` is what the value owns on the heap.
     /// What exceeds the cache by itself is not kept, but returned like everything else.
     pub fn insert(
@@ -111,7 +124,7 @@ impl<V> RouteCache<V> {
         let bytes = ENTRY_BYTES + size_of::<Cached<V>>() + Cached::<V>::topic_bytes(topic.as_str()) + value_bytes;
         let hash = topic.hash();
         let topic = SmallVec::from_slice(topic.as_str().as_bytes());
-        let cached = Arc::new(Cached { generation, hash, topic, stripes, value, bytes });
+        let cached = Arc::new(Cached { generation, hash, stripes, topic, value, bytes });
         if bytes > self.limits.bytes_max || self.limits.entries_max == 0 {
             return cached;
         }
@@ -221,9 +234,9 @@ impl<V> RouteCache<V> {
 pub struct Cached<V> {
     generation: Generation,
     hash: u64,
+    stripes: Stripes,
     /// In place unless it is long.
     topic: SmallVec<[u8; TOPIC_INLINE_BYTES]>,
-    stripes: Stripes,
     value: V,
     bytes: usize,
 }
@@ -267,6 +280,9 @@ impl<V> Deref for Cached<V> {
         &self.value
     }
 }
+
+/// As many as a processor waits for at a time.
+pub const EXPECTED_MAX: usize = 16;
 
 /// Most topics are shorter.
 const TOPIC_INLINE_BYTES: usize = 40;

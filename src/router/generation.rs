@@ -45,8 +45,14 @@ impl TopicHasher {
     /// The hash of any text, for instance of a client identifier.
     #[inline]
     pub fn text(&self, text: &str) -> u64 {
+        self.bytes(text.as_bytes())
+    }
+
+    /// The hash of a text of which it is not known yet whether it is one.
+    #[inline]
+    pub(crate) fn bytes(&self, text: &[u8]) -> u64 {
         let mut hasher = self.0.build_hasher();
-        hasher.write(text.as_bytes());
+        hasher.write(text);
         hasher.finish()
     }
 

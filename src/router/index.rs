@@ -32,6 +32,20 @@ impl Index {
         self.position(hash, is_meant).map(|at| self.slots[at].value)
     }
 
+    /// What stands where the search for `hash` begins. Whoever asks for several one after the other waits for memory once,
+    /// since no answer depends on the one before.
+    #[inline]
+    pub(crate) fn touch(&self, hash: u64) -> u32 {
+        let mask = self.slots.len().wrapping_sub(1);
+        self.slots.get(tag(hash) as usize & mask).map_or(NONE, |slot| slot.value)
+    }
+
+    /// The first value under a hash that looks like this one: most likely the one that is meant.
+    #[inline]
+    pub(crate) fn guess(&self, hash: u64) -> Option<u32> {
+        self.find(hash, |_| true)
+    }
+
     /// Adds `value` under `hash`; it must not be there yet.
     pub(crate) fn insert(&mut self, hash: u64, value: u32) {
         debug_assert_ne!(value, NONE, "reserved for empty slots");

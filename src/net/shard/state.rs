@@ -342,6 +342,8 @@ impl State {
         self.activity += 1;
         let mut rest = batch.into_iter();
         while rest.len() > 0 {
+            let bite = rest.len().min(ENVELOPES_PER_BITE);
+            self.shard.look_ahead_of(rest.as_slice().get(..bite).unwrap_or_default());
             self.shard.handle_envelopes(now, rest.by_ref().take(ENVELOPES_PER_BITE));
             self.flush_if_over_budget(now);
         }
