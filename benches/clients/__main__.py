@@ -42,7 +42,7 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     commands = library_commands(arguments.clients, arguments.output)
     found: dict[str, dict[str, list[dict[str, int]]]] = {row[0]: {name: [] for name in commands} for row in ROWS}
-    with broker(arguments.broker) as (host, port):
+    with broker(arguments.broker, arguments.output) as (host, port):
         for _ in range(arguments.runs):
             for title, verb, qos, count in ROWS:
                 for name, command in commands.items():
@@ -92,7 +92,6 @@ def started(command: list[str]) -> Iterator["subprocess.Popen[str]"]:
             if pipe(process.stdout).readline() != "ready\n":
                 raise RuntimeError(f"{command} did not connect")
             yield process
-            process.wait(SECONDS_MAX)
         finally:
             process.kill()
 
@@ -106,10 +105,13 @@ def tell(process: "subprocess.Popen[str]") -> None:
 
 def figures(process: "subprocess.Popen[str]") -> dict[str, int]:
     """What it prints at its end."""
-    line = pipe(process.stdout).readline()
-    if not line:
-        raise RuntimeError(f"{process.args!r} ended with status {process.wait(10)} and without figures")
-    found: dict[str, int] = json.loads(line)
+    try:
+        said, _ = process.communicate(timeout=SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{process.args!r} was not done after {SECONDS_MAX} s") from None
+    if not said:
+        raise RuntimeError(f"{process.args!r} ended with status {process.returncode} and without figures")
+    found: dict[str, int] = json.loads(said)
     return found
 
 
@@ -121,9 +123,11 @@ def pipe(stream: IO[str] | None) -> IO[str]:
 
 
 @contextlib.contextmanager
-def broker(command: Path) -> Iterator[tuple[str, str]]:
-    """FerroMQ's broker on a free port."""
-    arguments = [str(command), "broker", "--port", "0", "--log-level", "error"]
+def broker(command: Path, output: Path) -> Iterator[tuple[str, str]]:
+    """FerroMQ's broker on a free port, with queues that lose nothing of QoS 1 however slow who receives is."""
+    settings = output / "broker.toml"
+    settings.write_text('[queue]\nmessages_max = 1000000\nbytes_max = "1GiB"\n', encoding="utf-8")
+    arguments = [str(command), "broker", "--port", "0", "--log-level", "error", "--config", str(settings)]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
         try:
             url = pipe(process.stdout).readline().split()[1]
