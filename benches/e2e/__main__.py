@@ -1,7 +1,7 @@
 """What a delivery costs FerroMQ's broker, beside mosquitto and any other broker, in one interleaved run.
 
     python benches/e2e [--runs 5] [--scale 1.0] [--rows pairs50_q0,...] [--ferromq PATH] [--load PATH]
-        [--broker "flashmq=flashmq --port {port}"] [--output FOLDER]
+        [--broker "flashmq=flashmq --port {port}"] [--floor] [--output FOLDER]
 
 Each run has a broker of its own in a process of its own, and the load (`ferromq bench`) in another. CPU is that of the
 broker's process as the system accounts for it, and memory is its resident set; every message is numbered and counted.
@@ -29,10 +29,13 @@ def main() -> None:
     arguments = parse()
     if not arguments.ferromq.is_file():
         sys.exit(f"{arguments.ferromq} is missing: build it with `make bench-peers`, or name one with --ferromq PATH")
+    if arguments.floor and not arguments.floor.is_file():
+        sys.exit(f"{arguments.floor} is missing: `make bench-peers PEERS_ARGS=--floor` builds it")
     cells.descriptors()
     loads = cells.Loads(arguments.load or arguments.ferromq, arguments.grpc if arguments.grpc.is_file() else None)
     echo = brokers.grpc(loads.grpc) if loads.grpc else None
-    known = (brokers.mosquitto(), echo, brokers.ferromq(arguments.ferromq), *arguments.broker)
+    relay = brokers.relay(arguments.floor) if arguments.floor else None
+    known = (brokers.mosquitto(), echo, relay, brokers.ferromq(arguments.ferromq), *arguments.broker)
     commands = [one for one in known if one and (not arguments.only or one.name in arguments.only)]
     rows = [workload for workload in WORKLOADS if workload.key in arguments.rows]
     runs = run_all(rows, commands, loads, arguments)
@@ -50,8 +53,8 @@ def main() -> None:
 def run_all(
     rows: list[Workload], commands: list[brokers.Command], loads: cells.Loads, arguments: argparse.Namespace
 ) -> report.Runs:
-    """Every cell, again and again, in turns. gRPC has its own rows only."""
-    of_row = {row.key: [one for one in commands if one.name != "grpc" or row.base == "grpc"] for row in rows}
+    """Every cell, again and again, in turns, of those that can play it."""
+    of_row = {row.key: [one for one in commands if cells.plays(one, row)] for row in rows}
     found: report.Runs = {key: {one.name: [] for one in ones} for key, ones in of_row.items()}
     all_cells = [(row, one) for _ in range(arguments.runs) for row in rows for one in of_row[row.key]]
     for number, (row, command) in enumerate(all_cells):
@@ -98,6 +101,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--grpc", type=Path, default=target / "grpc" / "release" / "grpc-echo", help="the gRPC echo")
     parser.add_argument(
         "--broker", type=broker, action="append", default=[], metavar="NAME=COMMAND", help="another one, with {port}"
+    )
+    relay = target / "release" / "examples" / "relay"
+    parser.add_argument(
+        "--floor", type=Path, nargs="?", const=relay, metavar="PATH", help="measure a relay, which does the least, too"
     )
     parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="brokers to run, by name")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder (default target/bench-peers)")

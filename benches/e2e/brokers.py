@@ -82,6 +82,11 @@ def grpc(path: Path) -> Command:
     return Command("grpc", f"{shlex.quote(str(path))} serve --port {{port}}")
 
 
+def relay(path: Path) -> Command:
+    """No broker either: the least that can pass messages on, `benches/e2e/relay.rs`."""
+    return Command("relay", f"{shlex.quote(str(path.resolve()))} --port {{port}}")
+
+
 def named(text: str) -> Command:
     """NAME=COMMAND of the command line."""
     name, separator, line = text.partition("=")

@@ -27,6 +27,11 @@ class Loads:
     grpc: Path | None = None
 
 
+def plays(command: brokers.Command, workload: Workload) -> bool:
+    """Whether a program can take part: gRPC has its own rows only, and a relay is no broker."""
+    return {"grpc": workload.base == "grpc", "relay": workload.has_floor}.get(command.name, True)
+
+
 def measure(workload: Workload, command: brokers.Command, loads: Loads, scale: float) -> dict[str, Any]:
     """The figures of one run; `error` says why there are none."""
     try:

@@ -28,11 +28,18 @@ DETAILS = (
 )
 
 
+FLOOR = (
+    *("workload", "unit", "base", "relay", "ratio", "ferromq", "ratio", "ferromq to relay", "reach"),
+    "in a relay's reach",
+)
+
+
 def markdown(runs: Runs, names: list[str], facts: dict[str, str]) -> str:
     """The whole report."""
     parts = [[f"- {name}: {value}" for name, value in facts.items()]]
     bases = dict.fromkeys(workload.base for workload, _ in lines(runs))
     parts += [table(runs, [base, *compared(names)], base) for base in bases]
+    parts += [floor(runs)] if "relay" in names else []
     parts.append(details(runs, names))
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
@@ -61,6 +68,30 @@ def table(runs: Runs, names: list[str], base: str) -> list[str]:
         met = verdict(line, results.get("ferromq"))
         figure = number(results[base].value)
         found.append(f"| {title} | {line.unit} | {figure} | {' | '.join(cells)} | {reach} | {met} | {line.then} |")
+    return found
+
+
+def floor(runs: Runs) -> list[str]:
+    """What a relay costs, which does the least that can be done; and what of a reach that leaves to a broker."""
+    found = [
+        f"| {' | '.join(FLOOR)} |",
+        f"|---|---|{'---:|' * (len(FLOOR) - 3)}---|",
+    ]
+    for workload, line in lines(runs):
+        results = of_brokers(runs, workload, line, [workload.base, "relay", "ferromq"])
+        base, least, ours = results.values()
+        if least.value is None or ours.value is None or least.ratio is None or ours.ratio is None:
+            continue
+        title = f"{workload.title}: {line.what}" if line.what else workload.title
+        possible = "" if line.reach is None else "yes" if least.ratio <= line.reach else "no"
+        cells = [
+            number(base.value),
+            *(number(least.value), f"{least.ratio:.3f}"),
+            *(number(ours.value), f"{ours.ratio:.3f}"),
+            f"{ours.value / least.value:.2f}",
+            "" if line.reach is None else f"{line.reach:.3g}",
+        ]
+        found.append(f"| {title} | {line.unit} | {' | '.join(cells)} | {possible} |")
     return found
 
 

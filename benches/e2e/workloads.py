@@ -1,5 +1,6 @@
 """What is measured: the loads, the lines of the table that each fills, and what there is to reach."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +39,12 @@ class Workload:
     """Of a load that ends by itself: options that `--scale` changes."""
     base: str = "mosquitto"
     """What all others are compared with."""
+
+    @property
+    def has_floor(self) -> bool:
+        """Whether a relay can play it: that knows neither wildcards nor QoS 2."""
+        options = dict(itertools.pairwise(self.arguments))
+        return options.get("--layout") in {"pairs", "fan-out"} and options.get("--qos") in {"0", "1"}
 
 
 CPU = "CPU s per million"

@@ -49,6 +49,16 @@ pub(crate) fn commands(ferromq: &Path) -> Vec<Start> {
     [Some(ours), mosquitto].into_iter().flatten().collect()
 }
 
+/// What does the least that can be done, `benches/e2e/relay.rs`.
+pub(crate) fn relay(program: &Path) -> Start {
+    Start {
+        name: "relay".to_owned(),
+        program: program.display().to_string(),
+        arguments: ["--port", "{port}"].map(str::to_owned).into(),
+        config: String::new(),
+    }
+}
+
 impl Broker {
     pub(crate) fn start(start: &Start) -> Result<Self, Box<dyn Error>> {
         let directory = tempfile::tempdir()?;

@@ -17,11 +17,24 @@ use ferromq::codec::{
 
 use super::broker::Broker;
 
-/// How many connections, and for how long they do nothing.
+/// How many connections, and for how long they do nothing but ping.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) connections: usize,
     pub(crate) idle_seconds: u64,
+    /// They send as many PINGREQ together as this many connections would with a keep-alive of 60 s.
+    pub(crate) pings_as: usize,
+}
+
+/// What pings took while nothing else was said, and what nothing at all did.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Idle {
+    /// CPU while PINGREQ come, per cent of a core.
+    pub(crate) percent: f64,
+    /// The same for each PINGREQ, microseconds.
+    pub(crate) ping_us: f64,
+    /// CPU while nothing comes, per cent of a core.
+    pub(crate) silent_percent: f64,
 }
 
 /// What one broker took in one run.
@@ -35,8 +48,7 @@ pub(crate) struct Measured {
     pub(crate) connect_us: f64,
     pub(crate) subscribe_us: f64,
     pub(crate) connects_per_second: f64,
-    /// CPU while nothing is said but PINGREQ every 60 s, per cent of a core for 100,000 connections.
-    pub(crate) idle_percent: f64,
+    pub(crate) idle: Idle,
     /// One message to each: CPU for each, microseconds, and the time until the last had its own, milliseconds.
     pub(crate) deliver_us: f64,
     pub(crate) deliver_ms: f64,
@@ -49,8 +61,13 @@ pub(crate) struct Measured {
 
 impl Plan {
     /// Below 20,000 descriptors, which is all that some machines give a process.
-    pub(crate) const FULL: Self = Self { connections: 19_000, idle_seconds: 20 };
-    pub(crate) const SMALL: Self = Self { connections: 100, idle_seconds: 0 };
+    pub(crate) const FULL: Self = Self { connections: 19_000, idle_seconds: 30, pings_as: 100_000 };
+    pub(crate) const SMALL: Self = Self { connections: 100, idle_seconds: 0, pings_as: 100_000 };
+
+    /// PINGREQ in a second.
+    pub(crate) fn pings_per_second(&self) -> f64 {
+        self.pings_as as f64 / KEEP_ALIVE_SECONDS as f64
+    }
 }
 
 /// Measures one broker.
@@ -65,7 +82,7 @@ pub(crate) fn run(broker: &Broker, plan: &Plan) -> Result<Measured, Box<dyn Erro
     subscribe_all(&clients)?;
     watcher.ping()?;
     let subscribed = Snapshot::of(broker);
-    let idle_percent = idle(broker, &clients, plan.idle_seconds)?;
+    let idle = idle(broker, &clients, plan)?;
     let before = Snapshot::of(broker);
     deliver_all(&mut watcher, &clients)?;
     let delivered = Snapshot::of(broker);
@@ -91,13 +108,20 @@ pub(crate) fn run(broker: &Broker, plan: &Plan) -> Result<Measured, Box<dyn Erro
         connect_us: per(start.cpu, connected.cpu),
         subscribe_us: per(connected.cpu, subscribed.cpu),
         connects_per_second: count / (connected.at - start.at).as_secs_f64(),
-        idle_percent,
+        idle,
         deliver_us: per(before.cpu, delivered.cpu),
         deliver_ms: (delivered.at - before.at).as_secs_f64() * 1e3,
         close_us: per(delivered.cpu, closed.cpu),
         will_us: per(with_wills.cpu, willed.cpu),
         left_bytes: (left.resident as f64 - start.resident as f64) / count,
     })
+}
+
+/// The same of a relay, which is no broker: what pings alone take.
+pub(crate) fn run_relay(relay: &Broker, plan: &Plan) -> Result<Idle, Box<dyn Error>> {
+    let clients = connect_all(relay.address(), plan.connections, false)?;
+    subscribe_all(&clients)?;
+    idle(relay, &clients, plan)
 }
 
 /// What a broker has taken until now.
@@ -143,27 +167,32 @@ fn subscribe_all(clients: &[TcpStream]) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Each connection pings once in 60 seconds, as its keep-alive asks; per cent of a core for 100,000 of them.
-fn idle(broker: &Broker, clients: &[TcpStream], seconds: u64) -> Result<f64, Box<dyn Error>> {
-    if seconds == 0 {
-        return Ok(0.0);
+/// Connection after connection pings, each PINGREQ when it is due and by itself, as those of independent clients come.
+fn idle(broker: &Broker, clients: &[TcpStream], plan: &Plan) -> Result<Idle, Box<dyn Error>> {
+    if plan.idle_seconds == 0 {
+        return Ok(Idle::default());
     }
-    let (start, cpu) = (Instant::now(), broker.cpu());
-    let pings = clients.len() as u64 * seconds / KEEP_ALIVE_SECONDS;
-    let mut sent = 0;
-    while start.elapsed() < Duration::from_secs(seconds) {
-        let due = (start.elapsed().as_millis() as u64 * pings / (seconds * 1000)).min(pings);
-        for mut stream in &clients[sent as usize..due as usize] {
-            stream.write_all(&PINGREQ)?;
-        }
-        sent = due;
-        thread::sleep(Duration::from_millis(5));
+    let silence = Duration::from_secs(plan.idle_seconds) / 3;
+    let before = broker.cpu();
+    thread::sleep(silence);
+    let silent = broker.cpu().saturating_sub(before);
+    let pings = plan.pings_as as u64 * plan.idle_seconds / KEEP_ALIVE_SECONDS;
+    let (start, before) = (Instant::now(), broker.cpu());
+    for (sent, mut stream) in (0..pings).zip(clients.iter().cycle()) {
+        let due = start + Duration::from_secs_f64(sent as f64 / plan.pings_per_second());
+        // One that is late is sent at once: the rate stays.
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        stream.write_all(&PINGREQ)?;
     }
-    let took = broker.cpu().saturating_sub(cpu).as_secs_f64() / start.elapsed().as_secs_f64();
-    for stream in &clients[..sent as usize] {
+    let (took, elapsed) = (broker.cpu().saturating_sub(before), start.elapsed());
+    for (_, stream) in (0..pings).zip(clients.iter().cycle()) {
         expect(stream, &PINGRESP)?;
     }
-    Ok(took * 100.0 * 100_000.0 / clients.len() as f64)
+    Ok(Idle {
+        percent: took.as_secs_f64() / elapsed.as_secs_f64() * 100.0,
+        ping_us: took.as_secs_f64() / pings as f64 * 1e6,
+        silent_percent: silent.as_secs_f64() / silence.as_secs_f64() * 100.0,
+    })
 }
 
 /// One message to each.

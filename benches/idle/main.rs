@@ -6,7 +6,8 @@
 //! is what is resident (`VmRSS`); the clock on the wall decides nothing.
 //!
 //! `make bench-idle`, or `cargo bench --bench idle --no-default-features --features cli -- [--connections N] [--rounds N]
-//! [--idle-seconds N] [--in-process N,N] [--broker PATH] [--json FILE]`. `cargo test` runs it once, small.
+//! [--idle-seconds N] [--pings-as N] [--in-process N,N] [--broker PATH] [--relay PATH] [--json FILE]`. `cargo test` runs it
+//! once, small.
 #![allow(clippy::disallowed_methods)] // it measures what happens while time goes by
 
 mod broker;
@@ -17,7 +18,7 @@ mod report;
 use std::{error::Error, path::PathBuf};
 
 use broker::Broker;
-use load::{Measured, Plan};
+use load::{Idle, Measured, Plan};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::from_args()?;
@@ -25,6 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return in_process::run_child(connections);
     }
     let mut rows: Vec<(String, Vec<Measured>)> = Vec::new();
+    let mut relayed: Vec<Idle> = Vec::new();
     for round in 0..options.rounds {
         for (at, command) in broker::commands(&options.broker).into_iter().enumerate() {
             if at >= rows.len() {
@@ -34,11 +36,15 @@ fn main() -> Result<(), Box<dyn Error>> {
             eprintln!("round {}: {} with {} connections", round + 1, command.name, options.plan.connections);
             rows[at].1.push(load::run(&broker, &options.plan)?);
         }
+        if let Some(program) = &options.relay {
+            eprintln!("round {}: a relay with {} connections", round + 1, options.plan.connections);
+            relayed.push(load::run_relay(&Broker::start(&broker::relay(program))?, &options.plan)?);
+        }
     }
     let in_process = options.in_process.iter().map(|n| in_process::measure(*n)).collect::<Result<Vec<_>, _>>()?;
-    print!("{}", report::markdown(&options.plan, &rows, &in_process));
+    print!("{}", report::markdown(&options.plan, &rows, &relayed, &in_process));
     if let Some(path) = &options.json {
-        std::fs::write(path, report::json(&options.plan, &rows, &in_process))?;
+        std::fs::write(path, report::json(&options.plan, &rows, &relayed, &in_process))?;
     }
     Ok(())
 }
@@ -53,6 +59,8 @@ struct Options {
     /// This is the process that measures them.
     in_process_child: Option<usize>,
     broker: PathBuf,
+    /// A program that does the least, whose pings are to be measured as well.
+    relay: Option<PathBuf>,
     json: Option<PathBuf>,
 }
 
@@ -67,6 +75,7 @@ impl Options {
             in_process: if is_test { vec![200] } else { vec![100_000, 1_000_000] },
             in_process_child: None,
             broker: env!("CARGO_BIN_EXE_ferromq").into(),
+            relay: None,
             json: None,
         };
         while let Some(name) = arguments.next() {
@@ -78,12 +87,14 @@ impl Options {
                 "--connections" => options.plan.connections = value.parse()?,
                 "--rounds" => options.rounds = value.parse()?,
                 "--idle-seconds" => options.plan.idle_seconds = value.parse()?,
+                "--pings-as" => options.plan.pings_as = value.parse()?,
                 "--in-process" => {
                     let numbers = value.split(',').filter(|number| !number.is_empty());
                     options.in_process = numbers.map(str::parse).collect::<Result<_, _>>()?;
                 }
                 "--in-process-child" => options.in_process_child = Some(value.parse()?),
                 "--broker" => options.broker = value.into(),
+                "--relay" => options.relay = Some(value.into()),
                 "--json" => options.json = Some(value.into()),
                 _ => {
                     return Err(

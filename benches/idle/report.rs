@@ -6,20 +6,22 @@ use serde_json::{Value, json};
 
 use super::{
     in_process::InProcess,
-    load::{KEEP_ALIVE_SECONDS, Measured, Plan},
+    load::{Idle, KEEP_ALIVE_SECONDS, Measured, Plan},
 };
 
 /// A row of the table: its name, and what it takes from a run.
 type Row = (&'static str, fn(&Measured) -> f64);
 
-const ROWS: [Row; 11] = [
+const ROWS: [Row; 13] = [
     ("resident bytes, connected and subscribed", |m| m.bytes),
     ("resident bytes, connected", |m| m.bytes_unsubscribed),
     ("resident bytes left when all have gone", |m| m.left_bytes),
     ("CPU a connect, us", |m| m.connect_us),
     ("CPU a subscribe, us", |m| m.subscribe_us),
     ("connects a second", |m| m.connects_per_second),
-    ("CPU while idle, % of a core for 100,000", |m| m.idle_percent),
+    ("CPU while nothing is said, % of a core", |m| m.idle.silent_percent),
+    ("CPU while they ping, % of a core", |m| m.idle.percent),
+    ("CPU of a PINGREQ that comes alone, us", |m| m.idle.ping_us),
     ("CPU of one message to each, us", |m| m.deliver_us),
     ("time of one message to each, ms", |m| m.deliver_ms),
     ("CPU of a close, all at once, us", |m| m.close_us),
@@ -27,13 +29,21 @@ const ROWS: [Row; 11] = [
 ];
 
 /// The table, medians of all runs.
-pub(crate) fn markdown(plan: &Plan, brokers: &[(String, Vec<Measured>)], in_process: &[InProcess]) -> String {
+pub(crate) fn markdown(
+    plan: &Plan,
+    brokers: &[(String, Vec<Measured>)],
+    relayed: &[Idle],
+    in_process: &[InProcess],
+) -> String {
     let mut text = String::new();
     let runs = brokers.first().map_or(0, |(_, runs)| runs.len());
     let _ = writeln!(
         text,
-        "{} connections with one subscription and {KEEP_ALIVE_SECONDS} s keep-alive; medians of {runs} interleaved runs.\n",
-        plan.connections
+        "{} connections with one subscription; medians of {runs} interleaved runs. While they ping, {:.0} PINGREQ come in a \
+         second, one by one, as many as {} connections send with a keep-alive of {KEEP_ALIVE_SECONDS} s.\n",
+        plan.connections,
+        plan.pings_per_second(),
+        plan.pings_as,
     );
     let names: Vec<&str> = brokers.iter().map(|(name, _)| name.as_str()).collect();
     let ratio = if brokers.len() == 2 { " ratio |" } else { "" };
@@ -49,6 +59,14 @@ pub(crate) fn markdown(plan: &Plan, brokers: &[(String, Vec<Measured>)], in_proc
         };
         let _ = writeln!(text, "| {name} | {} |{ratio}", cells.join(" | "));
     }
+    if !relayed.is_empty() {
+        let percent = number(median(relayed.iter().map(|idle| idle.percent)));
+        let ping_us = number(median(relayed.iter().map(|idle| idle.ping_us)));
+        let _ = writeln!(
+            text,
+            "\nA relay, which answers PINGREQ and does nothing else: {percent} % of a core while they ping, {ping_us} us for each."
+        );
+    }
     if !in_process.is_empty() {
         text.push_str("\n| in-process connections (both ends) | bytes | CPU a connect, us | CPU a ping, us | idle, % of a core at 60 s | CPU of a message, us | all have one after, ms |\n|---:|---:|---:|---:|---:|---:|---:|\n");
     }
@@ -61,7 +79,12 @@ pub(crate) fn markdown(plan: &Plan, brokers: &[(String, Vec<Measured>)], in_proc
 }
 
 /// Every run.
-pub(crate) fn json(plan: &Plan, brokers: &[(String, Vec<Measured>)], in_process: &[InProcess]) -> String {
+pub(crate) fn json(
+    plan: &Plan,
+    brokers: &[(String, Vec<Measured>)],
+    relayed: &[Idle],
+    in_process: &[InProcess],
+) -> String {
     let runs = |runs: &[Measured]| -> Value {
         ROWS.iter().map(|(name, value)| ((*name).to_owned(), runs.iter().map(value).collect::<Value>())).collect()
     };
@@ -75,8 +98,11 @@ pub(crate) fn json(plan: &Plan, brokers: &[(String, Vec<Measured>)], in_process:
             })
         })
         .collect();
+    let relayed: Value =
+        relayed.iter().map(|idle| json!({ "percent": idle.percent, "ping_us": idle.ping_us })).collect();
     let report = json!({
-        "connections": plan.connections, "keep_alive_seconds": KEEP_ALIVE_SECONDS, "brokers": brokers, "in_process": in_process,
+        "connections": plan.connections, "keep_alive_seconds": KEEP_ALIVE_SECONDS, "pings_as": plan.pings_as,
+        "brokers": brokers, "relay": relayed, "in_process": in_process,
     });
     format!("{report:#}\n")
 }

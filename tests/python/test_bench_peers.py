@@ -132,6 +132,40 @@ def test_grpc_is_the_base_of_its_own_rows_only(bench):
     assert "**0.100**" in text
 
 
+def test_a_relay_plays_what_has_exact_topics_and_no_qos_2(bench):
+    workloads, brokers, cells = bench("workloads"), bench("brokers"), bench("cells")
+    relay, ours = brokers.relay(ROOT), brokers.ferromq(ROOT)
+    played = {row.key for row in workloads.WORKLOADS if cells.plays(relay, row)}
+    assert {"pairs50_q0", "pairs50_q1", "fanout1000_q1", "pairs2500_10k", "rate50k", "single", "grpc_q1"} <= played
+    assert not played & {"pairs50_q2", "fanin_q0", "matching", "shared", "retained", "connections"}
+    assert all(cells.plays(ours, row) for row in workloads.WORKLOADS)
+
+
+def test_a_reach_below_what_a_relay_costs_is_told(bench):
+    report = bench("report")
+    latency = {"p50": 60.0, "p99": 90.0}
+    runs = {
+        key: {
+            name: [run(cpu, latency_us=latency)]
+            for name, cpu in (("mosquitto", 10.0), ("relay", least), ("ferromq", 7.5))
+        }
+        for key, least in (("rate50k", 6.0), ("pairs50_q0", 0.6))
+    }
+    runs["fanin_q0"] = {"mosquitto": [run(9.0)], "ferromq": [run(1.0)]}
+    text = report.markdown(runs, ["mosquitto", "relay", "ferromq"], {})
+    lines = text.partition("in a relay's reach")[2].partition("deliveries/s")[0].splitlines()
+    found = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[3:11]]
+        for line in lines
+        if "CPU s" in line
+    }
+    assert found == {
+        "50 pairs, 50,000 msg/s, QoS 0": ["10.0", "6", "0.600", "7.5", "0.750", "1.25", "0.5", "no"],
+        "50 to 50 pairs, 16 B, QoS 0": ["10.0", "0.6", "0.060", "7.5", "0.750", "12.50", "0.065", "yes"],
+    }
+    assert "in a relay's reach" not in report.markdown(runs, ["mosquitto", "ferromq"], {})
+
+
 def test_pictures_are_well_formed_and_mark_every_figure(bench):
     plot = bench("plot")
     bars = plot.bars("a < b", ["ferromq", "x"], [plot.Bar("row & row", {"ferromq": 0.05, "x": None}, 0.1)])
