@@ -7,9 +7,11 @@
 mod conn;
 mod connect;
 mod deliver;
+mod delivery;
 mod disconnect;
 mod durable;
 mod frames;
+mod gathering;
 mod hooks;
 mod input;
 mod journal;
