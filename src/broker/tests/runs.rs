@@ -176,7 +176,9 @@ fn a_burst_is_spread_evenly_over_a_group_at_rest() {
         let (mut world, publisher, members) = group(shards, 7, Settings::default());
         // Busy before, with as many for all: then at rest again, so nothing of that is left.
         burst(&mut world, publisher, "jobs", 0..700);
-        members.iter().for_each(|member| drop(take_and_answer(&mut world, *member)));
+        for member in &members {
+            take_and_answer(&mut world, *member);
+        }
         for count in [1, 3, 7, 20, 50] {
             burst(&mut world, publisher, "jobs", 0..count);
             let received: Vec<_> = members.iter().map(|member| take_and_answer(&mut world, *member)).collect();
