@@ -9,13 +9,15 @@ use std::{
 use smallvec::SmallVec;
 
 use super::{
+    delivery::{Content, Delivery},
     frames::HopFlags,
+    gathering::send_several,
     hooks::Event,
     journal::{Journal, Packet},
     message::{Message, Parcel},
     reasons::DropReason,
     route::{Own, Reach, Target},
-    session::{ClientSession, Delivery, text_of},
+    session::{ClientSession, text_of},
     shard::Shard,
     slots::ConnId,
     timers::Timer,
@@ -78,17 +80,17 @@ impl Shard {
     }
 
     /// Brings a message to one member of a shared group, on whatever shard.
-    pub(super) fn deliver_shared(
-        &mut self,
-        now: Instant,
-        group: &mut GroupHandle,
-        topic: u64,
-        parcel: &mut Parcel<'_>,
-    ) {
+    fn deliver_shared(&mut self, now: Instant, group: &mut GroupHandle, topic: u64, parcel: &mut Parcel<'_>) {
         let publisher = parcel.publisher.map_or(0, |publisher| publisher.client_hash);
         let choice = Choice { publisher, topic, random: self.random() };
-        let Some(member) = group.choose(&choice, None) else { return };
-        member.delivery_started();
+        if let Some(member) = group.choose(&choice, None) {
+            member.deliveries_started(1);
+            self.give(now, member, parcel);
+        }
+    }
+
+    /// Brings a message to the member that it was given to, on whatever shard.
+    pub(super) fn give(&mut self, now: Instant, member: &Arc<Member>, parcel: &mut Parcel<'_>) {
         if member.shard() == self.id {
             self.deliver_to_member(now, member, parcel);
         } else {
@@ -99,33 +101,31 @@ impl Shard {
     /// Brings a message to a member of a shared group that lives on this shard; to another if it has left meanwhile.
     pub(super) fn deliver_to_member(&mut self, now: Instant, member: &Arc<Member>, parcel: &mut Parcel<'_>) {
         let Some(options) = MemberOptions::unpack(member.options()) else {
-            member.delivery_ended();
-            let message = Arc::clone(parcel.keep());
-            return self.redispatch(now, member, message);
+            member.deliveries_ended(1);
+            return self.redispatch(now, member, parcel);
         };
         let ids: SmallVec<[u32; 2]> = options.id.into_iter().collect();
         let retain = options.retain_as_published && parcel.retain;
         let hop = Hop { qos: options.qos.min(parcel.qos), retain, ids: &ids, member: Some(member) };
         if !self.hand_over(now, member.session(), hop, parcel) {
-            member.delivery_ended();
+            member.deliveries_ended(1);
         }
     }
 
     /// Gives a message that a member could not finish to another one.
-    pub(super) fn redispatch(&mut self, now: Instant, from: &Member, message: Arc<Message>) {
-        let publisher = message.publisher.map_or(0, |publisher| publisher.client_hash);
-        let topic = self.shared.interest.hasher().text(message.topic());
+    pub(super) fn redispatch(&mut self, now: Instant, from: &Member, parcel: &mut Parcel<'_>) {
+        let publisher = parcel.publisher.map_or(0, |publisher| publisher.client_hash);
+        let topic = self.shared.interest.hasher().text(parcel.topic);
         let choice = Choice { publisher, topic, random: self.random() };
         let Some(member) = from.group().and_then(|group| group.choose(&choice, Some(from))) else {
-            return self.count_drop(from.client_id(), message.topic(), DropReason::SessionEnded);
+            return self.count_drop(from.client_id(), parcel.topic, DropReason::SessionEnded);
         };
-        member.delivery_started();
-        let mut parcel = Parcel::from_message(&message);
+        member.deliveries_started(1);
         if member.shard() == self.id {
             self.wire.out.frames.clear();
-            self.deliver_to_member(now, &member, &mut parcel);
+            self.deliver_to_member(now, &member, parcel);
         } else {
-            self.forward(member.shard(), Some(member), &mut parcel);
+            self.forward(member.shard(), Some(member), parcel);
         }
     }
 
@@ -156,7 +156,8 @@ impl Shard {
         });
         let packet_id = acked.then(|| {
             let keep = session.is_persistent() || hop.member.is_some();
-            session.state.sent(hop.delivery(keep.then(|| Arc::clone(parcel.keep())), stored))
+            let content = if keep { Content::Message(Arc::clone(parcel.keep())) } else { Content::Gone };
+            session.state.sent(hop.delivery(content, stored))
         });
         if let Some((sent, conn)) = stored.zip(packet_id).zip(session.conn) {
             return self.send_recorded(now, key, conn, sent, hop, parcel);
@@ -204,7 +205,7 @@ impl Shard {
         let journal = self.journal.as_mut().filter(|_| hop.qos != QoS::AtMostOnce && session.is_stored);
         let mut named = journal.map(|journal| (journal.next_id(), journal));
         let stored = named.as_ref().map(|(delivery, _)| *delivery);
-        let delivery = hop.delivery(Some(Arc::clone(parcel.keep())), stored);
+        let delivery = hop.delivery(Content::Message(Arc::clone(parcel.keep())), stored);
         let before = session.state.pending_bytes();
         let result = session.state.enqueue(delivery, &self.queue_limits);
         self.queued_bytes = self.queued_bytes + session.state.pending_bytes() - before;
@@ -233,6 +234,9 @@ impl Shard {
             let step = loop {
                 if !self.wire.conns.get(conn).is_some_and(|conn| conn.has_room(soft_bytes)) {
                     break Step::Full;
+                }
+                if send_several(session, &mut self.wire, conn, soft_bytes) {
+                    continue;
                 }
                 match send_next(session, &mut self.wire, self.journal.as_deref_mut(), conn, now) {
                     Step::Sent => {}
@@ -313,8 +317,7 @@ impl Shard {
     pub(super) fn drop_delivery(&mut self, key: SessionKey, delivery: Delivery, reason: DropReason) {
         settle(&delivery);
         self.record_settled(key, &delivery);
-        let topic = delivery.message.as_ref().map_or("", |message| message.topic());
-        self.count_drop_for(key, topic, reason);
+        self.count_drop_for(key, delivery.content.topic(), reason);
     }
 
     pub(super) fn count_drop_for(&mut self, key: SessionKey, topic: &str, reason: DropReason) {
@@ -341,12 +344,12 @@ pub(crate) struct Hop<'a> {
 }
 
 impl Hop<'_> {
-    fn delivery(&self, message: Option<Arc<Message>>, stored: Option<Id>) -> Delivery {
+    fn delivery(&self, content: Content, stored: Option<Id>) -> Delivery {
         Delivery {
-            message,
+            content,
             qos: self.qos,
             retain: self.retain,
-            ids: (!self.ids.is_empty()).then(|| self.ids.into()),
+            ids: (!self.ids.is_empty()).then(|| Box::new(self.ids.into())),
             member: self.member.cloned(),
             stored,
         }
@@ -356,7 +359,40 @@ impl Hop<'_> {
 /// A delivery is over, one way or the other: a member of a shared group has one less in hand.
 pub(crate) fn settle(delivery: &Delivery) {
     if let Some(member) = &delivery.member {
-        member.delivery_ended();
+        member.deliveries_ended(1);
+    }
+}
+
+/// Deliveries that are over one after the other: those of one member of a shared group are counted down together, when
+/// another's is added or this is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    member: Option<Arc<Member>>,
+    count: u32,
+}
+
+impl Settled {
+    /// One more, and the member it came by.
+    #[inline]
+    pub(crate) fn add(&mut self, member: Option<Arc<Member>>) {
+        let Some(member) = member else { return };
+        if self.member.as_ref().is_none_or(|last| !Arc::ptr_eq(last, &member)) {
+            self.tell();
+            self.member = Some(member);
+        }
+        self.count += 1;
+    }
+
+    fn tell(&mut self) {
+        if let Some(member) = self.member.take() {
+            member.deliveries_ended(std::mem::take(&mut self.count));
+        }
+    }
+}
+
+impl Drop for Settled {
+    fn drop(&mut self) {
+        self.tell();
     }
 }
 
@@ -377,7 +413,7 @@ impl MemberOptions {
         u64::from(self.id.unwrap_or(0)) << 3 | u64::from(self.retain_as_published) << 2 | self.qos as u64
     }
 
-    fn unpack(packed: u64) -> Option<Self> {
+    pub(crate) fn unpack(packed: u64) -> Option<Self> {
         let qos = QoS::from_bits((packed & 0b11) as u8)?;
         let id = (packed >> 3) as u32;
         Some(Self { qos, retain_as_published: packed & 0b100 != 0, id: (id > 0).then_some(id) })
@@ -450,10 +486,9 @@ pub(super) fn write(
     dup: bool,
     now: Instant,
 ) -> Written {
-    let Some(message) = &delivery.message else { return Written::Yes };
-    let mut parcel = Parcel::from_message(message);
+    let Some(mut parcel) = delivery.content.parcel() else { return Written::Yes };
     wire.out.frames.clear();
-    let ids = delivery.ids.as_deref().unwrap_or_default();
+    let ids: &[u32] = delivery.ids.as_deref().map_or(&[], |ids| ids);
     let Some(mut line) = wire.line(conn) else { return Written::Gone };
     if !line.fits(now, &parcel, delivery.qos, ids) {
         return Written::TooLarge;

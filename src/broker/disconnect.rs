@@ -4,6 +4,7 @@ use std::{sync::atomic::Ordering, time::Instant};
 
 use super::{
     conn::Phase,
+    delivery::Delivery,
     hooks::Event,
     moment::Moment,
     reasons::{DropReason, EndReason},
@@ -154,10 +155,9 @@ impl Shard {
         }
         let Some(session) = self.remove_session(key) else { return };
         self.queued_bytes -= session.state.pending_bytes();
-        for delivery in session.state.into_messages() {
+        for delivery in session.state.into_messages().flat_map(Delivery::singles) {
             super::deliver::settle(&delivery);
-            let topic = delivery.message.as_ref().map_or("", |message| message.topic());
-            self.count_drop(&session.client_id, topic, DropReason::SessionEnded);
+            self.count_drop(&session.client_id, delivery.content.topic(), DropReason::SessionEnded);
         }
         for filter in session.subscriptions.filters() {
             self.shared.hooks.tell(|| Event::Unsubscribed { client_id: &session.client_id, filter });

@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{
-    deliver::settle,
+    deliver::{Settled, settle},
+    delivery::Delivery,
     input::{Handled, PUBACK},
     journal::Packet as Vouch,
     message::{Parcel, Publisher},
     permit::Judged,
     reasons::{DropReason, EndReason},
-    session::Delivery,
     shard::Shard,
     slots::ConnId,
     wire::AckKind,
@@ -90,17 +90,18 @@ impl Shard {
         let conn = self.wire.conns.get_mut(id).filter(|conn| conn.is_connected() && !conn.is_waiting());
         let Some((conn, key)) = conn.and_then(|conn| conn.session.map(|key| (conn, key))) else { return 0 };
         let Some(session) = self.sessions.get_mut(key) else { return 0 };
-        let mut count = 0;
+        let (mut count, mut settled) = (0, Settled::default());
         for packet in bytes.as_chunks::<4>().0 {
             let [PUBACK, 2, high, low] = *packet else { break };
             let Some(packet_id) = PacketId::new(u16::from_be_bytes([high, low])) else { break };
             let Ok(delivery) = session.state.handle_puback(packet_id) else { break };
-            settle(&delivery);
             if let (Some(journal), Some(stored)) = (&mut self.journal, delivery.stored) {
                 journal.settled(session, stored);
             }
+            settled.add(delivery.member);
             count += 1;
         }
+        drop(settled);
         if count > 0 {
             conn.heard = self.wire.epoch.moment(now);
             self.wire.out.stats.packets_received += count as u64;

@@ -8,9 +8,10 @@ use std::{
 };
 
 use super::{
+    delivery::{Content, Delivery},
     durable::Durable,
     message::{Message, expiry},
-    session::{Away, ClientSession, Delivery, Will},
+    session::{Away, ClientSession, Will},
     shard::Shard,
     subscriptions::Subscribed,
 };
@@ -90,13 +91,13 @@ impl Shard {
             let subscribed = handover.share.and_then(|filter| session.subscriptions.get(&filter));
             let member = subscribed.and_then(|subscribed| subscribed.member.clone());
             if let Some(member) = &member {
-                member.delivery_started();
+                member.deliveries_started(1);
             }
             let delivery = Delivery {
-                message: Some(Arc::clone(message)),
+                content: Content::Message(Arc::clone(message)),
                 qos: handover.qos,
                 retain: handover.retain,
-                ids: (!handover.ids.is_empty()).then_some(handover.ids),
+                ids: (!handover.ids.is_empty()).then(|| Box::new(handover.ids.into_vec().into())),
                 member,
                 stored: Some(id),
             };

@@ -2,12 +2,12 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-use super::{message::Message, slots::ConnId, subscriptions::Subscriptions, timers::Armed};
+use super::{delivery::Delivery, message::Message, slots::ConnId, subscriptions::Subscriptions, timers::Armed};
 use crate::{
     auth::ConnectInfo,
     codec::{QoS, Text, Version},
-    router::{Member, ScanCursor},
-    session::{Session, Stored},
+    router::ScanCursor,
+    session::Session,
 };
 
 /// How the shard hashes what strangers choose: by a seed it was given.
@@ -42,21 +42,6 @@ pub(crate) struct Away {
     /// When its connection was lost.
     pub(crate) lost_at: Instant,
     pub(crate) expires_at: Option<Instant>,
-}
-
-/// A message on its way to one session.
-#[derive(Debug)]
-pub(crate) struct Delivery {
-    /// Absent only in flight to a session that ends with its connection: nothing will ever be sent again.
-    pub(crate) message: Option<Arc<Message>>,
-    pub(crate) qos: QoS,
-    pub(crate) retain: bool,
-    /// Subscription identifiers, for MQTT 5.
-    pub(crate) ids: Option<Box<[u32]>>,
-    /// The shared subscription it came by: it goes to another member if this one leaves.
-    pub(crate) member: Option<Arc<Member>>,
-    /// Its name in the store.
-    pub(crate) stored: Option<crate::store::Id>,
 }
 
 /// A wildcard scan of the retained store, taken up again when there is room.
@@ -174,20 +159,6 @@ impl ClientSession {
 /// A client identifier to be kept elsewhere.
 pub(crate) fn text_of(client_id: &str) -> Text {
     Text::try_from(client_id).expect("client identifiers are made from such texts")
-}
-
-impl Stored for Delivery {
-    fn qos(&self) -> QoS {
-        self.qos
-    }
-
-    fn bytes(&self) -> usize {
-        self.message.as_ref().map_or(0, |message| message.bytes())
-    }
-
-    fn expires_at(&self) -> Option<Instant> {
-        self.message.as_ref().and_then(|message| message.expires_at)
-    }
 }
 
 #[cfg(test)]

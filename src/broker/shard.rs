@@ -12,6 +12,7 @@ use bytes::Bytes;
 pub use super::conn::TransportEnd;
 use super::{
     conn::{Conn, Phase},
+    gathering::Gathering,
     journal::{Journal, Receipt},
     limits::Settings,
     message::Message,
@@ -20,7 +21,7 @@ use super::{
     peer::Peer,
     reasons::{DropReason, EndReason},
     route::{RecentRoute, Route},
-    run::{Gathering, Run},
+    run::Run,
     session::{ClientSession, HashState},
     shared::Shared,
     slots::{ConnId, Slots},
@@ -147,7 +148,14 @@ pub enum Envelope {
         /// The member it was given to.
         member: Arc<Member>,
     },
-    /// A message as in the other two, whose sender wants to know when it is stored.
+    /// Several messages of one topic for one member of a shared subscription.
+    SharedRun {
+        /// The messages.
+        run: Arc<Run>,
+        /// The member they were given to.
+        member: Arc<Member>,
+    },
+    /// A message as in the others, whose sender wants to know when it is stored.
     Durable {
         /// The message.
         message: Arc<Message>,
@@ -166,7 +174,7 @@ pub enum Envelope {
 impl Envelope {
     /// How many messages it holds, or answers: what counts against [`super::SlowConsumer::staged_envelopes_max`].
     pub fn messages(&self) -> usize {
-        if let Self::Run(run) = self { run.len() } else { 1 }
+        if let Self::Run(run) | Self::SharedRun { run, .. } = self { run.len() } else { 1 }
     }
 }
 
@@ -341,6 +349,7 @@ impl Shard {
                     self.wire.out.frames.clear();
                     self.deliver_to_member(now, &member, &mut parcel);
                 }
+                Envelope::SharedRun { run, member } => self.take_piece(now, &member, &run),
                 Envelope::Durable { message, member, receipt } => self.take_over(now, &message, member, receipt),
                 Envelope::Stored { receipt } => {
                     if let Some(journal) = &mut self.journal {
@@ -437,7 +446,7 @@ impl Shard {
                 Envelope::Publish(message) | Envelope::Shared { message, .. } | Envelope::Durable { message, .. } => {
                     self.count_drop("", message.topic(), DropReason::ShardGone);
                 }
-                Envelope::Run(run) => {
+                Envelope::Run(run) | Envelope::SharedRun { run, .. } => {
                     for _ in 0..run.len() {
                         self.count_drop("", run.topic(), DropReason::ShardGone);
                     }

@@ -4,6 +4,7 @@ use std::{collections::VecDeque, iter::Zip, sync::Arc, time::Instant, vec};
 
 use super::{
     deliver::{MemberOptions, settle},
+    delivery::Delivery,
     hooks::Event,
     input::Handled,
     session::RetainedScan,
@@ -165,18 +166,18 @@ impl Shard {
         let before = session.state.pending_bytes();
         let is_away = session.conn.is_none();
         let released = session.state.withdraw(is_away, |delivery| {
-            delivery.message.is_some()
+            delivery.content.is_kept()
                 && delivery.member.as_ref().is_some_and(|member| match only {
                     Some(only) => Arc::ptr_eq(member, only),
                     None => has_other_online(member),
                 })
         });
         self.queued_bytes = self.queued_bytes + session.state.pending_bytes() - before;
-        for delivery in released {
+        for delivery in released.into_iter().flat_map(Delivery::singles) {
             settle(&delivery);
             self.record_settled(key, &delivery);
-            if let (Some(member), Some(message)) = (delivery.member, delivery.message) {
-                self.redispatch(now, &member, message);
+            if let (Some(member), Some(mut parcel)) = (&delivery.member, delivery.content.parcel()) {
+                self.redispatch(now, member, &mut parcel);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The shard by itself: bytes in, bytes out, several shards side by side, in virtual time.
 
+mod runs;
+
 use std::{collections::HashMap, num::NonZeroU16, sync::Arc, time::Duration, time::Instant};
 
 use bytes::Bytes;
@@ -466,102 +468,4 @@ fn who_goes_while_his_subscriptions_wait_for_a_turn_leaves_nothing() {
     shard.closed(world.now, conn, TransportEnd::Closed);
     world.settle();
     assert_eq!((filters(&world), world.shards[0].is_settled()), (0, true));
-}
-
-/// Subscribers of every kind, and what each has received when publishers' packets came in reads of `packets_per_read`.
-fn received_by_all(packets_per_read: usize) -> Vec<Vec<(String, QoS, u16)>> {
-    let mut settings = Settings::default();
-    settings.session.inflight_max = 40;
-    let mut world = World::new(2, settings);
-    let mut subscribers = Vec::new();
-    for (n, version) in [Version::V3_1_1, Version::V5].into_iter().cycle().take(12).enumerate() {
-        let client = world.connect(&format!("s{n}"), version, |connect| match n / 2 {
-            4 if version.is_v5() => connect.properties.push(Property::MaximumPacketSize(40)),
-            3 | 4 => connect.clean_start = false,
-            5 if version.is_v5() => connect.properties.push(Property::TopicAliasMaximum(5)),
-            _ => {}
-        });
-        let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][n / 2 % 3];
-        world.subscribe(client, "a/+", qos);
-        world.subscribe(client, if n % 3 == 0 { "a/b" } else { "other" }, QoS::AtLeastOnce);
-        subscribers.push(client);
-    }
-    let shared = world.connect("shared", Version::V5, |_| {});
-    world.subscribe(shared, "$share/g/a/c", QoS::AtLeastOnce);
-    let own = world.connect("own", Version::V5, |_| {});
-    world.subscribe(own, "a/b", QoS::AtLeastOnce);
-    subscribers.extend([shared, own]);
-    for client in &subscribers {
-        world.take(*client);
-    }
-    for (publisher, version) in [(own, Version::V5), (world.connect("p", Version::V3_1_1, |_| {}), Version::V3_1_1)] {
-        let mut packets: Vec<Vec<u8>> = Vec::new();
-        for n in 0..90u16 {
-            let topic = ["a/b", "a/b", "a/b", "a/b", "a/c"][usize::from(n / 9) % 5];
-            let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][usize::from(n / 7 % 3)];
-            let payload = format!("{version:?} {n} ").repeat(if n % 30 == 29 { 200 } else { 1 });
-            let id = if qos == QoS::AtMostOnce { 0 } else { n + 1 };
-            let Packet::Publish(mut publish) = publish(topic, &payload, qos, id) else { unreachable!() };
-            publish.retain = n % 25 == 24;
-            let mut bytes = Vec::new();
-            publish.encode(version, &mut bytes).unwrap();
-            packets.push(bytes);
-        }
-        // The end of the publisher, with something that nobody may send behind what is gathered.
-        packets.push(vec![0x00, 0]);
-        for read in packets.chunks(packets_per_read) {
-            let (at, conn) = world.clients[&publisher].at;
-            world.shards[at].receive(world.now, conn, &read.concat());
-            world.settle();
-        }
-    }
-    let of = |packet: &Packet| match packet {
-        Packet::Publish(p) => {
-            Some((String::from_utf8_lossy(&p.payload).into_owned(), p.qos, p.packet_id.map_or(0, u16::from)))
-        }
-        _ => None,
-    };
-    subscribers.into_iter().map(|client| world.take(client).iter().filter_map(of).collect()).collect()
-}
-
-#[test]
-fn messages_that_come_in_one_read_arrive_as_if_each_had_come_by_itself() {
-    let one_by_one = received_by_all(1);
-    assert!(one_by_one.iter().all(|messages| messages.len() >= 9), "{one_by_one:?}");
-    for packets_per_read in [2, 7, 33, 1000] {
-        for (n, (together, apart)) in received_by_all(packets_per_read).iter().zip(&one_by_one).enumerate() {
-            assert_eq!(together, apart, "subscriber {n}, {packets_per_read} a read");
-        }
-    }
-}
-
-#[test]
-fn what_a_client_publishes_to_itself_comes_before_its_acknowledgement() {
-    let mut world = World::new(1, Settings::default());
-    let [alice, bob] = ["alice", "bob"].map(|id| world.connect(id, Version::V3_1_1, |_| {}));
-    world.subscribe(bob, "t", QoS::AtLeastOnce);
-    for is_own in [false, true] {
-        if is_own {
-            world.subscribe(alice, "t", QoS::AtLeastOnce);
-        }
-        drop((world.take(alice), world.take(bob)));
-        let mut bytes = Vec::new();
-        for id in 1..=3 {
-            publish("t", "x", QoS::AtLeastOnce, id).encode(Version::V3_1_1, &mut bytes).unwrap();
-        }
-        let (at, conn) = world.clients[&alice].at;
-        world.shards[at].receive(world.now, conn, &bytes);
-        world.settle();
-        let kinds: String = world
-            .take(alice)
-            .iter()
-            .map(|packet| match packet {
-                Packet::Publish(_) => 'm',
-                Packet::PubAck(_) => 'a',
-                _ => '?',
-            })
-            .collect();
-        assert_eq!(kinds, if is_own { "mamama" } else { "aaa" });
-        assert_eq!(publishes(&world.take(bob)).len(), 3);
-    }
 }

@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Instant};
 
 use super::{
     deliver,
+    delivery::Delivery,
     journal::{Packet, Receipt},
     message::{Message, Parcel},
     reasons::DropReason,
-    session::Delivery,
     shard::{Envelope, Shard},
     slots::ConnId,
     wire::{AckKind, Written},

@@ -156,7 +156,7 @@ fn envelope_bytes(envelope: &Envelope) -> usize {
         Envelope::Publish(message) | Envelope::Shared { message, .. } | Envelope::Durable { message, .. } => {
             message.bytes()
         }
-        Envelope::Run(run) => size_of::<Envelope>() + run.bytes(),
+        Envelope::Run(run) | Envelope::SharedRun { run, .. } => size_of::<Envelope>() + run.bytes(),
         Envelope::Stored { .. } => size_of::<Envelope>(),
     }
 }

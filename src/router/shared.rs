@@ -6,6 +6,8 @@
 //! version; the next choice builds the roster once, however many members came and went in between. They do not void
 //! routes: a route names the group, and only the first and the last member make or end a group.
 
+mod turns;
+
 use std::{
     fmt,
     sync::{
@@ -21,11 +23,13 @@ use super::{
     shards::{SessionKey, ShardId},
     trie::FilterTrie,
 };
+use turns::Turns;
 
 /// How a group chooses the member that gets a message. Members that are online come first in every strategy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum SharedStrategy {
-    /// One after the other in the order of joining.
+    /// One after the other in the order of joining. Members that are busy get several messages of a topic at a time: half
+    /// of what most of them have in flight, 16 at most.
     #[default]
     RoundRobin,
     /// Any, each time anew.
@@ -124,14 +128,14 @@ impl Member {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// One more message is on its way. Best called by whoever chose the member, so that a burst spreads at once.
-    pub fn delivery_started(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    /// So many more messages are on their way. Best called by whoever chose the member, so that a burst spreads at once.
+    pub fn deliveries_started(&self, count: u32) {
+        self.in_flight.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// A message was acknowledged, dropped or given to another member.
-    pub fn delivery_ended(&self) {
-        let less = |count: u32| count.checked_sub(1);
+    /// So many messages were acknowledged, dropped or given to another member.
+    pub fn deliveries_ended(&self, count: u32) {
+        let less = |in_flight: u32| in_flight.checked_sub(count);
         let ended = self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         debug_assert!(ended.is_ok(), "a delivery ends once");
     }
@@ -201,7 +205,7 @@ impl Group {
     /// This takes the group's lock for a moment; where messages are many, [`GroupHandle::choose`] does not.
     pub fn choose(&self, choice: &Choice, exclude: Option<&Member>) -> Option<Arc<Member>> {
         let roster = self.roster();
-        roster.choose(self, choice, exclude).cloned()
+        roster.choose(self, choice, exclude, 1).map(|(member, _)| Arc::clone(member))
     }
 
     fn new(name: &str, filter: &str, strategy: SharedStrategy) -> Self {
@@ -211,7 +215,7 @@ impl Group {
             strategy,
             version: AtomicU64::new(0),
             state: Mutex::new(State { members: Vec::new(), roster: Arc::new(Roster::default()) }),
-            turns: Turns { turn: AtomicU64::new(0), sticky: AtomicU64::new(STICKY_NONE) },
+            turns: Turns::new(),
         }
     }
 
@@ -252,10 +256,22 @@ impl GroupHandle {
 
     /// As [`Group::choose`].
     pub fn choose(&mut self, choice: &Choice, exclude: Option<&Member>) -> Option<&Arc<Member>> {
+        self.renew();
+        self.roster.choose(&self.group, choice, exclude, 1).map(|(member, _)| member)
+    }
+
+    /// The member that is to get the next of `wanted` messages that have the publisher and the topic of `choice`, and how
+    /// many of them: as many as the strategy gives it before the next choice, one at least.
+    pub fn choose_for(&mut self, choice: &Choice, wanted: usize) -> Option<(&Arc<Member>, usize)> {
+        self.renew();
+        self.roster.choose(&self.group, choice, None, wanted)
+    }
+
+    #[inline]
+    fn renew(&mut self) {
         if self.group.version.load(Ordering::Acquire) != self.roster.version {
             self.roster = self.group.roster();
         }
-        self.roster.choose(&self.group, choice, exclude)
     }
 }
 
@@ -347,15 +363,6 @@ struct State {
     roster: Arc<Roster>,
 }
 
-/// What choosing writes, on a cache line of its own: the rest of a group is read by all shards.
-#[derive(Debug)]
-#[repr(align(128))]
-struct Turns {
-    turn: AtomicU64,
-    /// Sequence number of the member that a sticky group sticks to.
-    sticky: AtomicU64,
-}
-
 /// The members of a group at one version.
 #[derive(Debug, Default)]
 struct Roster {
@@ -371,9 +378,15 @@ impl Roster {
     }
 
     #[inline]
-    fn choose(&self, group: &Group, choice: &Choice, exclude: Option<&Member>) -> Option<&Arc<Member>> {
-        let online = self.online.choose(group, choice, exclude);
-        online.or_else(|| self.offline.choose(group, choice, exclude))
+    fn choose(
+        &self,
+        group: &Group,
+        choice: &Choice,
+        exclude: Option<&Member>,
+        wanted: usize,
+    ) -> Option<(&Arc<Member>, usize)> {
+        let online = self.online.choose(group, choice, exclude, wanted);
+        online.or_else(|| self.offline.choose(group, choice, exclude, wanted))
     }
 }
 
@@ -392,22 +405,43 @@ impl Candidates {
         Self { members: members.into(), hashes }
     }
 
-    fn choose(&self, group: &Group, choice: &Choice, exclude: Option<&Member>) -> Option<&Arc<Member>> {
+    fn choose(
+        &self,
+        group: &Group,
+        choice: &Choice,
+        exclude: Option<&Member>,
+        wanted: usize,
+    ) -> Option<(&Arc<Member>, usize)> {
         let excluded = exclude.and_then(|member| self.position(member.sequence));
         let count = self.members.len() - usize::from(excluded.is_some());
         if count == 0 {
             return None;
         }
         let random = || scale(choice.random, count);
-        let at = match group.strategy {
-            SharedStrategy::RoundRobin => skip(group.turns.next(count), excluded),
-            SharedStrategy::Random => skip(random(), excluded),
-            SharedStrategy::Sticky => self.sticky(&group.turns, excluded, random),
-            SharedStrategy::HashClientId => self.by_hash(choice.publisher, excluded),
-            SharedStrategy::HashTopic => self.by_hash(choice.topic, excluded),
-            SharedStrategy::LeastInFlight => self.least_in_flight(&group.turns, excluded),
+        let (at, several) = match group.strategy {
+            SharedStrategy::RoundRobin if excluded.is_none() => {
+                group.turns.deal(count, wanted, |from| self.share(from))
+            }
+            SharedStrategy::RoundRobin => (skip(group.turns.next(count), excluded), 1),
+            SharedStrategy::Random => (skip(random(), excluded), 1),
+            SharedStrategy::Sticky => (self.sticky(&group.turns, excluded, random), wanted),
+            SharedStrategy::HashClientId => (self.by_hash(choice.publisher, excluded), wanted),
+            SharedStrategy::HashTopic => (self.by_hash(choice.topic, excluded), wanted),
+            SharedStrategy::LeastInFlight => (self.least_in_flight(&group.turns, excluded), 1),
         };
-        Some(&self.members[at])
+        Some((&self.members[at], several))
+    }
+
+    /// How many messages a turn may have, by what is under way to the members whose turns come next.
+    fn share(&self, from: usize) -> usize {
+        let around = self.around(from).take(SCAN_MAX);
+        let mut under_way: SmallVec<[u32; SCAN_MAX]> = around.map(|at| self.members[at].in_flight()).collect();
+        turns::share_of(&mut under_way)
+    }
+
+    /// All places, from one on.
+    fn around(&self, from: usize) -> impl Iterator<Item = usize> {
+        (from..self.members.len()).chain(0..from)
     }
 
     fn position(&self, sequence: u64) -> Option<usize> {
@@ -441,19 +475,12 @@ impl Candidates {
         bids.max_by_key(|(_, bid)| *bid).map(|(at, _)| at).expect("there is a member that is not excluded")
     }
 
-    /// Looks at up to [`LEAST_SCAN_MAX`] members, starting one further each time so that equals take turns.
+    /// Looks at up to [`SCAN_MAX`] members, starting one further each time so that equals take turns.
     fn least_in_flight(&self, turns: &Turns, excluded: Option<usize>) -> usize {
         let start = turns.next(self.members.len());
-        let around = (start..self.members.len()).chain(0..start).filter(|at| Some(*at) != excluded);
-        let least = around.take(LEAST_SCAN_MAX).min_by_key(|at| self.members[*at].in_flight());
+        let around = self.around(start).filter(|at| Some(*at) != excluded);
+        let least = around.take(SCAN_MAX).min_by_key(|at| self.members[*at].in_flight());
         least.expect("there is a member that is not excluded")
-    }
-}
-
-impl Turns {
-    /// Whose turn it is among `count`.
-    fn next(&self, count: usize) -> usize {
-        (self.turn.fetch_add(1, Ordering::Relaxed) % count as u64) as usize
     }
 }
 
@@ -474,10 +501,8 @@ const fn mix(mut word: u64) -> u64 {
     word ^ (word >> 31)
 }
 
-/// Bounds what one message costs in a huge group; the minimum of 64 is near enough to that of all.
-const LEAST_SCAN_MAX: usize = 64;
-/// Sequence number that no member has.
-const STICKY_NONE: u64 = u64::MAX;
+/// Bounds what one choice costs in a huge group; what 64 have in flight is near enough to what all have.
+const SCAN_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests;

@@ -123,12 +123,11 @@ impl<M> Inflight<M> {
         self.outstanding < self.window && self.resend_at >= self.resend_end && self.entries.len() < IDS as usize
     }
 
-    /// Whether so many new messages may be.
+    /// How many new messages may be.
     #[inline]
-    pub fn may_send_all(&self, count: usize) -> bool {
-        usize::from(self.outstanding) + count <= usize::from(self.window)
-            && self.resend_at >= self.resend_end
-            && self.entries.len() + count <= IDS as usize
+    pub fn room(&self) -> usize {
+        let ids = IDS as usize - self.entries.len();
+        if self.has_resend() { 0 } else { usize::from(self.window.saturating_sub(self.outstanding)).min(ids) }
     }
 
     /// Records a message as sent.

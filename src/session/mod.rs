@@ -29,6 +29,20 @@ pub trait Stored {
     fn bytes(&self) -> usize;
     /// When it expires, if it does.
     fn expires_at(&self) -> Option<Instant>;
+
+    /// How many messages it stands for. Several may wait as one, of one QoS and without expiry; what is sent is one.
+    fn count(&self) -> usize {
+        1
+    }
+
+    /// Takes out the first `count` messages of more than that; `None` if there are no more.
+    fn split(&mut self, count: usize) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        let _ = count;
+        None
+    }
 }
 
 /// Session state towards one peer. One that has nothing to remember is two words.
@@ -136,7 +150,7 @@ impl<M: Stored> Session<M> {
     #[inline]
     pub fn may_send_all(&self, count: usize) -> bool {
         match &self.active {
-            Some(active) => active.pending.is_empty() && active.inflight.may_send_all(count),
+            Some(active) => active.pending.is_empty() && active.inflight.room() >= count,
             None => usize::from(self.window) >= count,
         }
     }
@@ -152,6 +166,28 @@ impl<M: Stored> Session<M> {
     pub fn sent(&mut self, message: M) -> PacketId {
         let exactly_once = message.qos() == QoS::ExactlyOnce;
         self.active_mut().inflight.push(message, exactly_once)
+    }
+
+    /// Whether so many messages of so many bytes in all may be queued without dropping any.
+    pub fn may_enqueue(&self, count: usize, bytes: usize, limits: &QueueLimits) -> bool {
+        let (waiting, held) = (self.pending(), self.pending_bytes());
+        waiting.saturating_add(count) <= limits.messages_max && held.saturating_add(bytes) <= limits.bytes_max
+    }
+
+    /// What waits first, if that are several messages as one, and how many of them may be sent now:
+    /// [`Self::take_several`] takes so many at most.
+    #[inline]
+    pub fn next_several(&self) -> Option<(&M, usize)> {
+        let active = self.active.as_ref()?;
+        let next = active.pending.front().filter(|next| next.count() > 1)?;
+        let room = active.inflight.room().min(next.count());
+        (room > 0).then_some((next, room))
+    }
+
+    /// Takes out `count` of the messages that wait first as one, to be sent now: each is then recorded by
+    /// [`Self::sent`].
+    pub fn take_several(&mut self, count: usize) -> Option<M> {
+        self.active.as_mut()?.pending.pop_several(count)
     }
 
     /// Queues a message for later. On `Err` the queue was full: what is returned was dropped, by the policy.
@@ -294,7 +330,7 @@ impl<M: Stored> Session<M> {
     /// Takes out, for another receiver, the queued messages that `take` picks and, if `unacknowledged` says so, the QoS 1
     /// messages sent and not acknowledged. That is for a peer that is away: to one that is connected, what was started
     /// is completed [MQTT-3.10.4-3], and its acknowledgement gives the window back. QoS 2 messages that were sent stay:
-    /// their delivery must end here [MQTT-4.8.2-4].
+    /// their delivery must end here [MQTT-4.8.2-4]. Several that wait as one are picked, and returned, as one.
     pub fn withdraw(&mut self, unacknowledged: bool, mut take: impl FnMut(&M) -> bool) -> Vec<M> {
         let Some(active) = &mut self.active else { return Vec::new() };
         let mut taken = if unacknowledged { active.inflight.withdraw(&mut take) } else { Vec::new() };
@@ -309,7 +345,7 @@ impl<M: Stored> Session<M> {
         }
     }
 
-    /// Ends the session: every message that was not acknowledged, unsent ones last.
+    /// Ends the session: every message that was not acknowledged, unsent ones last, also several as one.
     pub fn into_messages(self) -> impl Iterator<Item = M> {
         let all = |active: Active<M>| active.inflight.into_messages().chain(active.pending.into_messages());
         self.active.map(|active| all(*active)).into_iter().flatten()
@@ -363,6 +399,53 @@ mod tests {
         fn expires_at(&self) -> Option<Instant> {
             None
         }
+    }
+
+    /// So many messages of QoS 1 as one.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Several(usize);
+
+    impl Stored for Several {
+        fn qos(&self) -> QoS {
+            QoS::AtLeastOnce
+        }
+        fn bytes(&self) -> usize {
+            self.0
+        }
+        fn expires_at(&self) -> Option<Instant> {
+            None
+        }
+        fn count(&self) -> usize {
+            self.0
+        }
+        fn split(&mut self, count: usize) -> Option<Self> {
+            (count < self.0).then(|| {
+                self.0 -= count;
+                Self(count)
+            })
+        }
+    }
+
+    #[test]
+    fn several_that_wait_as_one_are_sent_as_the_window_opens() {
+        let limits = QueueLimits { messages_max: 10, bytes_max: 10, drop_oldest: false };
+        let mut session = Session::new();
+        session.connected(3, 1);
+        assert!(session.may_enqueue(10, 10, &limits) && !session.may_enqueue(11, 10, &limits));
+        session.enqueue(Several(5), &limits).unwrap();
+        assert!(session.may_enqueue(5, 5, &limits) && !session.may_enqueue(5, 6, &limits));
+        assert!(!session.may_send(), "what comes now waits behind them");
+        assert_eq!(session.next_several(), Some((&Several(5), 3)));
+        assert_eq!(session.take_several(3), Some(Several(3)));
+        let ids: Vec<_> = (0..3).map(|_| session.sent(Several(1))).collect();
+        assert_eq!((session.pending(), session.next_several()), (2, None), "the window is closed");
+        session.handle_puback(ids[0]).unwrap();
+        assert_eq!(session.next_several(), Some((&Several(2), 1)));
+        // One by one is as good.
+        assert!(matches!(session.poll_send(Instant::now()), Some(Send::Publish { message: Several(1), .. })));
+        assert_eq!((session.pending(), session.next_several()), (1, None), "the last is a message like any other");
+        session.connected(3, 1);
+        assert_eq!(session.next_several(), None, "what was sent before is sent again first");
     }
 
     #[test]

@@ -1,4 +1,6 @@
 //! The queue of messages that wait for room in the window or for their client: bounded by count and by bytes.
+//!
+//! Several messages may stand in it as one entry ([`Stored::count`]); they count, and leave, as the messages they are.
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -8,7 +10,9 @@ use crate::codec::QoS;
 /// Messages waiting, oldest first.
 #[derive(Debug)]
 pub struct Queue<M> {
-    messages: VecDeque<M>,
+    entries: VecDeque<M>,
+    /// Messages, of which an entry may be several.
+    len: usize,
     bytes: usize,
     /// Those of QoS 0 among them.
     once: usize,
@@ -37,61 +41,70 @@ pub enum Full<M> {
 impl<M: Stored> Queue<M> {
     /// An empty queue; takes no heap.
     pub const fn new() -> Self {
-        Self { messages: VecDeque::new(), bytes: 0, once: 0 }
+        Self { entries: VecDeque::new(), len: 0, bytes: 0, once: 0 }
     }
 
     /// Messages that a store has kept, oldest first. They were within the limits once.
     pub fn restore(messages: impl IntoIterator<Item = M>) -> Self {
-        let messages: VecDeque<M> = messages.into_iter().collect();
-        let bytes = messages.iter().map(Stored::bytes).sum();
-        let once = messages.iter().filter(|message| is_once(*message)).count();
-        Self { messages, bytes, once }
+        let mut queue = Self::new();
+        messages.into_iter().for_each(|message| queue.append(message));
+        queue
     }
 
-    /// Appends a message within `limits`.
+    /// Appends a message, or several as one, within `limits`.
     pub fn push(&mut self, message: M, limits: &QueueLimits) -> Result<(), Full<M>> {
-        let bytes = message.bytes();
+        let (count, bytes) = (message.count(), message.bytes());
         let fits = |queue: &Self| {
-            queue.messages.len() < limits.messages_max && queue.bytes.saturating_add(bytes) <= limits.bytes_max
+            queue.len.saturating_add(count) <= limits.messages_max
+                && queue.bytes.saturating_add(bytes) <= limits.bytes_max
         };
         if fits(self) {
-            self.append(message, bytes);
+            self.append(message);
             return Ok(());
         }
-        if !limits.drop_oldest || bytes > limits.bytes_max || limits.messages_max == 0 {
+        if !limits.drop_oldest || bytes > limits.bytes_max || count > limits.messages_max {
             return Err(Full::New(message));
         }
         let mut dropped = Vec::new();
         while !fits(self) {
             dropped.extend(self.pop());
         }
-        self.append(message, bytes);
+        self.append(message);
         Err(Full::Oldest(dropped))
     }
 
-    /// The oldest message.
+    /// The oldest message, with those behind it that wait as one with it.
     pub fn front(&self) -> Option<&M> {
-        self.messages.front()
+        self.entries.front()
     }
 
     /// Takes the oldest message.
     pub fn pop(&mut self) -> Option<M> {
-        let message = self.messages.pop_front()?;
-        self.forget(&message);
-        if self.messages.is_empty() {
-            self.messages = VecDeque::new();
-        }
-        Some(message)
+        self.pop_several(1)
     }
 
-    /// Moves the messages that `take` picks to `taken`.
+    /// Takes the oldest message and, if several wait as one, up to `count` of them.
+    pub fn pop_several(&mut self, count: usize) -> Option<M> {
+        if let Some(first) = self.entries.front_mut()?.split(count) {
+            self.forget(&first);
+            return Some(first);
+        }
+        let entry = self.entries.pop_front()?;
+        self.forget(&entry);
+        if self.entries.is_empty() {
+            self.entries = VecDeque::new();
+        }
+        Some(entry)
+    }
+
+    /// Moves the entries that `take` picks to `taken`.
     pub fn withdraw(&mut self, take: &mut impl FnMut(&M) -> bool, taken: &mut Vec<M>) {
-        for message in std::mem::take(&mut self.messages) {
-            if take(&message) {
-                self.forget(&message);
-                taken.push(message);
+        for entry in std::mem::take(&mut self.entries) {
+            if take(&entry) {
+                self.forget(&entry);
+                taken.push(entry);
             } else {
-                self.messages.push_back(message);
+                self.entries.push_back(entry);
             }
         }
     }
@@ -105,12 +118,12 @@ impl<M: Stored> Queue<M> {
 
     /// Messages waiting.
     pub fn len(&self) -> usize {
-        self.messages.len()
+        self.len
     }
 
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
+        self.entries.is_empty()
     }
 
     /// Whether a message of QoS 0 is: later ones wait behind it.
@@ -126,23 +139,25 @@ impl<M: Stored> Queue<M> {
 
     /// Oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &M> {
-        self.messages.iter()
+        self.entries.iter()
     }
 
     /// The messages alone.
     pub fn into_messages(self) -> impl Iterator<Item = M> {
-        self.messages.into_iter()
+        self.entries.into_iter()
     }
 
-    fn append(&mut self, message: M, bytes: usize) {
-        self.bytes += bytes;
-        self.once += usize::from(is_once(&message));
-        self.messages.push_back(message);
+    fn append(&mut self, entry: M) {
+        self.len += entry.count();
+        self.bytes += entry.bytes();
+        self.once += once(&entry);
+        self.entries.push_back(entry);
     }
 
-    fn forget(&mut self, message: &M) {
-        self.bytes -= message.bytes();
-        self.once -= usize::from(is_once(message));
+    fn forget(&mut self, entry: &M) {
+        self.len -= entry.count();
+        self.bytes -= entry.bytes();
+        self.once -= once(entry);
     }
 }
 
@@ -152,14 +167,64 @@ impl<M: Stored> Default for Queue<M> {
     }
 }
 
-fn is_once(message: &impl Stored) -> bool {
-    message.qos() == QoS::AtMostOnce
+/// How many of its messages have QoS 0.
+fn once(entry: &impl Stored) -> usize {
+    if entry.qos() == QoS::AtMostOnce { entry.count() } else { 0 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::codec::QoS;
+
+    /// Messages of these sizes as one.
+    #[derive(Debug, PartialEq, Eq, Clone)]
+    struct Several(Vec<usize>);
+
+    impl Stored for Several {
+        fn qos(&self) -> QoS {
+            QoS::AtLeastOnce
+        }
+        fn bytes(&self) -> usize {
+            self.0.iter().sum()
+        }
+        fn expires_at(&self) -> Option<Instant> {
+            None
+        }
+        fn count(&self) -> usize {
+            self.0.len()
+        }
+        fn split(&mut self, count: usize) -> Option<Self> {
+            (count < self.0.len()).then(|| Self(self.0.drain(..count).collect()))
+        }
+    }
+
+    #[test]
+    fn several_that_wait_as_one_count_and_leave_as_the_messages_they_are() {
+        let limits = QueueLimits { messages_max: 6, bytes_max: 100, drop_oldest: false };
+        let mut queue = Queue::new();
+        queue.push(Several(vec![1, 2, 3, 4]), &limits).unwrap();
+        assert_eq!((queue.len(), queue.bytes()), (4, 10));
+        assert_eq!(queue.push(Several(vec![5; 3]), &limits), Err(Full::New(Several(vec![5; 3]))), "all or nothing");
+        queue.push(Several(vec![5, 6]), &limits).unwrap();
+        assert_eq!(queue.pop(), Some(Several(vec![1])));
+        assert_eq!(queue.pop_several(2), Some(Several(vec![2, 3])));
+        assert_eq!((queue.len(), queue.bytes()), (3, 15));
+        assert_eq!(queue.pop_several(9), Some(Several(vec![4])), "no further than one entry");
+        assert_eq!(queue.pop_several(9), Some(Several(vec![5, 6])));
+        assert_eq!((queue.len(), queue.bytes(), queue.pop()), (0, 0, None));
+    }
+
+    #[test]
+    fn the_oldest_of_several_that_wait_as_one_make_room_one_by_one() {
+        let limits = QueueLimits { messages_max: 4, bytes_max: 10, drop_oldest: true };
+        let mut queue = Queue::new();
+        queue.push(Several(vec![1, 2, 3]), &limits).unwrap();
+        let dropped = queue.push(Several(vec![6]), &limits);
+        assert_eq!(dropped, Err(Full::Oldest(vec![Several(vec![1]), Several(vec![2])])), "no more than must go");
+        assert_eq!((queue.len(), queue.bytes()), (2, 9));
+        assert_eq!(queue.push(Several(vec![1; 5]), &limits), Err(Full::New(Several(vec![1; 5]))), "never fits");
+    }
 
     #[derive(Debug, PartialEq, Eq, Clone, Copy)]
     struct Sized(usize);

@@ -35,6 +35,15 @@ pub(crate) struct Actor {
     heard_us: Option<u64>,
 }
 
+/// What a publication has besides topic and QoS.
+#[derive(Debug, Clone, Copy, Default)]
+struct Extras {
+    retain: bool,
+    expires: bool,
+    /// Bytes of payload behind its number.
+    padding: usize,
+}
+
 impl World {
     pub(crate) fn populate(&mut self) {
         for client in 0..self.plan.clients.len() {
@@ -89,6 +98,8 @@ impl World {
             self.change_subscriptions(client, &habits);
         } else if self.rng.chance(4) {
             self.say_goodbye(client, None);
+        } else if let Some(qos) = habits.publishes.filter(|_| self.rng.chance(habits.burst_percent)) {
+            self.publish_burst(client, qos);
         } else if let Some(qos) = habits.publishes {
             for _ in 0..self.rng.between(1, 5) {
                 self.publish(client, qos);
@@ -101,8 +112,16 @@ impl World {
         Ok(())
     }
 
+    /// Many small messages to one topic, which a read brings together.
+    fn publish_burst(&mut self, client: usize, most: QoS) {
+        let qos = (*self.rng.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::AtLeastOnce])).min(most);
+        let topic = *self.rng.pick(&TOPICS);
+        for _ in 0..self.rng.between(5, 40) {
+            self.publish_one(client, topic, qos, Extras::default());
+        }
+    }
+
     pub(crate) fn publish(&mut self, client: usize, most: QoS) {
-        let number = self.ledger.published.len();
         let qos = *self.rng.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]);
         let retain = self.rng.chance(10);
         // Of one QoS, so that repetitions cannot bring an older message back: QoS 1 is taken again, QoS 2 is not.
@@ -110,17 +129,18 @@ impl World {
         let topic = if retain { format!("r/{client}") } else { (*self.rng.pick(&TOPICS)).to_owned() };
         // Large payloads in tiny pieces would take all the time there is.
         let padding = (*self.rng.pick(&[0, 5, 50, 250, 1_500])).min(self.plan.chunk_bytes_max * 20);
-        let payload = format!("{number}:{}", "x".repeat(padding));
         let expires = self.actors[client].habits.version.is_v5() && !retain && self.rng.chance(5);
+        self.publish_one(client, &topic, qos, Extras { retain, expires, padding });
+    }
+
+    fn publish_one(&mut self, client: usize, topic: &str, qos: QoS, extras: Extras) {
+        let Extras { retain, expires, padding } = extras;
+        let number = self.ledger.published.len();
+        let payload = format!("{number}:{}", "x".repeat(padding));
         let properties: Properties = expires.then_some(Property::MessageExpiryInterval(1)).into_iter().collect();
         let now = self.now();
-        let message = Outgoing {
-            topic: &topic,
-            payload: Payload::Borrowed(payload.as_bytes()),
-            qos,
-            retain,
-            properties: &properties,
-        };
+        let message =
+            Outgoing { topic, payload: Payload::Borrowed(payload.as_bytes()), qos, retain, properties: &properties };
         let actor = &mut self.actors[client];
         let result = actor.session.publish(now, &message, number as u64);
         let (life, attempts) = (actor.life, u32::from(actor.session.is_online()));
@@ -130,7 +150,7 @@ impl World {
         self.ledger.published.push(Published {
             client,
             life,
-            topic,
+            topic: topic.to_owned(),
             qos,
             retain,
             payload_bytes: payload.len(),

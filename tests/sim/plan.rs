@@ -60,6 +60,8 @@ pub(crate) struct Habits {
     pub(crate) packet_bytes_max: u32,
     /// Will delay in seconds, if there is a will.
     pub(crate) will_delay_s: Option<u32>,
+    /// Chance that it publishes many messages to one topic at once, when it publishes, percent.
+    pub(crate) burst_percent: u64,
     /// Chance of a restart without memory at each step, percent.
     pub(crate) restart_percent: u64,
     /// Chance of a change of its subscriptions at each step, percent.
@@ -131,6 +133,7 @@ impl Habits {
             topic_aliases: *rng.pick(&[0, 1, 8]),
             packet_bytes_max: if narrow && version.is_v5() { rng.between(120, 400) as u32 } else { 268_435_460 },
             will_delay_s: rng.chance(40).then(|| *rng.pick(&[0, 0, 3, 50])),
+            burst_percent: *rng.pick(&[0, 0, 15, 40]),
             restart_percent,
             resubscribe_percent: *rng.pick(&[0, 5, 20]),
             keep_alive_s: *rng.pick(&[0, 4, 60]),
@@ -152,6 +155,7 @@ impl Habits {
             topic_aliases: 0,
             packet_bytes_max: 268_435_460,
             will_delay_s: None,
+            burst_percent: 0,
             restart_percent: 0,
             resubscribe_percent: 0,
             keep_alive_s: 0,

@@ -140,10 +140,10 @@ fn least_in_flight_prefers_the_idle_and_takes_turns_among_equals() {
     let (interest, members) = group_of(SharedStrategy::LeastInFlight, 4);
     let mut handle = handle(&interest);
     for member in [&members[0], &members[1], &members[1], &members[3]] {
-        member.delivery_started();
+        member.deliveries_started(1);
     }
     assert_eq!(counts(&mut handle, 10, None).into_keys().collect::<Vec<_>>(), [2]);
-    members[0].delivery_ended();
+    members[0].deliveries_ended(1);
     let two = counts(&mut handle, 100, None);
     assert_eq!(two.len(), 2);
     assert!(two[&0] >= 25 && two[&2] >= 25, "{two:?}");
