@@ -103,12 +103,16 @@ bench-clients:
 	$(PYTHON) benches/clients --broker "$(BENCH_TARGET)/release/ferromq" \
 		--clients "$(BENCH_TARGET)/clients/release/clients" $(CLIENTS_ARGS)
 
+# What helps to measure needs a release build, and not the minutes that the one for a release takes.
+BENCH_ENV = CARGO_PROFILE_BENCH_LTO=thin CARGO_PROFILE_BENCH_CODEGEN_UNITS=8
+EXAMPLE = $(BENCH_ENV) $(CARGO) build --profile bench --no-default-features --features cli --example
+
 # The broker beside mosquitto, and beside others: make bench-peers PEERS_ARGS="--broker 'flashmq=flashmq ... {port}'".
 # With PEERS_ARGS=--floor also beside a relay that does the least that can be done.
 bench-peers: interop-mosquitto
 	$(CARGO) build --release --no-default-features --features cli --bin ferromq
 	cd benches/grpc && $(CARGO) build --release --target-dir "$(BENCH_TARGET)/grpc"
-	$(if $(findstring --floor,$(PEERS_ARGS)),$(RELAY))
+	$(if $(findstring --floor,$(PEERS_ARGS)),$(EXAMPLE) relay)
 	$(PYTHON) benches/e2e $(PEERS_ARGS)
 
 # The program as it is shipped: optimised for what brokers really do, in target/trained/ferromq.
@@ -118,14 +122,11 @@ trained:
 # What a message costs as connections, subscriptions, topics and payloads grow; overload; storms.
 bench-curves:
 	$(CARGO) build --release --no-default-features --features cli --bin ferromq
+	$(EXAMPLE) seeded
 	$(PYTHON) benches/e2e/curves.py $(CURVES_ARGS)
 
-# Both need a release build, and not the minutes that the one for a release takes.
-BENCH_ENV = CARGO_PROFILE_BENCH_LTO=thin CARGO_PROFILE_BENCH_CODEGEN_UNITS=8
-RELAY = $(BENCH_ENV) $(CARGO) build --profile bench --no-default-features --features cli --example relay
-
 bench-idle: interop-mosquitto
-	$(RELAY)
+	$(EXAMPLE) relay
 	$(BENCH_ENV) $(CARGO) bench --bench idle --no-default-features --features cli -- \
 		--relay "$(BENCH_TARGET)/release/examples/relay" $(BENCH_ARGS)
 

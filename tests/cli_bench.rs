@@ -3,13 +3,17 @@
 #![cfg(all(unix, feature = "cli"))]
 #![allow(clippy::unwrap_used)] // what fails here fails the test
 
-use std::{process::Command, sync::Arc, time::Duration};
+use std::{
+    process::Command,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use ferromq::{
     auth::{Acl, AclRule, Permission, Users},
     bench::{self, BenchError, Crowd, Layout, Plan, Retained},
-    broker::Hooks,
-    codec::{QoS, TopicFilter, Version},
+    broker::{Event, EventSink, Hooks},
+    codec::{QoS, Text, TopicFilter, Version},
     config::ListenerUrl,
     server::Broker,
 };
@@ -35,6 +39,29 @@ fn every_message_of_every_layout_is_accounted_for() {
             }
         }
     }
+}
+
+#[test]
+fn clients_have_the_identifiers_that_are_given_as_far_as_those_go() {
+    #[derive(Debug, Default)]
+    struct Names(Mutex<Vec<String>>);
+
+    impl EventSink for Names {
+        fn event(&self, event: &Event<'_>) {
+            if let Event::Connected { info, .. } = event {
+                self.0.lock().unwrap().push(info.client_id.to_string());
+            }
+        }
+    }
+
+    let names = Arc::new(Names::default());
+    let broker = broker(Hooks { events: Some(Arc::clone(&names) as Arc<dyn EventSink>), ..Hooks::default() });
+    let clients = ["one", "two", "three"].map(|name| Text::try_from(name).unwrap()).into();
+    bench::run(&Plan { clients, ..plan(&broker) }, |_| true).unwrap();
+    let mut found = names.0.lock().unwrap().clone();
+    found.sort();
+    // Two publishers, and the first of two subscribers.
+    assert_eq!(found, ["bench-00000007-s1", "one", "three", "two"]);
 }
 
 #[test]
@@ -191,6 +218,7 @@ fn a_url_says_where_the_broker_is_and_who_loads_it() {
         (&["-L", "mqtt://broker", "-p", "1883"][..], "cannot be used with"),
         (&["crowd", "-L", "mqtt://load:x@broker"][..], "has no user name"),
         (&["retained", "-L", "ws://broker"][..], "not ws"),
+        (&["--clients", "/nowhere/clients"][..], "--clients /nowhere/clients: "),
     ] {
         let (code, _, said) = bench(arguments);
         assert!(code == Some(2) && said.contains(fault), "{arguments:?}: {code:?} {said}");
@@ -221,6 +249,7 @@ fn plan(broker: &Broker) -> Plan {
         duration: Duration::from_millis(300),
         warmup: Duration::from_millis(20),
         threads: 2,
+        clients: Vec::new(),
         run: 7,
         broker: None,
     }

@@ -47,6 +47,7 @@ def measure(workload: Workload, command: brokers.Command, loads: Loads, scale: f
                 "machine_cpu_s": machine,
                 "load_total_cpu_s": children,
                 "broker_total_cpu_s": process_seconds(broker.pid),
+                "broker_threads_cpu_s": threads_seconds(broker.pid),
                 "broker_resident_peak_bytes": resident(broker.pid, "VmHWM"),
             }
     except (RuntimeError, OSError, subprocess.SubprocessError, ValueError) as error:
@@ -104,6 +105,12 @@ def process_seconds(pid: int) -> float:
     # Behind the name, which may have spaces.
     words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(words[11]) + int(words[12])) / TICKS_PER_SECOND
+
+
+def threads_seconds(pid: int) -> list[float]:
+    """The same of each of its threads."""
+    texts = (path.read_text(encoding="ascii") for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+    return [int(text.split()[0]) / 1e9 for text in texts]
 
 
 def resident(pid: int, what: str) -> int | None:

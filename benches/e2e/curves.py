@@ -1,7 +1,7 @@
 """How FerroMQ's broker behaves as what it holds grows, in overload and in storms, beside mosquitto.
 
-    python benches/e2e/curves.py [--runs 3] [--scale 1.0] [--parts growth,overload,waves,subscribing]
-        [--curves connections,...] [--ferromq PATH] [--load PATH] [--output FOLDER]
+    python benches/e2e/curves.py [--runs 3] [--scale 1.0] [--parts growth,balance,overload,waves,subscribing]
+        [--curves connections,...] [--ferromq PATH] [--load PATH] [--seeded PATH] [--output FOLDER]
 
 Writes curves.md, curves.svg, curves.csv and curves.json.
 """
@@ -10,10 +10,12 @@ import argparse
 import csv
 import json
 import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import balance
 import brokers
 import cells
 import curves_report
@@ -25,7 +27,7 @@ from progress import show
 
 ROOT = Path(__file__).parents[2]
 OUTPUT = ROOT / "target" / "bench-curves"
-PARTS = ("growth", "overload", "waves", "subscribing")
+PARTS = ("growth", "balance", "overload", "waves", "subscribing")
 
 
 def main() -> None:
@@ -39,6 +41,13 @@ def main() -> None:
     if "growth" in arguments.parts:
         curves = [curve for curve in CURVES if not arguments.curves or curve.key in arguments.curves]
         found["growth"] = grow(curves, commands, loads, arguments)
+    if "balance" in arguments.parts:
+        if not arguments.seeded.is_file():
+            sys.exit(
+                f"{arguments.seeded} is missing: build it with `make bench-curves`, or name one with --seeded PATH"
+            )
+        show("balance", 0.5)
+        found["balance"] = balance.measure(arguments.seeded, loads, arguments.scale, arguments.runs)
     disturbed = {"overload": storms.overload, "waves": storms.waves, "subscribing": storms.subscribing}
     for part, measure in disturbed.items():
         if part in arguments.parts:
@@ -105,6 +114,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--curves", type=split, default=[], help=f"of {', '.join(curve.key for curve in CURVES)}")
     parser.add_argument("--ferromq", type=Path, default=target / "release" / "ferromq", help="the broker's binary")
     parser.add_argument("--load", type=Path, help="the binary whose `bench` is the load (default: that of --ferromq)")
+    seeded = target / "release" / "examples" / "seeded"
+    parser.add_argument("--seeded", type=Path, default=seeded, help="the broker whose hashes are known, for balance")
     parser.add_argument("--only", type=split, default=[], help="brokers to run, by name")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder (default target/bench-curves)")
     return parser.parse_args()

@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+import balance
 import figures
 import plot
 import storms
@@ -27,7 +28,14 @@ SLOWDOWN_MAX = 0.1
 def markdown(found: dict[str, Any], facts: dict[str, str]) -> str:
     """The whole report."""
     parts = [[f"- {name}: {value}" for name, value in facts.items()]]
-    for name, way in (("growth", growth), ("overload", overload), ("waves", waves), ("subscribing", subscribing)):
+    ways = {
+        "growth": growth,
+        "balance": balance.markdown,
+        "overload": overload,
+        "waves": waves,
+        "subscribing": subscribing,
+    }
+    for name, way in ways.items():
         if name in found:
             parts.append(way(found[name]))
     return "\n\n".join("\n".join(part) for part in parts) + "\n"

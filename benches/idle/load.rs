@@ -172,6 +172,8 @@ fn idle(broker: &Broker, clients: &[TcpStream], plan: &Plan) -> Result<Idle, Box
     if plan.idle_seconds == 0 {
         return Ok(Idle::default());
     }
+    // What follows the last SUBSCRIBE, and a sweep, is over by then.
+    thread::sleep(SWEEP);
     let silence = Duration::from_secs(plan.idle_seconds) / 3;
     let before = broker.cpu();
     thread::sleep(silence);

@@ -148,6 +148,7 @@ mod tests {
             duration: Duration::ZERO,
             warmup: Duration::ZERO,
             threads: 1,
+            clients: Vec::new(),
             run: 1,
             broker: None,
         }

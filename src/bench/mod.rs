@@ -77,6 +77,8 @@ pub struct Plan {
     pub warmup: Duration,
     /// Threads that play the clients; 0 takes half of the cores, at least one.
     pub threads: usize,
+    /// Client identifiers of the publishers, then of the subscribers; who is not among them gets one of this run.
+    pub clients: Vec<Text>,
     /// Tells the topics of this run from those of others.
     pub run: u32,
     /// The broker's process, to report what it took.

@@ -578,7 +578,16 @@ fn read(payload: &[u8]) -> Option<(u32, u32, u64)> {
     Some((u32::from_be_bytes(*publisher), u32::from_be_bytes(*number), u64::from_be_bytes(*due.first_chunk::<8>()?)))
 }
 
+/// The client identifier.
 fn name(plan: &Plan, role: Role) -> String {
+    let at = match role {
+        Role::Publisher(number) => Some(number),
+        Role::Subscriber(number) => Some(plan.publishers + number),
+        Role::Stalled(_) | Role::Slow(_) => None,
+    };
+    if let Some(name) = at.and_then(|at| plan.clients.get(at as usize)) {
+        return name.to_string();
+    }
     match role {
         Role::Publisher(number) => format!("bench-{:08x}-p{number}", plan.run),
         Role::Subscriber(number) => format!("bench-{:08x}-s{number}", plan.run),

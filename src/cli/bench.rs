@@ -85,6 +85,9 @@ pub(super) struct Arguments {
     /// Threads that play the clients; 0 takes half of the cores.
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    /// Client identifiers, one a line: of the publishers, then of the subscribers.
+    #[arg(long, value_name = "FILE")]
+    clients: Option<PathBuf>,
     /// Process of the broker on this machine, to report its processor time and memory (Linux).
     #[arg(long, value_name = "PID")]
     broker_pid: Option<u32>,
@@ -187,9 +190,17 @@ impl Arguments {
             duration: self.seconds,
             warmup: Duration::from_secs_f64(self.warmup),
             threads: self.threads,
+            clients: self.clients()?,
             run: random() as u32,
             broker: self.broker_pid,
         })
+    }
+
+    fn clients(&self) -> Result<Vec<Text>, Failure> {
+        let Some(path) = &self.clients else { return Ok(Vec::new()) };
+        let lines = std::fs::read_to_string(path)
+            .map_err(|error| Failure::usage(format!("--clients {}: {error}", path.display())))?;
+        lines.lines().map(|line| text("--clients", line)).collect()
     }
 
     /// User name and password; options win over the URL.

@@ -178,6 +178,24 @@ def test_pictures_are_well_formed_and_mark_every_figure(bench):
     assert 10 in scale.marks()
 
 
+def test_balance_tells_what_shards_cost_and_which_thread_has_the_work(bench):
+    balance = bench("balance")
+
+    def shards(cpu, *threads):
+        more = {"latency_us": {"p99": 900.0}, "messages_per_s": 5e5, "broker_threads_cpu_s": threads}
+        return run(cpu, **more)
+
+    # Other work came in the second round, to all alike.
+    runs = {1: [shards(1.0, 1.0, 0.0), shards(3.0, 3.0, 0.0)], 2: [shards(1.2, 0.9, 0.3), shards(3.6, 2.7, 0.9)]}
+    title = balance.LOADS[0].title
+    lines = balance.markdown({title: runs | {4: [{"error": "refused"}, {"error": "refused"}]}})
+    found = [[cell.strip() for cell in line.split("|")[2:9]] for line in lines[2:]]
+    assert found[0] == ["1", "2", "1.00", "500,000", "900", "1.00", "1.00"]
+    assert found[1][:3] == ["2", "2.4", "1.20"]
+    assert found[1][-1] == "0.75"
+    assert found[2][:2] == ["4", "fails: refused"]
+
+
 def test_a_cliff_is_the_steepest_step_of_a_curve(bench):
     reports = bench("curves_report")
     assert reports.steepest([(1, 1.0), (2, 2.0), (4, 9.0), (8, 3.0)]) == 4.5
