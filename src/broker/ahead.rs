@@ -23,7 +23,7 @@ impl Shard {
         if self.cache.len() < ROUTES_MIN { bytes.len() } else { self.expect_packets(bytes) }
     }
 
-    /// As [`Self::look_ahead`], for what another shard has sent.
+    /// Fetches what the publications in a batch of another shard will need.
     pub fn look_ahead_of(&self, batch: &[Envelope]) {
         if self.cache.len() < ROUTES_MIN {
             return;
