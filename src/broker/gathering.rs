@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     codec::{PublishRef, QoS},
-    router::{Choice, GroupHandle, Member, SessionKey, ShardId},
+    router::{GroupHandle, Member, SessionKey, ShardId},
     session::Session,
 };
 
@@ -185,7 +185,7 @@ impl Shard {
         (at, first): (usize, &mut Parcel<'_>),
     ) -> usize {
         let left = run.run.len() - at;
-        let choice = Choice { publisher: run.run.by().client_hash, topic, random: self.random() };
+        let choice = self.choice(now, run.run.by().client_hash, topic);
         let Some((member, count)) = group.choose_for(&choice, left) else { return left };
         member.deliveries_started(count as u32);
         if count == 1 {
