@@ -155,6 +155,9 @@ impl Shard {
     fn bring_singly(&mut self, now: Instant, run: &mut RunParcel<'_>, others: Others<'_>) {
         let Others { targets, shards, groups, hash } = others;
         let is_each_wanted = !targets.is_empty() || !shards.is_empty();
+        if !is_each_wanted && groups.is_empty() {
+            return;
+        }
         // The first message that each group has not dealt out yet.
         let mut undealt: SmallVec<[usize; 2]> = smallvec![0; groups.len()];
         let mut at = 0;
