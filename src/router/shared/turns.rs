@@ -196,7 +196,7 @@ mod tests {
         let (mut got, mut ms) = ([0usize; 7], 0);
         for _ in 0..100_000 {
             let (wanted, under_way) = (1 + draw(40), [0, 1, 10, 18, 32][draw(5)]);
-            ms += [0, 0, 0, 1, 30][draw(5)] as u64;
+            ms += [0, 0, 0, 1, 30u64][draw(5)];
             let (at, count) = turns.deal(7, wanted, ms, |_| under_way);
             assert!((1..=wanted.min(16)).contains(&count));
             got[at] += count;
