@@ -160,7 +160,7 @@ fn shared(c: &mut Criterion) {
         group.bench_function(format!("{strategy:?}"), |b| {
             b.iter(|| {
                 let word = random.next();
-                let choice = Choice { publisher: word, topic: word, random: word };
+                let choice = Choice { publisher: word, topic: word, random: word, ms: 0 };
                 handle.choose(&choice, None).map(|member| member.session())
             });
         });

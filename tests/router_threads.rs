@@ -127,7 +127,7 @@ fn a_group_chooses_no_member_that_was_reported_offline_or_gone() {
             },
             || {
                 random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                let choice = Choice { publisher: random, topic: random, random };
+                let choice = Choice { publisher: random, topic: random, random, ms: 0 };
                 handle.choose(&choice, None).expect("the keeper is always there").session().index as usize
             },
             |round, chosen| match round % 4 {
@@ -158,7 +158,7 @@ fn a_roster_that_was_read_while_it_changed_is_read_again() {
             first.set_online(round % 2 == 1);
         },
         || {
-            let choice = Choice { publisher: 1, topic: 1, random: 1 };
+            let choice = Choice { publisher: 1, topic: 1, random: 1, ms: 0 };
             let chosen = handle.choose(&choice, None).expect("there are members");
             chosen.online()
         },

@@ -82,11 +82,17 @@ impl Shard {
     /// Brings a message to one member of a shared group, on whatever shard.
     fn deliver_shared(&mut self, now: Instant, group: &mut GroupHandle, topic: u64, parcel: &mut Parcel<'_>) {
         let publisher = parcel.publisher.map_or(0, |publisher| publisher.client_hash);
-        let choice = Choice { publisher, topic, random: self.random() };
+        let choice = self.choice(now, publisher, topic);
         if let Some(member) = group.choose(&choice, None) {
             member.deliveries_started(1);
             self.give(now, member, parcel);
         }
+    }
+
+    /// What the choice of a member may depend on.
+    pub(super) fn choice(&mut self, now: Instant, publisher: u64, topic: u64) -> Choice {
+        let ms = now.saturating_duration_since(self.shared.started).as_millis() as u64;
+        Choice { publisher, topic, random: self.random(), ms }
     }
 
     /// Brings a message to the member that it was given to, on whatever shard.
@@ -116,7 +122,7 @@ impl Shard {
     pub(super) fn redispatch(&mut self, now: Instant, from: &Member, parcel: &mut Parcel<'_>) {
         let publisher = parcel.publisher.map_or(0, |publisher| publisher.client_hash);
         let topic = self.shared.interest.hasher().text(parcel.topic);
-        let choice = Choice { publisher, topic, random: self.random() };
+        let choice = self.choice(now, publisher, topic);
         let Some(member) = from.group().and_then(|group| group.choose(&choice, Some(from))) else {
             return self.count_drop(from.client_id(), parcel.topic, DropReason::SessionEnded);
         };

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     codec::{PublishRef, QoS},
-    router::{Choice, GroupHandle, Member, SessionKey, ShardId},
+    router::{GroupHandle, Member, SessionKey, ShardId},
     session::Session,
 };
 
@@ -156,6 +156,9 @@ impl Shard {
     fn bring_singly(&mut self, now: Instant, run: &mut RunParcel<'_>, others: Others<'_>) {
         let Others { targets, shards, groups, hash } = others;
         let is_each_wanted = !targets.is_empty() || !shards.is_empty();
+        if !is_each_wanted && groups.is_empty() {
+            return;
+        }
         // The first message that each group has not dealt out yet.
         let mut undealt: SmallVec<[usize; 2]> = smallvec![0; groups.len()];
         let mut at = 0;
@@ -186,7 +189,7 @@ impl Shard {
         (at, first): (usize, &mut Parcel<'_>),
     ) -> usize {
         let left = run.run.len() - at;
-        let choice = Choice { publisher: run.run.by().client_hash, topic, random: self.random() };
+        let choice = self.choice(now, run.run.by().client_hash, topic);
         let Some((member, count)) = group.choose_for(&choice, left) else { return left };
         member.deliveries_started(count as u32);
         if count == 1 {

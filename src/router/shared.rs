@@ -29,7 +29,7 @@ use turns::Turns;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum SharedStrategy {
     /// One after the other in the order of joining. Members that are busy get several messages of a topic at a time: half
-    /// of what most of them have in flight, 16 at most.
+    /// of what most of them have in flight, or had in the last 10 ms, and 16 at most.
     #[default]
     RoundRobin,
     /// Any, each time anew.
@@ -53,6 +53,8 @@ pub struct Choice {
     pub topic: u64,
     /// A random number, new for each message.
     pub random: u64,
+    /// When, in milliseconds from some start that is the same for all choices.
+    pub ms: u64,
 }
 
 /// A session about to join a group.
@@ -420,7 +422,7 @@ impl Candidates {
         let random = || scale(choice.random, count);
         let (at, several) = match group.strategy {
             SharedStrategy::RoundRobin if excluded.is_none() => {
-                group.turns.deal(count, wanted, |from| self.share(from))
+                group.turns.deal(count, wanted, choice.ms, |from| self.most_have(from))
             }
             SharedStrategy::RoundRobin => (skip(group.turns.next(count), excluded), 1),
             SharedStrategy::Random => (skip(random(), excluded), 1),
@@ -432,11 +434,11 @@ impl Candidates {
         Some((&self.members[at], several))
     }
 
-    /// How many messages a turn may have, by what is under way to the members whose turns come next.
-    fn share(&self, from: usize) -> usize {
+    /// How many messages most of the members have in flight whose turns come next.
+    fn most_have(&self, from: usize) -> usize {
         let around = self.around(from).take(SCAN_MAX);
         let mut under_way: SmallVec<[u32; SCAN_MAX]> = around.map(|at| self.members[at].in_flight()).collect();
-        turns::share_of(&mut under_way)
+        turns::most_have(&mut under_way)
     }
 
     /// All places, from one on.

@@ -179,6 +179,7 @@ fn a_burst_is_spread_evenly_over_a_group_at_rest() {
         for member in &members {
             take_and_answer(&mut world, *member);
         }
+        world.advance(Duration::from_millis(20));
         for count in [1, 3, 7, 20, 50] {
             burst(&mut world, publisher, "jobs", 0..count);
             let received: Vec<_> = members.iter().map(|member| take_and_answer(&mut world, *member)).collect();

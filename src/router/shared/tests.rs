@@ -34,6 +34,7 @@ fn choices(count: u64) -> impl Iterator<Item = Choice> {
         publisher: hasher.text(&format!("publisher-{}", n % 1000)),
         topic: hasher.text(&format!("jobs/{}", n % 1000)),
         random: mix(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        ms: n,
     })
 }
 
@@ -130,7 +131,7 @@ fn hashes_keep_their_member_and_move_only_the_share_of_one_that_goes() {
 fn hash_strategies_look_at_their_own_hash_only() {
     let (interest, _members) = group_of(SharedStrategy::HashTopic, 8);
     let mut handle = handle(&interest);
-    let of = |topic, publisher| Choice { topic, publisher, random: topic ^ publisher };
+    let of = |topic, publisher| Choice { topic, publisher, random: topic ^ publisher, ms: 0 };
     let one = handle.choose(&of(77, 1), None).expect("a member").session();
     assert!((0..100).all(|publisher| handle.choose(&of(77, publisher), None).expect("a member").session() == one));
 }
