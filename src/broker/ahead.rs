@@ -10,17 +10,17 @@ use smallvec::SmallVec;
 use super::shard::{Envelope, Shard};
 use crate::{
     codec::{Cut, PacketType, frame},
-    router::EXPECTED_MAX,
+    router::PREFETCH_MAX,
 };
 
-type Hashes = SmallVec<[u64; EXPECTED_MAX]>;
+type Topics<'a> = SmallVec<[&'a [u8]; PREFETCH_MAX]>;
 
 impl Shard {
     /// Fetches what the first publications in `bytes` will need; returns how many bytes those are, or all if there is
     /// nothing to gain.
     #[inline]
     pub(super) fn look_ahead(&self, bytes: &[u8]) -> usize {
-        if self.cache.len() < ROUTES_MIN { bytes.len() } else { self.expect_packets(bytes) }
+        if self.cache.len() < ROUTES_MIN { bytes.len() } else { self.look_at_packets(bytes) }
     }
 
     /// Fetches what the publications in a batch of another shard will need.
@@ -28,21 +28,20 @@ impl Shard {
         if self.cache.len() < ROUTES_MIN {
             return;
         }
-        for some in batch.chunks(EXPECTED_MAX) {
+        for some in batch.chunks(PREFETCH_MAX) {
             let topics = some.iter().filter_map(|envelope| match envelope {
                 Envelope::Publish(message) | Envelope::Durable { message, member: None, .. } => Some(message.topic()),
                 Envelope::Run(run) => Some(run.topic()),
                 _ => None,
             });
-            let hashes: Hashes = topics.map(|topic| self.shared.interest.hasher().text(topic)).collect();
-            self.expect_routes(&hashes);
+            self.prefetch_routes(&topics.map(str::as_bytes).collect());
         }
     }
 
     #[inline(never)]
-    fn expect_packets(&self, bytes: &[u8]) -> usize {
-        let (mut hashes, mut used, mut last) = (Hashes::new(), 0, &[][..]);
-        while hashes.len() < EXPECTED_MAX
+    fn look_at_packets(&self, bytes: &[u8]) -> usize {
+        let (mut topics, mut used) = (Topics::new(), 0);
+        while topics.len() < PREFETCH_MAX
             && let Ok(Cut::Frame(frame, length)) = frame::cut(bytes.get(used..).unwrap_or_default(), u32::MAX)
         {
             used += length;
@@ -50,21 +49,22 @@ impl Shard {
             if frame.header >> 4 == PacketType::Publish as u8
                 && let [high, low, rest @ ..] = frame.body
                 && let Some(topic) = rest.get(..usize::from(u16::from_be_bytes([*high, *low])))
-                && topic != last
+                && !topic.is_empty()
+                && topics.last() != Some(&topic)
             {
-                hashes.push(self.shared.interest.hasher().bytes(topic));
-                last = topic;
+                topics.push(topic);
             }
         }
-        self.expect_routes(&hashes);
+        self.prefetch_routes(&topics);
         // What is no whole packet is looked at again when it is one.
-        if hashes.len() < EXPECTED_MAX { bytes.len() } else { used }
+        if topics.len() < PREFETCH_MAX { bytes.len() } else { used }
     }
 
-    fn expect_routes(&self, hashes: &[u64]) {
+    fn prefetch_routes(&self, topics: &Topics<'_>) {
         // One alone waits as long either way.
-        if hashes.len() > 1 {
-            self.cache.expect(hashes);
+        if topics.len() > 1 {
+            let hashes = topics.iter().map(|topic| self.shared.interest.hasher().bytes(topic));
+            self.cache.prefetch(&hashes.collect::<SmallVec<[u64; PREFETCH_MAX]>>());
         }
     }
 }
@@ -99,9 +99,9 @@ mod tests {
         let shard = shard();
         let packets: Vec<Vec<u8>> = (0..40).map(|number| publish(&format!("a/{}", number / 2))).collect();
         let bytes = packets.concat();
-        let first: usize = packets.iter().take(2 * EXPECTED_MAX - 1).map(Vec::len).sum();
-        assert_eq!(shard.expect_packets(&bytes), first);
-        assert_eq!(shard.expect_packets(&bytes[..first - 1]), first - 1);
+        let first: usize = packets.iter().take(2 * PREFETCH_MAX - 1).map(Vec::len).sum();
+        assert_eq!(shard.look_at_packets(&bytes), first);
+        assert_eq!(shard.look_at_packets(&bytes[..first - 1]), first - 1);
         assert_eq!(shard.look_ahead(&bytes), bytes.len(), "there are no routes to be fetched");
     }
 
@@ -110,7 +110,7 @@ mod tests {
         fn whatever_comes_is_looked_at_within_its_bounds(bytes in vec(any::<u8>(), 0..200), whole in 0usize..30) {
             let shard = shard();
             let packets: Vec<u8> = (0..whole).flat_map(|number| publish(&number.to_string())).chain(bytes).collect();
-            let looked_at = shard.expect_packets(&packets);
+            let looked_at = shard.look_at_packets(&packets);
             prop_assert!(looked_at <= packets.len());
             prop_assert!(looked_at > 0 || packets.is_empty());
         }

@@ -116,10 +116,10 @@ impl Shard {
     fn consume_packets(&mut self, now: Instant, id: ConnId, bytes: &[u8]) -> usize {
         let limits = self.shared.settings.limits;
         let heard = self.wire.epoch.moment(now);
-        let (mut used, mut expected) = (0, 0);
+        let (mut used, mut looked_at) = (0, 0);
         loop {
-            if used >= expected {
-                expected += self.look_ahead(bytes.get(used..).unwrap_or_default());
+            if used >= looked_at {
+                looked_at += self.look_ahead(bytes.get(used..).unwrap_or_default());
             }
             if bytes.get(used) == Some(&PUBACK) {
                 used += self.handle_puback_run(now, id, bytes.get(used..).unwrap_or_default());

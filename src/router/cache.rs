@@ -97,11 +97,11 @@ impl<V> RouteCache<V> {
 
     /// Has the memory fetched that looking up these topics will need: all at once, where look-ups one by one would wait for
     /// it again and again. Changes nothing else.
-    pub fn expect(&self, hashes: &[u64]) {
+    pub fn prefetch(&self, hashes: &[u64]) {
         let slots = hashes.iter().fold(0, |all, hash| all ^ self.places.touch(*hash));
         let places = hashes.iter().filter_map(|hash| self.places.guess(*hash));
         let found = |at: u32| self.entries.get(at as usize).zip(self.ages.get(at as usize));
-        let found: SmallVec<[_; EXPECTED_MAX]> = places.filter_map(found).collect();
+        let found: SmallVec<[_; PREFETCH_MAX]> = places.filter_map(found).collect();
         // An entry has three cache lines.
         let touch = |entry: &Cached<V>| entry.hash ^ u64::from(*entry.topic.last().unwrap_or(&0)) ^ entry.bytes as u64;
         let lines = found.iter().fold(0, |all, (entry, age)| all ^ touch(entry) ^ u64::from(**age));
@@ -282,7 +282,7 @@ impl<V> Deref for Cached<V> {
 }
 
 /// As many as a processor waits for at a time.
-pub const EXPECTED_MAX: usize = 16;
+pub const PREFETCH_MAX: usize = 16;
 
 /// Most topics are shorter.
 const TOPIC_INLINE_BYTES: usize = 40;

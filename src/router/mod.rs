@@ -26,7 +26,7 @@ mod shared;
 mod slab;
 mod trie;
 
-pub use cache::{CacheLimits, Cached, EXPECTED_MAX, RouteCache};
+pub use cache::{CacheLimits, Cached, PREFETCH_MAX, RouteCache};
 pub use generation::{Generation, Generations, HashedTopic, Stripes, TopicHasher};
 pub(crate) use index::Index;
 pub use interest::Interest;
