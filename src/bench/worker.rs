@@ -44,6 +44,8 @@ pub(super) struct Worker {
     planned: Vec<Role>,
     /// Opened, and CONNACK or SUBACK has not come.
     opening: usize,
+    /// Where a read goes; what came is copied out, which costs less than clearing it for each.
+    room: Box<[u8]>,
     buffer: BytesMut,
     payload: Vec<u8>,
     properties: Properties,
@@ -130,6 +132,7 @@ impl Worker {
             unread: Vec::new(),
             planned,
             opening: 0,
+            room: vec![0; READ_BYTES].into(),
             buffer: BytesMut::new(),
             payload: vec![b'.'; plan.payload_bytes],
             properties: Properties::new(),
@@ -372,15 +375,12 @@ impl Worker {
             if client.is_lost || (client.is_ready && client.role.lags()) {
                 return;
             }
-            self.buffer.clear();
-            self.buffer.reserve(READ_BYTES + client.tail.len());
-            self.buffer.extend_from_slice(&client.tail);
-            let kept = self.buffer.len();
-            self.buffer.resize(kept + READ_BYTES, 0);
-            match client.stream.read(&mut self.buffer[kept..]) {
+            match client.stream.read(&mut self.room) {
                 Ok(0) => return self.lose(at, "the broker closed the connection"),
                 Ok(count) => {
-                    self.buffer.truncate(kept + count);
+                    self.buffer.reserve(client.tail.len() + count);
+                    self.buffer.extend_from_slice(&client.tail);
+                    self.buffer.extend_from_slice(&self.room[..count]);
                     let input = self.buffer.split().freeze();
                     self.take(at, &board, &input);
                     if count < READ_BYTES {
