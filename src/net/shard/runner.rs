@@ -35,10 +35,6 @@ pub(super) struct Seat {
     deadline: Option<Instant>,
     /// It has something to do now.
     has_more: bool,
-    /// Its source has something, as the host's tells.
-    has_events: bool,
-    /// What it had done when the host looked last.
-    activity: u64,
     is_over: bool,
 }
 
@@ -99,21 +95,21 @@ struct Runner<'a> {
 /// Shards of other threads. However their host ends, they are given back.
 struct Lodgers<'a> {
     shards: &'a Shards,
-    seats: Vec<Seat>,
+    list: Vec<Lodger>,
+}
+
+/// A shard of another thread, and what only its host knows of it: its own thread looks at its source by itself.
+struct Lodger {
+    seat: Seat,
+    /// Its source has something, as the host's tells.
+    has_events: bool,
+    /// What it had done when the host looked last.
+    activity: u64,
 }
 
 impl Seat {
     pub(super) fn new(index: usize, poll: Poll) -> Self {
-        Self {
-            index,
-            poll,
-            events: Events::with_capacity(EVENTS_MAX),
-            deadline: None,
-            has_more: true,
-            has_events: false,
-            activity: 0,
-            is_over: false,
-        }
+        Self { index, poll, events: Events::with_capacity(EVENTS_MAX), deadline: None, has_more: true, is_over: false }
     }
 
     fn has_mail(&self, shards: &Shards) -> bool {
@@ -141,15 +137,6 @@ impl Seat {
     #[cfg(not(target_os = "linux"))]
     fn deregister_from(&self, _: &Self) {}
 
-    fn turn_as_lodger(&mut self, shards: &Shards, polls: bool) {
-        if polls {
-            self.poll(Some(Duration::ZERO));
-            // The host's source tells of what comes, not of what was left.
-            self.has_events = self.events.iter().count() == EVENTS_MAX;
-        }
-        self.turn(shards, polls);
-    }
-
     fn poll(&mut self, timeout: Option<Duration>) {
         if let Err(error) = self.poll.poll(&mut self.events, timeout)
             && error.kind() != io::ErrorKind::Interrupted
@@ -173,6 +160,17 @@ impl Seat {
         if is_news {
             shards.notify_settle();
         }
+    }
+}
+
+impl Lodger {
+    fn turn(&mut self, shards: &Shards, polls: bool) {
+        if polls {
+            self.seat.poll(Some(Duration::ZERO));
+            // The host's source tells of what comes, not of what was left.
+            self.has_events = self.seat.events.iter().count() == EVENTS_MAX;
+        }
+        self.seat.turn(shards, polls);
     }
 }
 
@@ -264,7 +262,7 @@ impl<'a> Runner<'a> {
         own.has_more = true;
         let Lodging { host_window, lodger_window, .. } = shards.lodgings.when;
         let window = if own.index == HOST { host_window } else { lodger_window };
-        Self { shards, own, lodgers: Lodgers { shards, seats: Vec::new() }, load: Load::new(window, shards.now()) }
+        Self { shards, own, lodgers: Lodgers { shards, list: Vec::new() }, load: Load::new(window, shards.now()) }
     }
 
     /// Runs the shards until the end, or until this thread's own may lodge with the host.
@@ -292,7 +290,7 @@ impl<'a> Runner<'a> {
     /// Lets others enter the shards, if there is nothing to do; returns how long to wait for events. See the
     /// documentation of the parent module: the look into an inbox comes after the store, a sender's look after its push.
     fn park(&self, now: Instant) -> Option<Duration> {
-        if self.seats().any(|seat| seat.has_more || seat.has_events) {
+        if self.seats().any(|seat| seat.has_more) || self.lodgers.list.iter().any(|lodger| lodger.has_events) {
             return Some(Duration::ZERO);
         }
         self.set_parked(true);
@@ -307,20 +305,20 @@ impl<'a> Runner<'a> {
     }
 
     fn seats(&self) -> impl Iterator<Item = &Seat> {
-        std::iter::once(&self.own).chain(&self.lodgers.seats)
+        std::iter::once(&self.own).chain(self.lodgers.list.iter().map(|lodger| &lodger.seat))
     }
 
     /// Which lodgers' sources have something.
     fn note_events(&mut self) {
-        if self.lodgers.seats.is_empty() {
+        if self.lodgers.list.is_empty() {
             return;
         }
         for event in &self.own.events {
             let Token(token) = event.token();
             if let Some(index) = token.checked_sub(LODGERS)
-                && let Some(seat) = self.lodgers.seats.iter_mut().find(|seat| seat.index == index)
+                && let Some(lodger) = self.lodgers.list.iter_mut().find(|lodger| lodger.seat.index == index)
             {
-                seat.has_events = true;
+                lodger.has_events = true;
             }
         }
     }
@@ -329,22 +327,22 @@ impl<'a> Runner<'a> {
     /// each other is done before anybody sleeps.
     fn run_lodgers(&mut self) {
         self.take_in();
-        if self.lodgers.seats.is_empty() {
+        if self.lodgers.list.is_empty() {
             return;
         }
         let (shards, now) = (self.shards, self.shards.now());
-        for at in (0..self.lodgers.seats.len()).rev() {
-            let seat = &mut self.lodgers.seats[at];
-            let is_due = seat.deadline.is_some_and(|due| due <= now);
-            let polls = seat.has_events || seat.has_more;
-            if polls || is_due || seat.has_mail(shards) {
+        for at in (0..self.lodgers.list.len()).rev() {
+            let lodger = &mut self.lodgers.list[at];
+            let is_due = lodger.seat.deadline.is_some_and(|due| due <= now);
+            let polls = lodger.has_events || lodger.seat.has_more;
+            if polls || is_due || lodger.seat.has_mail(shards) {
                 // A shard that fails takes neither its host nor the other lodgers with it.
-                let turn = catch_unwind(AssertUnwindSafe(|| seat.turn_as_lodger(shards, polls)));
+                let turn = catch_unwind(AssertUnwindSafe(|| lodger.turn(shards, polls)));
                 if turn.is_err() {
-                    shards.cells[seat.index].state.lock().fail();
-                    seat.is_over = true;
+                    shards.cells[lodger.seat.index].state.lock().fail();
+                    lodger.seat.is_over = true;
                 }
-                if seat.is_over {
+                if lodger.seat.is_over {
                     self.give_back(at);
                 }
             }
@@ -363,10 +361,11 @@ impl<'a> Runner<'a> {
                 count(&self.shards.counters.taken_in);
                 seat.has_more = true;
                 let registered = seat.register_with(&self.own);
-                self.lodgers.seats.push(seat);
+                let activity = self.shards.cells[seat.index].state.lock().activity;
+                self.lodgers.list.push(Lodger { seat, has_events: false, activity });
                 if let Err(error) = registered {
                     tracing::warn!(%error, "a shard cannot be run by the thread of another");
-                    self.give_back(self.lodgers.seats.len() - 1);
+                    self.give_back(self.lodgers.list.len() - 1);
                 }
             }
         }
@@ -379,11 +378,11 @@ impl<'a> Runner<'a> {
     fn relieve(&mut self, load: u32) {
         self.shards.lodgings.host_load.store(load, Ordering::Relaxed);
         let shards = self.shards;
-        let done = |seat: &mut Seat| {
-            let activity = shards.cells[seat.index].state.lock().activity;
-            activity - std::mem::replace(&mut seat.activity, activity)
+        let done = |lodger: &mut Lodger| {
+            let activity = shards.cells[lodger.seat.index].state.lock().activity;
+            activity - std::mem::replace(&mut lodger.activity, activity)
         };
-        let busiest = self.lodgers.seats.iter_mut().map(done).enumerate().max_by_key(|(_, done)| *done);
+        let busiest = self.lodgers.list.iter_mut().map(done).enumerate().max_by_key(|(_, done)| *done);
         if let Some((at, done)) = busiest
             && load >= shards.lodgings.when.saturated
             && done > 0
@@ -394,13 +393,13 @@ impl<'a> Runner<'a> {
 
     fn give_back(&mut self, at: usize) {
         count(&self.shards.counters.given_back);
-        let seat = self.lodgers.seats.swap_remove(at);
+        let seat = self.lodgers.list.swap_remove(at).seat;
         seat.deregister_from(&self.own);
         self.shards.cells[seat.index].bed.wake(seat);
     }
 
     fn give_all_back(&mut self) {
-        while !self.lodgers.seats.is_empty() {
+        while !self.lodgers.list.is_empty() {
             self.give_back(0);
         }
     }
@@ -408,7 +407,7 @@ impl<'a> Runner<'a> {
 
 impl Drop for Lodgers<'_> {
     fn drop(&mut self) {
-        for seat in self.seats.drain(..) {
+        for Lodger { seat, .. } in self.list.drain(..) {
             self.shards.cells[seat.index].bed.wake(seat);
         }
     }
