@@ -418,3 +418,49 @@ pub(super) const HOST: usize = 0;
 
 /// Events of one poll; more come with the next.
 const EVENTS_MAX: usize = 1024;
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::{io::Write, os::unix::net::UnixStream as Pair};
+
+    use mio::{Interest, net::UnixStream};
+
+    use super::*;
+    use crate::{
+        broker::{Hooks, Settings, Shared},
+        clock::Clock,
+    };
+
+    /// What a full poll has left is the host's to look for. Once the shard had been given back, its own thread went on
+    /// looking for it for ever.
+    #[test]
+    fn a_shard_that_is_given_back_amid_many_events_sleeps_when_they_are_done() {
+        let clock = Clock::system();
+        let shared = Shared::new(Settings::default(), Hooks::default(), 2, 1, clock.now());
+        let lodging = Lodging { saturated: 0, ..Lodging::default() };
+        let (shards, polls) = Shards::new(&shared, None, None, 1, &clock, None, lodging).unwrap();
+        let [host, lodger]: [Poll; 2] = polls.try_into().unwrap();
+        // Sockets of nobody, so that each is one event and nothing else.
+        let pairs: Vec<_> = (0..EVENTS_MAX)
+            .map(|index| {
+                let (mut ours, theirs) = Pair::pair().unwrap();
+                theirs.set_nonblocking(true).unwrap();
+                let mut theirs = UnixStream::from_std(theirs);
+                lodger.registry().register(&mut theirs, Token(index), Interest::READABLE).unwrap();
+                ours.write_all(b"!").unwrap();
+                (ours, theirs)
+            })
+            .collect();
+        let mut runner = Runner::new(&shards, Seat::new(HOST, host));
+        shards.lodgings.arrive(Seat::new(1, lodger)).unwrap();
+        runner.run_lodgers();
+        assert_eq!(runner.park(shards.now()), Some(Duration::ZERO), "it looks for more, since its poll was full");
+        runner.give_back(0);
+
+        let mut runner = Runner::new(&shards, shards.cells[1].bed.sleep());
+        runner.own.poll(Some(Duration::ZERO));
+        runner.own.turn(&shards, true);
+        assert_ne!(runner.park(shards.now()), Some(Duration::ZERO), "there is nothing left to do");
+        drop(pairs);
+    }
+}
