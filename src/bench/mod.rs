@@ -9,6 +9,7 @@
 mod crowd;
 mod histogram;
 mod layout;
+mod nap;
 mod process;
 mod retained;
 mod tracker;

@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use foldhash::fast::FixedState;
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
 
-use super::{Board, Histogram, PAYLOAD_BYTES_MIN, Phase, Plan, tracker::Tracker};
+use super::{Board, Histogram, PAYLOAD_BYTES_MIN, Phase, Plan, nap, tracker::Tracker};
 use crate::{
     codec::{Properties, Subscription, SubscriptionOptions, Text, TopicFilter, Version},
     session::{
@@ -147,6 +147,7 @@ impl Worker {
     pub(super) fn run(mut self) -> Outcome {
         let mut events = Events::with_capacity(1024);
         let mut phase = Phase::Connecting;
+        nap::be_punctual();
         loop {
             let now = self.board.phase();
             if now >= Phase::Running && phase < Phase::Running {
@@ -162,8 +163,8 @@ impl Worker {
             }
             self.read_slow();
             self.spread_news();
-            let timeout = Some(self.timeout(phase));
-            if let Err(error) = self.poll.poll(&mut events, timeout)
+            let timeout = self.timeout(phase);
+            if let Err(error) = nap::poll(&mut self.poll, &mut events, timeout)
                 && error.kind() != ErrorKind::Interrupted
             {
                 self.board.fail("the load", error.to_string());
