@@ -21,7 +21,10 @@ use std::{
     net::{SocketAddr, ToSocketAddrs},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed},
+        },
     },
     thread,
     time::{Duration, Instant},
@@ -359,9 +362,11 @@ fn drain(board: &Board) {
     let (mut last, mut since) = (board.received.load(Relaxed), Instant::now());
     let begun = Instant::now();
     while begun.elapsed() < DRAIN_TIMEOUT && since.elapsed() < DRAIN_SILENCE {
+        // First: whoever publishes no more has counted all that he published.
+        let is_all = board.publishing.load(Acquire) == 0;
         let received = board.received.load(Relaxed);
         let expected = board.published.load(Relaxed) * board.plan.copies();
-        if received >= expected && board.scheduled.load(Relaxed) == 0 {
+        if received >= expected && is_all {
             return;
         }
         if received != last {
@@ -381,8 +386,9 @@ struct Board {
     start_ns: AtomicU64,
     from_ns: AtomicU64,
     until_ns: AtomicU64,
-    /// Publishers that are to publish by the clock and are not done with it.
-    scheduled: AtomicUsize,
+    /// Threads that have not seen that the time is over, and publishers that are to publish by the clock and are not done
+    /// with it.
+    publishing: AtomicUsize,
     published: AtomicU64,
     received: AtomicU64,
     lost: AtomicU64,
@@ -416,7 +422,7 @@ impl Board {
             start_ns: AtomicU64::new(0),
             from_ns: AtomicU64::new(u64::MAX),
             until_ns: AtomicU64::new(u64::MAX),
-            scheduled: AtomicUsize::new(0),
+            publishing: AtomicUsize::new(wakers.len()),
             published: AtomicU64::new(0),
             received: AtomicU64::new(0),
             lost: AtomicU64::new(0),

@@ -6,7 +6,10 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::SocketAddr,
     ops::Range,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::Ordering::{Relaxed, Release},
+    },
     time::{Duration, Instant},
 };
 
@@ -153,6 +156,9 @@ impl Worker {
             if now >= Phase::Running && phase < Phase::Running {
                 self.begin();
             }
+            if now >= Phase::Draining && phase < Phase::Draining {
+                self.board.publishing.fetch_sub(1, Release);
+            }
             phase = now;
             match phase {
                 Phase::Connecting => self.open_some(),
@@ -267,7 +273,7 @@ impl Worker {
             if let Some(rate) = plan.rate {
                 let offset = f64::from(number) / rate * 1e9;
                 self.due.push(Reverse((start + offset as u64, at)));
-                self.board.scheduled.fetch_add(1, Relaxed);
+                self.board.publishing.fetch_add(1, Relaxed);
             }
         }
     }
@@ -321,7 +327,7 @@ impl Worker {
         {
             self.due.pop();
             if due >= until {
-                self.board.scheduled.fetch_sub(1, Relaxed);
+                self.board.publishing.fetch_sub(1, Release);
                 continue;
             }
             let Role::Publisher(number) = self.clients[at].role else { continue };
