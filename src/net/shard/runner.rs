@@ -57,7 +57,7 @@ pub struct Lodging {
     pub tried: u32,
     /// Thousandths of what was done before that have to be done after a shard was given back, for it to stay there.
     pub enough: u32,
-    /// How long the host looks at its load; a shard is given back after two windows in which it was saturated.
+    /// How long the host looks at its load; a shard is given back after four windows in which it was saturated.
     pub host_window: Duration,
     /// How long a thread looks at its load before its shard lodges again.
     pub lodger_window: Duration,

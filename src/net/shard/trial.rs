@@ -19,9 +19,9 @@ use super::runner::Lodging;
 pub(super) struct Trials {
     when: Lodging,
     stage: Stage,
-    /// The end of the window before.
+    /// The end of the last window.
     last: Mark,
-    /// How much was done a second in the last two windows, if the host was saturated in both.
+    /// How much was done a second while the host was saturated, until a shard was to be given back.
     before: u64,
     /// What the trial before this one found.
     better: Option<Better>,
@@ -51,8 +51,8 @@ pub(super) enum Advice {
 enum Stage {
     /// A shard has come in this window, which therefore tells of neither way.
     Arrival,
-    /// Nothing is tried; when the window began, if the host was saturated in it.
-    Watching(Option<Mark>),
+    /// Nothing is tried; in how many windows the host has been saturated, and when the first of them began.
+    Watching { windows: u32, since: Mark },
     /// A shard has been given back so many windows ago; how much was done a second before, and when things had settled.
     Trying { shard: usize, windows: u32, before: u64, from: Option<Mark> },
 }
@@ -78,15 +78,17 @@ impl Trials {
 
     /// At the end of a window: the thousandths of it that the host was busy, and what was done by now.
     pub(super) fn look(&mut self, load: u32, now: Mark) -> Advice {
-        let window = std::mem::replace(&mut self.last, now);
+        self.last = now;
         match self.stage {
-            Stage::Arrival => self.stage = Stage::Watching(None),
-            Stage::Watching(_) if load < self.when.saturated || self.is_settled(Better::Together, now.at) => {
-                self.stage = Stage::Watching(None);
+            Stage::Arrival => self.watch(),
+            Stage::Watching { .. } if load < self.when.saturated || self.is_settled(Better::Together, now.at) => {
+                self.watch();
             }
-            Stage::Watching(since) => {
-                self.stage = Stage::Watching(Some(window));
-                if let Some(since) = since {
+            Stage::Watching { windows, since } => {
+                let windows = windows + 1;
+                self.stage = Stage::Watching { windows, since };
+                if windows == MEASURED_WINDOWS {
+                    self.watch();
                     self.before = since.per_second_until(now);
                     return Advice::GiveBack;
                 }
@@ -121,7 +123,7 @@ impl Trials {
         match self.stage {
             Stage::Trying { shard, .. } if shard != arrived => return,
             Stage::Trying { .. } => (self.better, self.until) = (Some(Better::Together), now + self.when.pause_min),
-            Stage::Arrival | Stage::Watching(_) => {}
+            Stage::Arrival | Stage::Watching { .. } => {}
         }
         self.stage = Stage::Arrival;
     }
@@ -134,6 +136,11 @@ impl Trials {
     /// Whether a shard may lodge that would not save much, so that the next trial compares anew.
     pub(super) fn may_try_together(&self, now: Instant) -> bool {
         !self.is_trying() && now >= self.until
+    }
+
+    /// Begins to watch, from the end of the last window on.
+    fn watch(&mut self) {
+        self.stage = Stage::Watching { windows: 0, since: self.last };
     }
 
     fn is_settled(&self, better: Better, now: Instant) -> bool {
@@ -157,12 +164,13 @@ impl Trials {
         let pause = if is_same { self.pause * 2 } else { Duration::ZERO };
         self.pause = pause.max(self.when.pause_min).min(self.when.pause_max);
         (self.better, self.until) = (Some(better), now + self.pause);
-        self.stage = Stage::Watching(None);
+        self.watch();
     }
 
     /// The load is another than before, so nothing was found out. The shard stays where it is until that may be compared.
     fn end_early(&mut self, now: Instant) {
-        (self.better, self.until, self.stage) = (None, now, Stage::Watching(None));
+        (self.better, self.until) = (None, now);
+        self.watch();
     }
 }
 
@@ -177,8 +185,9 @@ impl Mark {
 /// Host's windows in which a shard that was given back does not count yet: its caches are those of the other thread.
 const SETTLING_WINDOWS: u32 = 1;
 
-/// The same with those in which it does. One alone has as much of the clients' pace in it as of what there is to find out.
-const TRIAL_WINDOWS: u32 = SETTLING_WINDOWS + 4;
+/// Windows that count, before and after. One alone has as much of the clients' pace in it as of what there is to find out.
+const MEASURED_WINDOWS: u32 = 4;
+const TRIAL_WINDOWS: u32 = SETTLING_WINDOWS + MEASURED_WINDOWS;
 
 #[cfg(test)]
 mod tests {
@@ -255,14 +264,16 @@ mod tests {
     const SHARD: usize = 3;
 
     #[test]
-    fn a_shard_is_given_back_after_two_windows_in_which_the_host_was_saturated() {
+    fn a_shard_is_given_back_after_some_windows_in_all_of_which_the_host_was_saturated() {
         let mut host = Host::new();
         assert_eq!(host.window(SATURATED, 100), Advice::Stay, "in that one the shard came");
         for _ in 0..10 {
-            assert_eq!(host.window(SATURATED, 100), Advice::Stay);
+            for _ in 1..MEASURED_WINDOWS {
+                assert_eq!(host.window(SATURATED, 100), Advice::Stay);
+            }
             assert_eq!(host.window(800, 100), Advice::Stay);
         }
-        assert_eq!(host.windows_until(Advice::GiveBack, 100, 0), 2);
+        assert_eq!(host.windows_until(Advice::GiveBack, 100, 0), MEASURED_WINDOWS);
     }
 
     #[test]
@@ -284,7 +295,7 @@ mod tests {
         let mut host = Host::new();
         host.windows_until(Advice::GiveBack, 100, 0);
         assert_eq!(host.window(SATURATED, 0), Advice::Stay);
-        for _ in SETTLING_WINDOWS..TRIAL_WINDOWS {
+        for _ in 0..MEASURED_WINDOWS {
             assert_eq!(host.window(SATURATED, 100), Advice::Stay);
         }
     }
@@ -309,7 +320,7 @@ mod tests {
     fn the_next_shard_follows_one_that_did_well() {
         let mut host = Host::new();
         host.windows_until(Advice::GiveBack, 100, 0);
-        assert_eq!(host.windows_until(Advice::GiveBack, 0, 150), TRIAL_WINDOWS + 2);
+        assert_eq!(host.windows_until(Advice::GiveBack, 0, 150), TRIAL_WINDOWS + MEASURED_WINDOWS);
     }
 
     #[test]
@@ -319,7 +330,10 @@ mod tests {
         for seconds in [1, 2, 4, 4] {
             host.windows_until(Advice::Recall(SHARD), 100, 60);
             let windows = host.windows_until(Advice::GiveBack, 100, 60);
-            assert!((seconds * SECOND..=seconds * SECOND + 2).contains(&windows), "{seconds} s, {windows} windows");
+            assert!(
+                (seconds * SECOND..=seconds * SECOND + MEASURED_WINDOWS).contains(&windows),
+                "{seconds} s, {windows} windows"
+            );
         }
         // Now it does well, and lodges again because there is little to do.
         for _ in 0..TRIAL_WINDOWS {
@@ -328,7 +342,7 @@ mod tests {
         host.lodge();
         host.windows_until(Advice::GiveBack, 100, 60);
         host.windows_until(Advice::Recall(SHARD), 100, 60);
-        assert!(host.windows_until(Advice::GiveBack, 100, 60) <= SECOND + 2);
+        assert!(host.windows_until(Advice::GiveBack, 100, 60) <= SECOND + MEASURED_WINDOWS);
     }
 
     #[test]
@@ -341,9 +355,9 @@ mod tests {
         }
         host.windows_until(Advice::Recall(SHARD), 100, 60);
         host.rest(8 * SECOND + 1);
-        assert_eq!(host.windows_until(Advice::GiveBack, 100, 60), 2, "it may be tried at once");
+        assert_eq!(host.windows_until(Advice::GiveBack, 100, 60), MEASURED_WINDOWS, "at once");
         host.windows_until(Advice::Recall(SHARD), 100, 60);
-        assert!(host.windows_until(Advice::GiveBack, 100, 60) <= SECOND + 2);
+        assert!(host.windows_until(Advice::GiveBack, 100, 60) <= SECOND + MEASURED_WINDOWS);
     }
 
     #[test]
@@ -354,7 +368,7 @@ mod tests {
         host.lodge();
         assert!(!host.trials.is_trying());
         let windows = host.windows_until(Advice::GiveBack, 100, 60);
-        assert!((SECOND..=SECOND + 2).contains(&windows), "not at once again: {windows} windows");
+        assert!((SECOND..=SECOND + MEASURED_WINDOWS).contains(&windows), "not at once again: {windows} windows");
         // Another's arrival is nothing to it.
         host.trials.note_arrival(SHARD + 1, host.now.at);
         assert!(host.trials.is_trying());
@@ -379,7 +393,7 @@ mod tests {
         assert_eq!(host.window(SATURATED, 300), Advice::Stay);
         assert!(host.may_try());
         host.lodge();
-        assert_eq!(host.windows_until(Advice::GiveBack, 400, 0), 3, "one in which it came, and two");
+        assert_eq!(host.windows_until(Advice::GiveBack, 400, 0), 1 + MEASURED_WINDOWS, "one in which it came");
         host.windows_until(Advice::Recall(SHARD), 0, 300);
     }
 }
