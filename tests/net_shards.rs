@@ -24,20 +24,27 @@ use ferromq::{
 use net_support::{Client, Options, broker, eventually, url};
 
 /// Each shard on its thread from the start.
-const APART: Lodging = Lodging { saturated: 0, light: 0, host_window: Duration::ZERO, lodger_window: Duration::MAX };
+const APART: Lodging = Lodging { light: 0, tried: 0, lodger_window: Duration::MAX, ..TO_AND_FRO };
 
 /// Shards change threads as often as they can.
 const TO_AND_FRO: Lodging = Lodging {
     saturated: 0,
     light: u32::MAX,
+    tried: u32::MAX,
+    enough: 950,
     host_window: Duration::from_micros(500),
     lodger_window: Duration::from_micros(500),
+    pause_min: Duration::ZERO,
+    pause_max: Duration::ZERO,
 };
+
+/// Shards are given back as often as they can, and nothing that is done then is ever enough.
+const RECALLED: Lodging = Lodging { light: 1, enough: u32::MAX, ..TO_AND_FRO };
 
 #[test]
 fn a_session_is_taken_over_whatever_shard_the_new_connection_reaches() {
     let together = Lodging::default();
-    for (shards, lodging) in [(1, together), (2, together), (2, APART), (4, TO_AND_FRO)] {
+    for (shards, lodging) in [(1, together), (2, together), (2, APART), (4, TO_AND_FRO), (4, RECALLED)] {
         let (broker, url) = broker(|builder| builder.shards(shards).lodging(lodging));
         let options = Options { clean_start: false, session_expiry: 60, ..Options::default() };
         let mut current = Client::connect_with(&url, "wanderer", &options);
@@ -104,8 +111,11 @@ fn connect_bytes(id: &str) -> Vec<u8> {
 fn ten_thousand_messages_of_each_qos_arrive_in_order_across_shards() {
     const MESSAGES: usize = 10_000;
     let together = Lodging::default();
-    for (shards, lodging) in [(1, together), (2, together), (2, APART), (4, APART), (2, TO_AND_FRO), (4, TO_AND_FRO)] {
-        let (broker, url) = broker(|builder| builder.shards(shards).lodging(lodging));
+    let apart = [(2, APART), (4, APART)];
+    let moved = [(2, TO_AND_FRO), (4, TO_AND_FRO), (2, RECALLED), (4, RECALLED)];
+    for (shards, lodging) in [(1, together), (2, together)].into_iter().chain(apart).chain(moved) {
+        // With this seed the clients are at home on all shards.
+        let (broker, url) = broker(|builder| builder.shards(shards).lodging(lodging).seed(1));
         for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
             let publishers = 4;
             let subscribers: Vec<_> = (0..4)
@@ -133,9 +143,10 @@ fn ten_thousand_messages_of_each_qos_arrive_in_order_across_shards() {
         let unfinished = stats.dropped(DropReason::SessionEnded);
         assert_eq!(stats.dropped_total() - unfinished, 0, "{:?}", stats.dropped);
         #[cfg(target_os = "linux")]
-        if lodging == TO_AND_FRO {
-            let moves = broker.handle().net_stats().shards_given_back;
-            assert!(moves > 10, "{moves}");
+        if moved.contains(&(shards, lodging)) {
+            let moves = broker.handle().net_stats();
+            assert!(moves.shards_given_back > 10, "{moves:?}");
+            assert!(lodging != RECALLED || moves.shards_recalled > 0, "{moves:?}");
         }
     }
 }

@@ -505,6 +505,12 @@ impl Shard {
             })
     }
 
+    /// Packets received and sent so far.
+    pub(crate) fn packets(&self) -> u64 {
+        let stats = &self.wire.out.stats;
+        stats.packets_received + stats.packets_sent
+    }
+
     /// The counters, with what is held now.
     pub fn stats(&self) -> Stats {
         let mut stats = self.wire.out.stats.clone();

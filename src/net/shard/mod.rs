@@ -26,6 +26,7 @@ mod read;
 mod runner;
 mod state;
 mod thread;
+mod trial;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -94,6 +95,8 @@ struct ShardCell {
     waker: Waker,
     /// Where its thread sleeps while another runs it.
     bed: Bed,
+    /// Packets that it had received and sent by the end of its last turn.
+    packets: AtomicU64,
     /// Nobody will look into the inbox any more.
     is_stopped: AtomicBool,
     has_drained: AtomicBool,
@@ -116,10 +119,13 @@ pub struct NetStats {
     pub shards_entered: u64,
     /// Times that a thread was woken from its wait for events because another had something for a shard.
     pub shards_woken: u64,
-    /// Times that the first shard's thread took another shard to run it as well, because both had little to do.
+    /// Times that the first shard's thread took another shard to run it as well, because both had little to do or one
+    /// thread gets more done.
     pub shards_taken_in: u64,
     /// Times that it gave one back to its own thread, because it had too much to do or the broker ended.
     pub shards_given_back: u64,
+    /// Times that it asked for one again, because less was done with a thread more.
+    pub shards_recalled: u64,
 }
 
 #[derive(Debug, Default)]
@@ -132,6 +138,7 @@ pub(super) struct Counters {
     woken: AtomicU64,
     taken_in: AtomicU64,
     given_back: AtomicU64,
+    recalled: AtomicU64,
 }
 
 impl Shards {
@@ -162,6 +169,7 @@ impl Shards {
                     inbox: Inbox::new(envelopes_max),
                     waker,
                     bed: Bed::default(),
+                    packets: AtomicU64::new(0),
                     is_stopped: AtomicBool::new(false),
                     has_drained: AtomicBool::new(false),
                     has_sent_wills: AtomicBool::new(false),
@@ -334,6 +342,7 @@ impl Shards {
             shards_woken: get(&self.counters.woken),
             shards_taken_in: get(&self.counters.taken_in),
             shards_given_back: get(&self.counters.given_back),
+            shards_recalled: get(&self.counters.recalled),
         }
     }
 

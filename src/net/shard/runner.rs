@@ -3,15 +3,15 @@
 //! A message between two threads costs a lock, a wake-up and a colder cache; one between two shards of a thread does
 //! not. So the first shard's thread is *host* to the other shards until there is more to do than it can: their threads
 //! sleep, and their readiness sources are registered with the host's, which polls them when they have something. When the
-//! host is saturated it gives the busiest lodger back to its thread. A thread that finds that it and the host together
-//! are half idle lodges its shard again.
+//! host is saturated it gives the busiest lodger back to its thread, and recalls it if less gets done then (`trial`). A
+//! thread that finds that it and the host together are half idle lodges its shard again.
 //!
 //! Nothing of what a shard does depends on who runs it: a lodger is parked, woken and entered like any other.
 
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -23,7 +23,12 @@ use mio::unix::SourceFd;
 use mio::{Events, Poll, Token};
 use parking_lot::{Condvar, Mutex};
 
-use super::{Shards, count, load::Load, state::LODGERS};
+use super::{
+    Shards, count,
+    load::Load,
+    state::LODGERS,
+    trial::{Advice, Mark, Trials},
+};
 
 /// A shard's readiness source, and what whoever runs the shard knows of it.
 #[derive(Debug)]
@@ -47,10 +52,19 @@ pub struct Lodging {
     /// Thousandths of a thread's time below which a shard and its host have to stay together for the shard to lodge. Less
     /// than `saturated`, so that a load does not send shards to and fro. With 0 each shard has its thread from the start.
     pub light: u32,
-    /// How long the host has to be saturated before it gives a lodger back.
+    /// The same for a shard that lodges so that a trial can compare anew: as much as one thread might do, since on one
+    /// thread the same costs less.
+    pub tried: u32,
+    /// Thousandths of what was done before that have to be done after a shard was given back, for it to stay there.
+    pub enough: u32,
+    /// How long the host looks at its load; a shard is given back after four windows in which it was saturated.
     pub host_window: Duration,
     /// How long a thread looks at its load before its shard lodges again.
     pub lodger_window: Duration,
+    /// How long the verdict of a first trial holds.
+    pub pause_min: Duration,
+    /// How long that of one after many with the same verdict does.
+    pub pause_max: Duration,
 }
 
 impl Default for Lodging {
@@ -58,8 +72,12 @@ impl Default for Lodging {
         Self {
             saturated: 850,
             light: 800,
+            tried: 1100,
+            enough: 950,
             host_window: Duration::from_millis(50),
             lodger_window: Duration::from_millis(200),
+            pause_min: Duration::from_secs(1),
+            pause_max: Duration::from_secs(30),
         }
     }
 }
@@ -75,6 +93,10 @@ pub(super) struct Lodgings {
     is_closed: AtomicBool,
     /// Thousandths of its time that the host was busy, when it looked last.
     host_load: AtomicU32,
+    /// Who comes next may save little.
+    may_try: AtomicBool,
+    /// The shard that is to lodge again; [`HOST`] if none is.
+    recalled: AtomicUsize,
 }
 
 /// Where a shard's thread sleeps while another runs the shard.
@@ -90,6 +112,8 @@ struct Runner<'a> {
     own: Seat,
     lodgers: Lodgers<'a>,
     load: Load,
+    /// The host's.
+    trials: Trials,
 }
 
 /// Shards of other threads. However their host ends, they are given back.
@@ -154,6 +178,7 @@ impl Seat {
         self.is_over = state.is_finished(shards, now);
         self.has_more = state.has_more();
         self.deadline = state.park();
+        shards.cells[self.index].packets.store(state.shard().packets(), Ordering::Relaxed);
         let is_news = !self.has_more && state.take_activity();
         drop(state);
         self.events.clear();
@@ -182,12 +207,23 @@ impl Lodgings {
             has_arriving: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             host_load: AtomicU32::new(0),
+            may_try: AtomicBool::new(false),
+            recalled: AtomicUsize::new(HOST),
         }
     }
 
     /// Whether a shard whose thread is busy for so many thousandths of its time should lodge.
     fn is_worth_it(&self, load: u32) -> bool {
-        !self.is_closed.load(Ordering::Acquire) && load + self.host_load.load(Ordering::Relaxed) < self.when.light
+        let both = load.saturating_add(self.host_load.load(Ordering::Relaxed));
+        !self.is_closed.load(Ordering::Acquire)
+            && (both < self.when.light || (both < self.when.tried && self.may_try.swap(false, Ordering::Relaxed)))
+    }
+
+    /// Whether the host wants this shard back; says so once.
+    fn take_recall(&self, index: usize) -> bool {
+        let recalled = &self.recalled;
+        recalled.load(Ordering::Relaxed) == index
+            && recalled.compare_exchange(index, HOST, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Gives a shard to the host, or back if that takes nobody in any more. The host is to be woken.
@@ -262,7 +298,14 @@ impl<'a> Runner<'a> {
         own.has_more = true;
         let Lodging { host_window, lodger_window, .. } = shards.lodgings.when;
         let window = if own.index == HOST { host_window } else { lodger_window };
-        Self { shards, own, lodgers: Lodgers { shards, list: Vec::new() }, load: Load::new(window, shards.now()) }
+        let now = shards.now();
+        Self {
+            shards,
+            own,
+            lodgers: Lodgers { shards, list: Vec::new() },
+            load: Load::new(window, now),
+            trials: Trials::new(shards.lodgings.when, now),
+        }
     }
 
     /// Runs the shards until the end, or until this thread's own may lodge with the host.
@@ -277,11 +320,15 @@ impl<'a> Runner<'a> {
             if self.own.is_over {
                 return None;
             }
-            self.run_lodgers();
-            let Some(load) = self.load.look(now) else { continue };
+            let lodgings = &self.shards.lodgings;
             if self.own.index == HOST {
-                self.relieve(load);
-            } else if self.shards.lodgings.is_worth_it(load) {
+                self.run_lodgers();
+                if let Some(load) = self.load.look(now) {
+                    self.relieve(load);
+                }
+            } else if lodgings.take_recall(self.own.index)
+                || self.load.look(now).is_some_and(|load| lodgings.is_worth_it(load))
+            {
                 return Some(self.own);
             }
         }
@@ -297,7 +344,9 @@ impl<'a> Runner<'a> {
         if self.seats().any(|seat| seat.has_mail(self.shards)) {
             return Some(Duration::ZERO);
         }
-        self.seats().filter_map(|seat| seat.deadline).min().map(|at| at.saturating_duration_since(now))
+        let until_due = self.seats().filter_map(|seat| seat.deadline).min().map(|at| at.saturating_duration_since(now));
+        let until_look = self.trials.is_trying().then_some(self.shards.lodgings.when.host_window);
+        until_due.into_iter().chain(until_look).min()
     }
 
     fn set_parked(&self, is_parked: bool) {
@@ -359,9 +408,12 @@ impl<'a> Runner<'a> {
             let arriving = std::mem::take(&mut *lodgings.arriving.lock());
             for mut seat in arriving {
                 count(&self.shards.counters.taken_in);
+                // Here it is, even if it has come by itself meanwhile.
+                lodgings.take_recall(seat.index);
                 seat.has_more = true;
                 let registered = seat.register_with(&self.own);
                 let activity = self.shards.cells[seat.index].state.lock().activity;
+                self.trials.note_arrival(seat.index, self.shards.now());
                 self.lodgers.list.push(Lodger { seat, has_events: false, activity });
                 if let Err(error) = registered {
                     tracing::warn!(%error, "a shard cannot be run by the thread of another");
@@ -374,21 +426,38 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Gives the busiest lodger back to its thread, if that is needed.
+    /// Gives the busiest lodger back to its thread if that is needed, or recalls it if that did no good.
     fn relieve(&mut self, load: u32) {
-        self.shards.lodgings.host_load.store(load, Ordering::Relaxed);
-        let shards = self.shards;
+        let (shards, now) = (self.shards, self.shards.now());
+        let packets = shards.cells.iter().map(|cell| cell.packets.load(Ordering::Relaxed)).sum();
+        let advice = self.trials.look(load, Mark { at: now, packets });
+        shards.lodgings.host_load.store(load, Ordering::Relaxed);
+        shards.lodgings.may_try.store(self.trials.may_try_together(now), Ordering::Relaxed);
+        let busiest = self.busiest();
+        match advice {
+            Advice::Stay => {}
+            Advice::GiveBack => {
+                if let Some(at) = busiest {
+                    self.trials.begin(self.lodgers.list[at].seat.index);
+                    self.give_back(at);
+                }
+            }
+            Advice::Recall(index) => {
+                count(&shards.counters.recalled);
+                shards.lodgings.recalled.store(index, Ordering::Relaxed);
+                shards.cells[index].wake();
+            }
+        }
+    }
+
+    /// The lodger that has done most since the last look, if any has done something.
+    fn busiest(&mut self) -> Option<usize> {
         let done = |lodger: &mut Lodger| {
-            let activity = shards.cells[lodger.seat.index].state.lock().activity;
+            let activity = self.shards.cells[lodger.seat.index].state.lock().activity;
             activity - std::mem::replace(&mut lodger.activity, activity)
         };
-        let busiest = self.lodgers.list.iter_mut().map(done).enumerate().max_by_key(|(_, done)| *done);
-        if let Some((at, done)) = busiest
-            && load >= shards.lodgings.when.saturated
-            && done > 0
-        {
-            self.give_back(at);
-        }
+        let done = self.lodgers.list.iter_mut().map(done).enumerate();
+        done.filter(|(_, done)| *done > 0).max_by_key(|(_, done)| *done).map(|(at, _)| at)
     }
 
     fn give_back(&mut self, at: usize) {
