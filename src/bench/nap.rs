@@ -22,7 +22,7 @@ pub(super) fn be_punctual() {}
 /// Polls like [`Poll::poll`], but for as long as it is told to and not up to a millisecond longer.
 #[cfg(target_os = "linux")]
 pub(super) fn poll(poll: &mut Poll, events: &mut Events, longest: Duration) -> io::Result<()> {
-    if longest.subsec_nanos() % NANOS_PER_MILLI == 0 {
+    if longest.subsec_nanos().is_multiple_of(NANOS_PER_MILLI) {
         return poll.poll(events, Some(longest));
     }
     wait(poll, longest)?;
