@@ -404,3 +404,31 @@ fn who_publishes_and_connects_anew_is_heard_before_he_is_taken_over() {
     assert!(matches!(second.recv(), Packet::ConnAck(_)));
     assert_eq!(watcher.recv_publish().payload, "before it left");
 }
+
+#[test]
+fn of_a_crowd_each_is_answered_before_the_others_are_read() {
+    const CROWD: usize = 300;
+    let ((reached, is_reached), (leave, may_leave)) = (mpsc::sync_channel(1), mpsc::sync_channel(1));
+    let gate = Gate { reached, leave: Mutex::new(may_leave) };
+    let hooks = Hooks { authorizer: Some(Arc::new(gate)), ..Hooks::default() };
+    let (_broker, url) = broker(|builder| builder.hooks(hooks).shards(1));
+    // Gone before the broker if this fails: that would wait for its shard, and the shard at the gate.
+    let leave = leave;
+    let mut crowd: Vec<_> = (0..CROWD).map(|n| Client::connect(&url, &format!("one-{n}"))).collect();
+    let [mut holder, mut last] = ["holder", "last"].map(|id| Client::connect(&url, id));
+    let gate = holder.publish_packet("gate", Vec::new(), QoS::AtMostOnce);
+    holder.send(&gate);
+    is_reached.recv().unwrap();
+    // All this is there when the shard looks again, and then the last holds it up.
+    for client in &mut crowd {
+        let packet = client.publish_packet("t", Vec::new(), QoS::AtLeastOnce);
+        client.send(&packet);
+    }
+    last.send(&gate);
+    leave.send(()).unwrap();
+    is_reached.recv().unwrap();
+    for client in &mut crowd {
+        assert!(matches!(client.recv(), Packet::PubAck(_)));
+    }
+    leave.send(()).unwrap();
+}

@@ -36,6 +36,7 @@ impl Shard {
         self.deliver_run(now);
         let mut recent = self.take_route(parcel.topic, Reach::Everywhere);
         self.wire.out.frames.clear();
+        parcel.is_for_one = recent.route.local.len() == 1;
         for target in &recent.route.local {
             self.deliver(now, target, parcel);
         }

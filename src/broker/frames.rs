@@ -45,7 +45,7 @@ impl Frames {
         }
     }
 
-    /// The encoding for this version and class of QoS. Payloads of [`SHARE_ABOVE_BYTES`] and more are not in it.
+    /// The encoding for this version and class of QoS. A payload that is shared is not in it.
     #[inline]
     pub(crate) fn template(&mut self, parcel: &Parcel<'_>, version: Version, acked: bool, now: Instant) -> &Template {
         let at = usize::from(version.is_v5()) * 2 + usize::from(acked);
@@ -59,11 +59,11 @@ impl Frames {
 
 impl Template {
     /// Bytes of the whole packet.
-    pub(crate) fn packet_bytes(&self, payload_bytes: usize) -> usize {
+    pub(crate) fn packet_bytes(&self, parcel: &Parcel<'_>) -> usize {
         if self.is_too_long {
             return usize::MAX;
         }
-        if payload_bytes >= SHARE_ABOVE_BYTES { self.bytes.len() + payload_bytes } else { self.bytes.len() }
+        self.bytes.len() + if parcel.is_shared() { parcel.payload.len() } else { 0 }
     }
 
     /// The bytes to copy.
@@ -80,7 +80,7 @@ impl Template {
 
     fn fill(&mut self, parcel: &Parcel<'_>, version: Version, acked: bool, now: Instant) {
         self.bytes.clear();
-        let copied = if parcel.payload.len() < SHARE_ABOVE_BYTES { parcel.payload } else { &[] };
+        let copied = if parcel.is_shared() { &[] } else { parcel.payload };
         let is_same = |sent: &AsSent<'_>| sent.is_v5 == version.is_v5() && sent.is_acked == acked;
         let encoded = if let Some(AsSent { body, .. }) = parcel.as_sent.filter(is_same) {
             let start = body.get(..body.len() - (parcel.payload.len() - copied.len())).unwrap_or_default();
@@ -122,6 +122,10 @@ pub(crate) fn patch(packet: &mut [u8], packet_id_at: Option<usize>, flags: HopFl
     }
 }
 
-/// From here on a payload is shared by all subscribers instead of copied to each.
-/// 32 messages in one write cost the same copied or gathered at about 1 KiB (ARCHITECTURE.md, performance rule 4).
-pub(crate) const SHARE_ABOVE_BYTES: usize = 1024;
+/// From here on a payload is shared by all subscribers instead of copied to each: what a hundred of them cost is the same
+/// both ways at 2 KiB (a quarter less copied at 1 KiB, a third more at 4 KiB).
+pub(crate) const SHARE_ABOVE_BYTES: usize = 2 << 10;
+
+/// As much is copied to the only subscriber: to share takes allocations and a write of several pieces, which he pays for
+/// alone (a quarter more at 4 KiB; the same at 8 KiB).
+pub(crate) const SHARE_WITH_ONE_ABOVE_BYTES: usize = 8 << 10;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
-use super::frames::SHARE_ABOVE_BYTES;
+use super::frames::{SHARE_ABOVE_BYTES, SHARE_WITH_ONE_ABOVE_BYTES};
 use crate::{
     codec::{Publish, PublishRef, QoS, TextAnd, TopicName, publish::forward_owned},
     router::{SessionKey, ShardId},
@@ -141,6 +141,8 @@ pub(crate) struct Parcel<'a> {
     pub(crate) retain: bool,
     pub(crate) expires_at: Option<Instant>,
     pub(crate) publisher: Option<Publisher>,
+    /// Of this shard's sessions one alone is to have it.
+    pub(crate) is_for_one: bool,
     /// Its name in the shard's log, once it is written there.
     pub(crate) stored: Option<crate::store::Id>,
     /// How it came, if that is how it may go on.
@@ -179,6 +181,7 @@ impl<'a> Parcel<'a> {
             retain: publish.retain,
             expires_at: publish.message_expiry.map(|seconds| expiry(now, seconds)),
             publisher: Some(publisher),
+            is_for_one: false,
             stored: None,
             as_sent: publish.is_forwardable().then_some(as_sent),
             shared: None,
@@ -196,6 +199,7 @@ impl<'a> Parcel<'a> {
             retain: false,
             expires_at: None,
             publisher: Some(by),
+            is_for_one: false,
             stored: None,
             as_sent: Some(as_sent),
             shared: None,
@@ -219,6 +223,7 @@ impl<'a> Parcel<'a> {
             retain: message.retain,
             expires_at: message.expires_at,
             publisher: message.publisher,
+            is_for_one: false,
             stored: None,
             as_sent: None,
             shared: None,
@@ -239,6 +244,13 @@ impl<'a> Parcel<'a> {
                 ..message
             })
         })
+    }
+
+    /// Whether its subscribers share the payload; else it is copied to each of them.
+    #[inline]
+    pub(crate) fn is_shared(&self) -> bool {
+        let from_bytes = if self.is_for_one { SHARE_WITH_ONE_ABOVE_BYTES } else { SHARE_ABOVE_BYTES };
+        self.payload.len() >= from_bytes
     }
 
     /// Seconds of its expiry interval that are left, if it has one [MQTT-3.3.2-6].

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     conn::{Conn, Phase},
-    frames::{self, Frames, HopFlags, SHARE_ABOVE_BYTES},
+    frames::{self, Frames, HopFlags},
     message::Parcel,
     moment::Epoch,
     outbox::BlockPool,
@@ -281,7 +281,7 @@ impl Line<'_> {
         let conn = &self.conn;
         let bytes = if ids.is_empty() {
             let template = self.out.frames.template(parcel, conn.version, qos != QoS::AtMostOnce, now);
-            template.packet_bytes(parcel.payload.len())
+            template.packet_bytes(parcel)
         } else {
             let mut head = frames::head(parcel, now, qos);
             head.subscription_ids = if conn.version.is_v5() { ids } else { &[] };
@@ -306,7 +306,7 @@ impl Line<'_> {
                 template.patch(block.get_mut(start..).unwrap_or_default(), flags);
             })
         };
-        let shared = if parcel.payload.len() >= SHARE_ABOVE_BYTES {
+        let shared = if parcel.is_shared() {
             conn.outbox.push_shared(parcel.keep().payload_bytes());
             parcel.payload.len()
         } else {
@@ -437,7 +437,7 @@ fn write_own(
         let start = block.len();
         // It fits, as was found before: within the maximum packet size, and within what the format can hold.
         let packet_id_at = head.encode(Version::V5, payload, block).unwrap_or_default();
-        if payload < SHARE_ABOVE_BYTES {
+        if !parcel.is_shared() {
             block.extend_from_slice(parcel.payload);
         }
         frames::patch(block.get_mut(start..).unwrap_or_default(), packet_id_at, flags);

@@ -33,7 +33,7 @@ fn received_by_all(packets_per_read: usize, settings: &Settings) -> Vec<Vec<(Str
         for n in 0..90u16 {
             let topic = ["a/b", "a/b", "a/b", "a/b", "a/c"][usize::from(n / 9) % 5];
             let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][usize::from(n / 7 % 3)];
-            let payload = format!("{version:?} {n} ").repeat(if n % 30 == 29 { 200 } else { 1 });
+            let payload = format!("{version:?} {n} ").repeat(if n % 30 == 29 { 300 } else { 1 });
             let id = if qos == QoS::AtMostOnce { 0 } else { n + 1 };
             let Packet::Publish(mut publish) = publish(topic, &payload, qos, id) else { unreachable!() };
             publish.retain = n % 25 == 24;

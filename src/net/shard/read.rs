@@ -19,8 +19,11 @@ impl State {
         }
     }
 
-    /// Gives each ready connection one turn, until it has been enough for one tick.
+    /// Gives each ready connection one turn, until it has been enough for one tick. What there is for it waits for
+    /// the end of the tick, when most is together; but where a crowd is ready each is answered at once, while what the kernel
+    /// and we know of it is in the processor's caches. What has come from it was read, so its answers are complete.
     pub(super) fn read_ready(&mut self, now: Instant) {
+        let is_crowd = self.ready.len() >= CROWD;
         let mut bytes = 0;
         for _ in 0..self.ready.len() {
             if bytes >= TICK_READ_BYTES_MAX || self.is_backlogged() {
@@ -28,6 +31,9 @@ impl State {
             }
             let Some(conn) = self.ready.pop_front() else { return };
             bytes += self.read_turn(now, conn);
+            if is_crowd {
+                self.flush_conn(now, conn);
+            }
         }
     }
 
@@ -153,6 +159,10 @@ impl Slot {
 
 /// Bytes read in one tick before other sources of work have their turn.
 const TICK_READ_BYTES_MAX: usize = 1 << 20;
+
+/// When so many have been read, the first of them have left a processor's second cache: they take 8 KiB each, the kernel's
+/// included. Fewer are the faster for what comes together.
+const CROWD: usize = 128;
 
 /// Bytes read of a connection before another takes its place: more than a kernel keeps for a socket by default (6 MiB), so
 /// what had come when the other did is among them, and one who goes on sending does not hold it up.
