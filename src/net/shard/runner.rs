@@ -3,7 +3,7 @@
 //! A message between two threads costs a lock, a wake-up and a colder cache; one between two shards of a thread does
 //! not. So the first shard's thread is *host* to the other shards until there is more to do than it can: their threads
 //! sleep, and their readiness sources are registered with the host's, which polls them when they have something. When the
-//! host is saturated it gives the busiest lodger back to its thread, and recalls it if less gets done then (`trial`). A
+//! host is saturated it gives the busiest lodger back to its thread, and recalls it unless more gets done then (`trial`). A
 //! thread that finds that it and the host together are half idle lodges its shard again.
 //!
 //! Nothing of what a shard does depends on who runs it: a lodger is parked, woken and entered like any other.
@@ -73,7 +73,7 @@ impl Default for Lodging {
             saturated: 850,
             light: 800,
             tried: 1100,
-            enough: 950,
+            enough: 1030,
             host_window: Duration::from_millis(50),
             lodger_window: Duration::from_millis(200),
             pause_min: Duration::from_secs(1),

@@ -2,10 +2,10 @@
 //!
 //! A second thread may get less done than one: messages cross then, which costs more where each is looked up among many
 //! filters, and whoever makes the load may need the same processors. No thread's load tells that in advance. So when a
-//! saturated host gives a shard back it looks for some windows at how much all shards get done, and *recalls* the shard if
-//! that is less than before. Where clients wait for each other (a closed loop), more done is better. Where they go by the
-//! clock (an open loop), as much is done either way while one thread suffices, and more with two from then on: the shard
-//! stays apart in both cases.
+//! saturated host gives a shard back it looks for some windows at how much all shards get done, and *recalls* the shard
+//! unless that is more than before. Where clients wait for each other (a closed loop), more done is better. Where they go by
+//! the clock (an open loop), as much is done either way while one thread suffices, for less; and more with two from then on,
+//! so that the shard stays apart.
 //!
 //! No verdict is for ever, since loads change: after a pause, which doubles as long as verdicts are the same, the other
 //! way is looked at once more.
@@ -284,10 +284,12 @@ mod tests {
     }
 
     #[test]
-    fn with_somewhat_less_done_it_is_recalled_at_the_end() {
-        let mut host = Host::new();
-        host.windows_until(Advice::GiveBack, 100, 0);
-        assert_eq!(host.windows_until(Advice::Recall(SHARD), 0, 90), TRIAL_WINDOWS);
+    fn with_somewhat_less_done_or_as_much_it_is_recalled_at_the_end() {
+        for apart in [90, 100, 102] {
+            let mut host = Host::new();
+            host.windows_until(Advice::GiveBack, 100, 0);
+            assert_eq!(host.windows_until(Advice::Recall(SHARD), 0, apart), TRIAL_WINDOWS);
+        }
     }
 
     #[test]
@@ -296,13 +298,13 @@ mod tests {
         host.windows_until(Advice::GiveBack, 100, 0);
         assert_eq!(host.window(SATURATED, 0), Advice::Stay);
         for _ in 0..MEASURED_WINDOWS {
-            assert_eq!(host.window(SATURATED, 100), Advice::Stay);
+            assert_eq!(host.window(SATURATED, 110), Advice::Stay);
         }
     }
 
     #[test]
-    fn with_as_much_done_or_more_it_stays() {
-        for apart in [96, 100, 180] {
+    fn with_more_done_it_stays() {
+        for apart in [104, 180] {
             let mut host = Host::new();
             host.windows_until(Advice::GiveBack, 100, 0);
             for _ in 0..TRIAL_WINDOWS {
@@ -337,7 +339,7 @@ mod tests {
         }
         // Now it does well, and lodges again because there is little to do.
         for _ in 0..TRIAL_WINDOWS {
-            host.window(SATURATED, 100);
+            host.window(SATURATED, 150);
         }
         host.lodge();
         host.windows_until(Advice::GiveBack, 100, 60);
