@@ -506,6 +506,7 @@ impl Shard {
     }
 
     /// Packets received and sent so far.
+    #[cfg(feature = "net")]
     pub(crate) fn packets(&self) -> u64 {
         let stats = &self.wire.out.stats;
         stats.packets_received + stats.packets_sent
