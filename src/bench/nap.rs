@@ -53,3 +53,23 @@ fn wait(poll: &Poll, longest: Duration) -> io::Result<()> {
 
 #[cfg(target_os = "linux")]
 const NANOS_PER_MILLI: u32 = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use mio::{Token, Waker};
+
+    use super::*;
+
+    #[test]
+    fn events_are_told_whether_the_time_is_whole_milliseconds_or_not() {
+        let (mut source, mut events) = (Poll::new().unwrap(), Events::with_capacity(4));
+        let waker = Waker::new(source.registry(), Token(7)).unwrap();
+        for longest in [Duration::from_secs(20), Duration::from_nanos(20_000_000_001)] {
+            waker.wake().unwrap();
+            poll(&mut source, &mut events, longest).unwrap();
+            assert_eq!(events.iter().map(mio::event::Event::token).collect::<Vec<_>>(), [Token(7)], "{longest:?}");
+        }
+        poll(&mut source, &mut events, Duration::from_nanos(1)).unwrap();
+        assert!(events.is_empty(), "the time was over");
+    }
+}

@@ -215,6 +215,49 @@ fn messages_of_every_quality_arrive_on_one_and_on_three_shards() {
 }
 
 #[test]
+fn payloads_arrive_whole_whether_they_are_copied_or_shared() {
+    // Who can name topics by aliases gets packets of his own.
+    let kinds = [(Version::V3_1_1, 0), (Version::V5, 0), (Version::V5, 5)];
+    for shards in [1, 2] {
+        for publisher in [Version::V3_1_1, Version::V5] {
+            for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+                for only in kinds {
+                    payloads_arrive_whole(shards, publisher, qos, &[only]);
+                }
+                payloads_arrive_whole(shards, publisher, qos, &kinds);
+            }
+        }
+    }
+}
+
+/// Payloads about as long as those from which on they are shared; each subscriber has a version and a topic alias maximum.
+fn payloads_arrive_whole(shards: usize, publisher: Version, qos: QoS, subscribers: &[(Version, u16)]) {
+    let mut world = World::new(shards, Settings::default());
+    let connected = subscribers.iter().enumerate().map(|(n, (version, aliases))| {
+        let client = world.connect(&format!("s{n}"), *version, |connect| {
+            if *aliases > 0 {
+                connect.properties.push(Property::TopicAliasMaximum(*aliases));
+            }
+        });
+        world.subscribe(client, "a/b", QoS::AtLeastOnce);
+        client
+    });
+    let connected: Vec<_> = connected.collect();
+    let from = world.connect("publisher", publisher, |_| {});
+    let limits = [frames::SHARE_ABOVE_BYTES, frames::SHARE_WITH_ONE_ABOVE_BYTES];
+    let sizes = limits.map(|limit| [limit - 1, limit, limit + 1]);
+    let digits: String = ('0'..='9').cycle().take(sizes[1][2]).collect();
+    for (id, bytes) in (1..).zip(sizes.as_flattened()) {
+        world.send(from, &publish("a/b", &digits[..*bytes], qos, if qos == QoS::AtMostOnce { 0 } else { id }));
+        for (client, kind) in connected.iter().zip(subscribers) {
+            let got = publishes(&world.take(*client));
+            let is_whole = matches!(&got[..], [(payload, ..)] if *payload == digits[..*bytes]);
+            assert!(is_whole, "{bytes} bytes to {kind:?} from {publisher:?} at {qos:?} with {shards} shards");
+        }
+    }
+}
+
+#[test]
 fn a_session_is_resumed_with_what_was_not_acknowledged_and_what_came_meanwhile() {
     let mut world = World::new(2, Settings::default());
     let keep = |connect: &mut Connect| connect.clean_start = false;
