@@ -429,6 +429,30 @@ impl Shard {
         Some(Output::Envelopes { to: ShardId(to as u8), batch })
     }
 
+    /// Shards for which something is staged.
+    #[cfg(feature = "net")]
+    pub(crate) fn staged_for(&self) -> impl Iterator<Item = ShardId> {
+        let staged = self.staged.iter().enumerate().filter(|(_, batch)| !batch.is_empty());
+        staged.map(|(to, _)| ShardId(to as u8))
+    }
+
+    /// Whether anything is staged for another shard.
+    #[cfg(feature = "net")]
+    pub(crate) const fn has_staged(&self) -> bool {
+        self.staged_count > 0
+    }
+
+    /// Moves what is staged for a shard into `batch`, which is empty: ahead of [`Output::Envelopes`].
+    #[cfg(feature = "net")]
+    pub(crate) fn take_staged(&mut self, to: ShardId, batch: &mut Vec<Envelope>) {
+        debug_assert!(batch.is_empty(), "what was moved before was delivered");
+        if let Some(staged) = self.staged.get_mut(usize::from(to.0)) {
+            std::mem::swap(staged, batch);
+            self.staged_count -= batch.iter().map(Envelope::messages).sum::<usize>();
+            self.resume_if_within_bounds();
+        }
+    }
+
     /// Publishes a message of the process itself to all who want it, on every shard.
     pub fn publish(&mut self, now: Instant, message: Message) {
         let message = Arc::new(message);

@@ -92,6 +92,10 @@ struct ShardCell {
     state: Mutex<State>,
     parked: AtomicBool,
     inbox: Inbox,
+    /// The first shard's thread runs it.
+    lodges: AtomicBool,
+    /// It has got something from another shard of its thread, and had no turn since.
+    was_visited: AtomicBool,
     waker: Waker,
     /// Where its thread sleeps while another runs it.
     bed: Bed,
@@ -167,6 +171,8 @@ impl Shards {
                     state: Mutex::new(State::new(shard, index, shared.shards(), Weak::clone(shards), registry)),
                     parked: AtomicBool::new(false),
                     inbox: Inbox::new(envelopes_max),
+                    lodges: AtomicBool::new(false),
+                    was_visited: AtomicBool::new(false),
                     waker,
                     bed: Bed::default(),
                     packets: AtomicU64::new(0),
@@ -279,8 +285,8 @@ impl Shards {
         let mut batch = Some(batch);
         if may_enter && batch.as_ref().is_some_and(|batch| batch.len() <= ENTER_ENVELOPES_MAX) {
             self.enter(to, |state, now| {
-                if let Some(batch) = batch.take() {
-                    state.handle_envelopes(now, batch);
+                if let Some(mut batch) = batch.take() {
+                    state.handle_envelopes(now, &mut batch);
                 }
             });
         }
@@ -310,6 +316,27 @@ impl Shards {
         if needs_thread {
             cell.wake_if_parked(&self.counters);
         }
+    }
+
+    /// Whether one thread runs both shards: the first one's, which is host to the other, or to both.
+    fn is_beside(&self, shard: usize, other: usize) -> bool {
+        let lodges = |index: usize| index == runner::HOST || self.cells[index].lodges.load(Ordering::Relaxed);
+        shard != other && lodges(shard) && lodges(other)
+    }
+
+    /// Gives a shard of the same thread what another one has for it; then it is to have a turn. Whether that was possible.
+    fn visit(&self, index: usize, batch: &mut Vec<Envelope>) -> bool {
+        let cell = &self.cells[index];
+        // Held by a thread that has seen it parked a moment ago, if at all.
+        let Some(mut state) = cell.state.try_lock() else { return false };
+        if cell.is_stopped() {
+            return false;
+        }
+        if catch_unwind(AssertUnwindSafe(|| state.run_visited(self, batch))).is_err() {
+            state.fail();
+        }
+        cell.was_visited.store(true, Ordering::Relaxed);
+        true
     }
 
     /// A duplex became ready.

@@ -64,7 +64,7 @@ impl State {
         count
     }
 
-    fn send_envelopes(&mut self, shards: &Shards, to: usize, batch: Vec<Envelope>, may_enter: bool) {
+    pub(super) fn send_envelopes(&mut self, shards: &Shards, to: usize, batch: Vec<Envelope>, may_enter: bool) {
         self.activity += 1;
         if shards.has_stopped(to) {
             return self.shard.undeliverable(batch);

@@ -2,10 +2,13 @@
 
 use std::{io, ops::Range, time::Instant};
 
-use super::{conns::Slot, state::State};
+use smallvec::SmallVec;
+
+use super::{Shards, conns::Slot, state::State};
 use crate::{
     broker::{ConnId, Shard, TransportEnd},
     net::transport::{Got, end_of},
+    router::ShardId,
 };
 
 impl State {
@@ -22,7 +25,7 @@ impl State {
     /// Gives each ready connection one turn, until it has been enough for one tick. What there is for it waits for
     /// the end of the tick, when most is together; but where a crowd is ready each is answered at once, while what the kernel
     /// and we know of it is in the processor's caches. What has come from it was read, so its answers are complete.
-    pub(super) fn read_ready(&mut self, now: Instant) {
+    pub(super) fn read_ready(&mut self, shards: &Shards, now: Instant) {
         let is_crowd = self.ready.len() >= CROWD;
         let mut bytes = 0;
         for _ in 0..self.ready.len() {
@@ -31,8 +34,30 @@ impl State {
             }
             let Some(conn) = self.ready.pop_front() else { return };
             bytes += self.read_turn(now, conn);
+            if self.shard.has_staged() {
+                self.hand_over(shards);
+            }
             if is_crowd {
                 self.flush_conn(now, conn);
+            }
+        }
+    }
+
+    /// Brings what a read has for shards of the same thread there at once, while it is in the processor's caches. For those
+    /// of other threads it waits for the end of the tick.
+    fn hand_over(&mut self, shards: &Shards) {
+        let beside: SmallVec<[ShardId; 4]> =
+            self.shard.staged_for().filter(|to| shards.is_beside(self.index, usize::from(to.0))).collect();
+        for to in beside {
+            // What waits already goes first.
+            let (shard, to) = (to, usize::from(to.0));
+            if self.backlog[to].is_empty() {
+                let mut batch = std::mem::take(&mut self.handed);
+                self.shard.take_staged(shard, &mut batch);
+                if !shards.visit(to, &mut batch) {
+                    self.send_envelopes(shards, to, std::mem::take(&mut batch), false);
+                }
+                self.handed = batch;
             }
         }
     }

@@ -136,8 +136,10 @@ impl Seat {
         Self { index, poll, events: Events::with_capacity(EVENTS_MAX), deadline: None, has_more: true, is_over: false }
     }
 
+    /// Whether another shard or a handle has given it something.
     fn has_mail(&self, shards: &Shards) -> bool {
-        !shards.cells[self.index].inbox.is_empty()
+        let cell = &shards.cells[self.index];
+        cell.was_visited.load(Ordering::Relaxed) || !cell.inbox.is_empty()
     }
 
     /// Has the host told when this seat's source has something.
@@ -161,6 +163,13 @@ impl Seat {
     #[cfg(not(target_os = "linux"))]
     fn deregister_from(&self, _: &Self) {}
 
+    /// To the thread that has lent it to the host.
+    fn return_home(self, shards: &Shards) {
+        let cell = &shards.cells[self.index];
+        cell.lodges.store(false, Ordering::Relaxed);
+        cell.bed.wake(self);
+    }
+
     fn poll(&mut self, timeout: Option<Duration>) {
         if let Err(error) = self.poll.poll(&mut self.events, timeout)
             && error.kind() != io::ErrorKind::Interrupted
@@ -173,6 +182,7 @@ impl Seat {
     /// One turn of the shard. With `is_polled` the events are those of a look at its source that comes after all that is
     /// in the inbox.
     fn turn(&mut self, shards: &Shards, is_polled: bool) {
+        shards.cells[self.index].was_visited.store(false, Ordering::Relaxed);
         let mut state = shards.cells[self.index].state.lock();
         let now = state.tick(shards, &self.events, is_polled);
         self.is_over = state.is_finished(shards, now);
@@ -414,6 +424,7 @@ impl<'a> Runner<'a> {
                 let registered = seat.register_with(&self.own);
                 let activity = self.shards.cells[seat.index].state.lock().activity;
                 self.trials.note_arrival(seat.index, self.shards.now());
+                self.shards.cells[seat.index].lodges.store(true, Ordering::Relaxed);
                 self.lodgers.list.push(Lodger { seat, has_events: false, activity });
                 if let Err(error) = registered {
                     tracing::warn!(%error, "a shard cannot be run by the thread of another");
@@ -464,7 +475,7 @@ impl<'a> Runner<'a> {
         count(&self.shards.counters.given_back);
         let seat = self.lodgers.list.swap_remove(at).seat;
         seat.deregister_from(&self.own);
-        self.shards.cells[seat.index].bed.wake(seat);
+        seat.return_home(self.shards);
     }
 
     fn give_all_back(&mut self) {
@@ -477,7 +488,7 @@ impl<'a> Runner<'a> {
 impl Drop for Lodgers<'_> {
     fn drop(&mut self) {
         for Lodger { seat, .. } in self.list.drain(..) {
-            self.shards.cells[seat.index].bed.wake(seat);
+            seat.return_home(self.shards);
         }
     }
 }

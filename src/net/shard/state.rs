@@ -46,6 +46,8 @@ pub(super) struct State {
     /// Batches that did not fit into another shard's inbox, by shard.
     pub(super) backlog: Vec<VecDeque<Vec<Envelope>>>,
     pub(super) backlog_batches: usize,
+    /// What is being handed to a shard of the same thread.
+    pub(super) handed: Vec<Envelope>,
     pub(super) probes: Vec<oneshot::Sender<Probe>>,
     items: VecDeque<Item>,
     waiting: Vec<usize>,
@@ -106,6 +108,7 @@ impl State {
             feed_bytes: SCRATCH_BYTES,
             backlog: (0..shards).map(|_| VecDeque::new()).collect(),
             backlog_batches: 0,
+            handed: Vec::new(),
             probes: Vec::new(),
             items: VecDeque::new(),
             waiting: Vec::new(),
@@ -145,7 +148,7 @@ impl State {
         }
         self.take_inbox(shards, now);
         self.handle_timeouts(shards, now);
-        self.read_ready(now);
+        self.read_ready(shards, now);
         self.complete(shards, now, true);
         if is_polled {
             self.answer_probes(shards);
@@ -154,6 +157,16 @@ impl State {
             shards.note_wills_sent(self.index);
         }
         now
+    }
+
+    /// Takes what a shard of the same thread has for this one, which is to have a turn afterwards.
+    pub(super) fn run_visited(&mut self, shards: &Shards, batch: &mut Vec<Envelope>) {
+        let now = shards.now();
+        // What was sent before comes before.
+        if !shards.cells[self.index].inbox.is_empty() {
+            self.take_inbox(shards, now);
+        }
+        self.handle_envelopes(now, batch);
     }
 
     /// One turn on another thread while this shard's is parked; whether the thread has to be woken.
@@ -293,7 +306,7 @@ impl State {
 
     fn handle_item(&mut self, shards: &Shards, now: Instant, item: Item) {
         match item {
-            Item::Envelopes(batch) => self.handle_envelopes(now, batch),
+            Item::Envelopes(mut batch) => self.handle_envelopes(now, &mut batch),
             Item::Handoff(moved) => {
                 let (transport, handoff) = *moved;
                 let conn = self.shard.handle_handoff(now, handoff);
@@ -338,9 +351,9 @@ impl State {
     }
 
     /// Takes envelopes in bites, so that outboxes are flushed before they reach their limits.
-    pub(super) fn handle_envelopes(&mut self, now: Instant, batch: Vec<Envelope>) {
+    pub(super) fn handle_envelopes(&mut self, now: Instant, batch: &mut Vec<Envelope>) {
         self.activity += 1;
-        let mut rest = batch.into_iter();
+        let mut rest = batch.drain(..);
         while rest.len() > 0 {
             let bite = rest.len().min(ENVELOPES_PER_BITE);
             self.shard.look_ahead_of(rest.as_slice().get(..bite).unwrap_or_default());
