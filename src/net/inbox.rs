@@ -29,6 +29,10 @@ pub(crate) enum Item {
         /// Room to write; else something to read.
         writable: bool,
     },
+    /// Something came to the host's readiness source for the connection at this index, while the host did not run its shard.
+    Stray(usize),
+    /// The same for all of them: nobody looks at that source any more.
+    Strays,
     /// The answer of an authenticator that had to wait.
     Verdict(u64, Verdict),
     /// The answers of an authorizer that had to wait.
@@ -54,6 +58,8 @@ impl fmt::Debug for Item {
             Self::Handoff(_) => "Handoff",
             Self::Accepted(_) => "Accepted",
             Self::Duplex { .. } => "Duplex",
+            Self::Stray(_) => "Stray",
+            Self::Strays => "Strays",
             Self::Verdict(..) => "Verdict",
             Self::Permits(..) => "Permits",
             Self::Committed => "Committed",

@@ -108,12 +108,12 @@ impl Transport {
         }
     }
 
-    /// Has a socket's events arrive under another token.
-    pub(crate) fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    /// Has what a socket's peer still sends be told, and its end.
+    pub(crate) fn register_end(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match &mut self.stream {
-            Stream::Tcp(stream) => registry.reregister(stream, token, Interest::READABLE),
-            Stream::Tls(stream) => registry.reregister(stream.socket(), token, Interest::READABLE),
-            Stream::Unix(stream) => registry.reregister(stream, token, Interest::READABLE),
+            Stream::Tcp(stream) => registry.register(stream, token, Interest::READABLE),
+            Stream::Tls(stream) => registry.register(stream.socket(), token, Interest::READABLE),
+            Stream::Unix(stream) => registry.register(stream, token, Interest::READABLE),
             Stream::Duplex(_) => Ok(()),
         }
     }
@@ -121,6 +121,11 @@ impl Transport {
     /// Whether it is a socket whose bytes are MQTT's: nothing of it is kept anywhere but in the kernel.
     pub(crate) fn is_plain(&self) -> bool {
         self.ws.is_none() && matches!(self.stream, Stream::Tcp(_) | Stream::Unix(_))
+    }
+
+    /// Whether readiness sources tell of it.
+    pub(crate) const fn is_socket(&self) -> bool {
+        !matches!(self.stream, Stream::Duplex(_))
     }
 
     /// Has events arrive nowhere.

@@ -5,16 +5,10 @@ use std::{
     time::Instant,
 };
 
-use mio::Token;
-
 use super::{Shards, count, state::State};
 use crate::{
-    broker::{ConnId, Peer, TransportEnd},
-    net::{
-        inbox::Item,
-        listener::Admission,
-        transport::{Place, Transport},
-    },
+    broker::{ConnId, Peer},
+    net::{inbox::Item, listener::Admission, transport::Transport},
 };
 
 impl State {
@@ -82,26 +76,6 @@ impl State {
         // What came before, for those that have no edge for it: a socket's is reported when it is registered.
         if !is_plain {
             self.make_ready(conn);
-        }
-    }
-
-    /// Has the events of a connection arrive, unless it is over already or about to move.
-    fn register(&mut self, shards: &Shards, now: Instant, conn: ConnId) {
-        if self.shard.outbox(conn).is_none() {
-            return;
-        }
-        let Some(slot) = self.conns.get_mut(conn) else { return };
-        let place =
-            Place { registry: &self.registry, token: Token(conn.index()), shards: &self.shards, shard: self.index };
-        if let Err(error) = slot.transport.register(&place, conn) {
-            tracing::warn!(%error, "a connection could not be registered and was closed");
-            count(&shards.counters.failed);
-            self.ended(now, conn, TransportEnd::Error);
-            return;
-        }
-        slot.is_registered = true;
-        if self.is_closing() {
-            self.shard.shutdown(now);
         }
     }
 

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::state::{LINGERERS, State};
+use super::{
+    conns::Slot,
+    state::{LINGERERS, State},
+};
 use crate::{
     broker::{ConnId, TransportEnd},
     net::transport::{Got, Transport},
@@ -39,7 +42,7 @@ impl State {
         if let Some(slot) = self.conns.remove(conn)
             && end == TransportEnd::WebSocket
         {
-            self.linger(now, slot.transport);
+            self.linger(now, slot);
         }
     }
 
@@ -48,7 +51,7 @@ impl State {
         self.shard.closed(now, conn, TransportEnd::Closed);
         self.activity += 1;
         if let Some(slot) = self.conns.remove(conn) {
-            self.linger(now, slot.transport);
+            self.linger(now, slot);
         }
     }
 
@@ -70,14 +73,14 @@ impl State {
         }
     }
 
-    fn linger(&mut self, now: Instant, mut transport: Transport) {
-        if transport.finish().is_err() || !transport.must_linger() {
+    fn linger(&mut self, now: Instant, mut slot: Slot) {
+        if slot.transport.finish().is_err() || !slot.transport.must_linger() {
             return;
         }
         // A client that has said DISCONNECT has usually closed by now.
-        let has_ended = matches!(transport.read(&mut self.scratch), Ok(Got { len: 0, .. }));
-        if !has_ended {
-            self.lingering.add(now, transport, &self.registry);
+        let has_ended = matches!(slot.transport.read(&mut self.scratch), Ok(Got { len: 0, .. }));
+        if !has_ended && slot.unwatch(&self.sources).is_ok() {
+            self.lingering.add(now, slot.transport, &self.sources.own);
         }
     }
 }
@@ -118,7 +121,7 @@ impl Lingering {
             self.entries.push(None);
             self.entries.len() - 1
         });
-        if transport.reregister(registry, mio::Token(LINGERERS + index)).is_err() {
+        if transport.register_end(registry, mio::Token(LINGERERS + index)).is_err() {
             self.free.push(index);
             return;
         }

@@ -1,5 +1,6 @@
 //! The transports of a shard, by connection.
 
+use super::watch::Watched;
 use crate::{broker::ConnId, net::transport::Transport};
 
 /// One connection's transport, and what is known of its readiness.
@@ -7,8 +8,8 @@ use crate::{broker::ConnId, net::transport::Transport};
 pub(super) struct Slot {
     pub(super) conn: ConnId,
     pub(super) transport: Transport,
-    /// Its events arrive.
-    pub(super) is_registered: bool,
+    /// Where its events arrive.
+    pub(super) watched: Watched,
     /// In the list of those to read.
     pub(super) is_ready: bool,
     /// The peer has finished or failed: to be read until the end, even after a short read.
@@ -54,7 +55,7 @@ impl Conns {
         slot.insert(Slot {
             conn,
             transport,
-            is_registered: false,
+            watched: Watched::Nowhere,
             is_ready: false,
             is_ending: false,
             is_full: false,

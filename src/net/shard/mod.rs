@@ -27,6 +27,7 @@ mod runner;
 mod state;
 mod thread;
 mod trial;
+mod watch;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -48,6 +49,7 @@ pub(crate) use thread::spawn;
 use self::{
     runner::{Bed, Lodgings},
     state::State,
+    watch::Sources,
 };
 use super::{
     blocking::BlockingPool,
@@ -160,15 +162,20 @@ impl Shards {
         let polls = (0..shared.shards()).map(|_| Poll::new()).collect::<std::io::Result<Vec<_>>>()?;
         let wakers = polls.iter().map(|poll| Waker::new(poll.registry(), state::WAKER));
         let wakers = wakers.collect::<std::io::Result<Vec<_>>>()?;
-        let registries = polls.iter().map(|poll| poll.registry().try_clone()).collect::<std::io::Result<Vec<_>>>()?;
+        let host = polls.get(runner::HOST).expect("there is a shard at least").registry();
+        let sources = polls.iter().map(|poll| {
+            let own = poll.registry().try_clone()?;
+            Ok(Sources { own, host: host.try_clone()? })
+        });
+        let sources = sources.collect::<std::io::Result<Vec<_>>>()?;
         let envelopes_max = shared.settings().slow_consumer.staged_envelopes_max;
         let shards = Arc::new_cyclic(|shards: &Weak<Self>| {
-            let parts = registries.into_iter().zip(wakers).enumerate();
-            let cells = parts.map(|(index, (registry, waker))| {
+            let parts = sources.into_iter().zip(wakers).enumerate();
+            let cells = parts.map(|(index, (sources, waker))| {
                 let id = ShardId(u8::try_from(index).expect("there are at most 64 shards"));
                 let shard = Shard::new(id, Arc::clone(shared), now, seed);
                 ShardCell {
-                    state: Mutex::new(State::new(shard, index, shared.shards(), Weak::clone(shards), registry)),
+                    state: Mutex::new(State::new(shard, index, shared.shards(), Weak::clone(shards), sources)),
                     parked: AtomicBool::new(false),
                     inbox: Inbox::new(envelopes_max),
                     lodges: AtomicBool::new(false),
@@ -320,8 +327,8 @@ impl Shards {
 
     /// Whether one thread runs both shards: the first one's, which is host to the other, or to both.
     fn is_beside(&self, shard: usize, other: usize) -> bool {
-        let lodges = |index: usize| index == runner::HOST || self.cells[index].lodges.load(Ordering::Relaxed);
-        shard != other && lodges(shard) && lodges(other)
+        let is_there = |index: usize| index == runner::HOST || self.lodges(index);
+        shard != other && is_there(shard) && is_there(other)
     }
 
     /// Gives a shard of the same thread what another one has for it; then it is to have a turn. Whether that was possible.

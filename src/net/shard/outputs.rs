@@ -83,9 +83,7 @@ impl State {
     fn hand_off(&mut self, shards: &Shards, conn: ConnId, to: usize, handoff: Handoff) {
         self.activity += 1;
         let Some(mut slot) = self.conns.remove(conn) else { return };
-        if slot.is_registered
-            && let Err(error) = slot.transport.deregister(&self.registry)
-        {
+        if let Err(error) = slot.unwatch(&self.sources) {
             tracing::warn!(%error, "a connection could not be deregistered and was closed");
             return;
         }

@@ -20,15 +20,17 @@ use std::os::fd::AsRawFd;
 
 #[cfg(target_os = "linux")]
 use mio::unix::SourceFd;
-use mio::{Events, Poll, Token};
+use mio::{Events, Poll, Token, event::Event};
 use parking_lot::{Condvar, Mutex};
 
 use super::{
     Shards, count,
     load::Load,
-    state::LODGERS,
+    state::{LINGERERS, LODGERS},
     trial::{Advice, Mark, Trials},
+    watch::of_token,
 };
+use crate::net::inbox::Item;
 
 /// A shard's readiness source, and what whoever runs the shard knows of it.
 #[derive(Debug)]
@@ -125,7 +127,9 @@ struct Lodgers<'a> {
 /// A shard of another thread, and what only its host knows of it: its own thread looks at its source by itself.
 struct Lodger {
     seat: Seat,
-    /// Its source has something, as the host's tells.
+    /// What the host's source tells of its connections.
+    told: Vec<Event>,
+    /// Its own source has something, as the host's tells.
     has_events: bool,
     /// What it had done when the host looked last.
     activity: u64,
@@ -163,13 +167,6 @@ impl Seat {
     #[cfg(not(target_os = "linux"))]
     fn deregister_from(&self, _: &Self) {}
 
-    /// To the thread that has lent it to the host.
-    fn return_home(self, shards: &Shards) {
-        let cell = &shards.cells[self.index];
-        cell.lodges.store(false, Ordering::Relaxed);
-        cell.bed.wake(self);
-    }
-
     fn poll(&mut self, timeout: Option<Duration>) {
         if let Err(error) = self.poll.poll(&mut self.events, timeout)
             && error.kind() != io::ErrorKind::Interrupted
@@ -181,10 +178,10 @@ impl Seat {
 
     /// One turn of the shard. With `is_polled` the events are those of a look at its source that comes after all that is
     /// in the inbox.
-    fn turn(&mut self, shards: &Shards, is_polled: bool) {
+    fn turn(&mut self, shards: &Shards, told: &[Event], is_polled: bool) {
         shards.cells[self.index].was_visited.store(false, Ordering::Relaxed);
         let mut state = shards.cells[self.index].state.lock();
-        let now = state.tick(shards, &self.events, is_polled);
+        let now = state.tick(shards, self.events.iter().chain(told), is_polled);
         self.is_over = state.is_finished(shards, now);
         self.has_more = state.has_more();
         self.deadline = state.park();
@@ -199,13 +196,23 @@ impl Seat {
 }
 
 impl Lodger {
+    /// To the thread that has lent it to the host.
+    fn return_home(self, shards: &Shards) {
+        let cell = &shards.cells[self.seat.index];
+        cell.lodges.store(false, Ordering::Relaxed);
+        // What it has not looked at yet will be told again where it is now.
+        self.told.iter().for_each(|event| shards.stray(event.token()));
+        cell.bed.wake(self.seat);
+    }
+
     fn turn(&mut self, shards: &Shards, polls: bool) {
         if polls {
             self.seat.poll(Some(Duration::ZERO));
             // The host's source tells of what comes, not of what was left.
             self.has_events = self.seat.events.iter().count() == EVENTS_MAX;
         }
-        self.seat.turn(shards, polls);
+        self.seat.turn(shards, &self.told, polls);
+        self.told.clear();
     }
 }
 
@@ -260,6 +267,7 @@ impl Lodgings {
         for seat in std::mem::take(&mut *self.arriving.lock()) {
             shards.cells[seat.index].bed.wake(seat);
         }
+        (0..shards.len()).filter(|shard| *shard != HOST).for_each(|shard| shards.send(shard, Item::Strays));
     }
 }
 
@@ -326,7 +334,7 @@ impl<'a> Runner<'a> {
             self.own.poll(timeout);
             self.set_parked(false);
             self.note_events();
-            self.own.turn(self.shards, true);
+            self.own.turn(self.shards, &[], true);
             if self.own.is_over {
                 return None;
             }
@@ -367,17 +375,24 @@ impl<'a> Runner<'a> {
         std::iter::once(&self.own).chain(self.lodgers.list.iter().map(|lodger| &lodger.seat))
     }
 
-    /// Which lodgers' sources have something.
+    /// What there is for the lodgers.
     fn note_events(&mut self) {
         if self.lodgers.list.is_empty() {
             return;
         }
         for event in &self.own.events {
             let Token(token) = event.token();
-            if let Some(index) = token.checked_sub(LODGERS)
-                && let Some(lodger) = self.lodgers.list.iter_mut().find(|lodger| lodger.seat.index == index)
-            {
-                lodger.has_events = true;
+            let (shard, is_source) = match token.checked_sub(LODGERS) {
+                Some(shard) => (shard, true),
+                None if token < LINGERERS => (of_token(event.token()).0, false),
+                None => continue,
+            };
+            if let Some(lodger) = self.lodgers.list.iter_mut().find(|lodger| lodger.seat.index == shard) {
+                if is_source {
+                    lodger.has_events = true;
+                } else {
+                    lodger.told.push(event.clone());
+                }
             }
         }
     }
@@ -394,7 +409,7 @@ impl<'a> Runner<'a> {
             let lodger = &mut self.lodgers.list[at];
             let is_due = lodger.seat.deadline.is_some_and(|due| due <= now);
             let polls = lodger.has_events || lodger.seat.has_more;
-            if polls || is_due || lodger.seat.has_mail(shards) {
+            if polls || is_due || !lodger.told.is_empty() || lodger.seat.has_mail(shards) {
                 // A shard that fails takes neither its host nor the other lodgers with it.
                 let turn = catch_unwind(AssertUnwindSafe(|| lodger.turn(shards, polls)));
                 if turn.is_err() {
@@ -407,7 +422,7 @@ impl<'a> Runner<'a> {
             }
         }
         if self.own.has_mail(shards) {
-            self.own.turn(shards, false);
+            self.own.turn(shards, &[], false);
         }
     }
 
@@ -425,7 +440,7 @@ impl<'a> Runner<'a> {
                 let activity = self.shards.cells[seat.index].state.lock().activity;
                 self.trials.note_arrival(seat.index, self.shards.now());
                 self.shards.cells[seat.index].lodges.store(true, Ordering::Relaxed);
-                self.lodgers.list.push(Lodger { seat, has_events: false, activity });
+                self.lodgers.list.push(Lodger { seat, told: Vec::new(), has_events: false, activity });
                 if let Err(error) = registered {
                     tracing::warn!(%error, "a shard cannot be run by the thread of another");
                     self.give_back(self.lodgers.list.len() - 1);
@@ -473,9 +488,9 @@ impl<'a> Runner<'a> {
 
     fn give_back(&mut self, at: usize) {
         count(&self.shards.counters.given_back);
-        let seat = self.lodgers.list.swap_remove(at).seat;
-        seat.deregister_from(&self.own);
-        seat.return_home(self.shards);
+        let lodger = self.lodgers.list.swap_remove(at);
+        lodger.seat.deregister_from(&self.own);
+        lodger.return_home(self.shards);
     }
 
     fn give_all_back(&mut self) {
@@ -487,9 +502,7 @@ impl<'a> Runner<'a> {
 
 impl Drop for Lodgers<'_> {
     fn drop(&mut self) {
-        for Lodger { seat, .. } in self.list.drain(..) {
-            seat.return_home(self.shards);
-        }
+        self.list.drain(..).for_each(|lodger| lodger.return_home(self.shards));
     }
 }
 
@@ -539,7 +552,7 @@ mod tests {
 
         let mut runner = Runner::new(&shards, shards.cells[1].bed.sleep());
         runner.own.poll(Some(Duration::ZERO));
-        runner.own.turn(&shards, true);
+        runner.own.turn(&shards, &[], true);
         assert_ne!(runner.park(shards.now()), Some(Duration::ZERO), "there is nothing left to do");
         drop(pairs);
     }

@@ -6,10 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mio::{Events, Registry, Token, event::Event};
+use mio::{Registry, Token, event::Event};
 use tokio::sync::oneshot;
 
-use super::{Shards, close::Lingering, conns::Conns};
+use super::{
+    Shards,
+    close::Lingering,
+    conns::Conns,
+    watch::{Sources, Watched, of_token},
+};
 use crate::{
     broker::{ConnId, Envelope, Shard},
     net::{
@@ -25,7 +30,7 @@ pub(super) struct State {
     pub(super) index: usize,
     /// What a duplex tells; not for anything else, since the caller passes the shards along.
     pub(super) shards: Weak<Shards>,
-    pub(super) registry: Registry,
+    pub(super) sources: Sources,
     pub(super) conns: Conns,
     pub(super) acceptors: Vec<Acceptor>,
     /// Where the next connection goes, if this shard accepts for others.
@@ -89,12 +94,12 @@ pub(crate) struct Probe {
 }
 
 impl State {
-    pub(super) fn new(shard: Shard, index: usize, shards: usize, weak: Weak<Shards>, registry: Registry) -> Self {
+    pub(super) fn new(shard: Shard, index: usize, shards: usize, weak: Weak<Shards>, sources: Sources) -> Self {
         Self {
             shard,
             index,
             shards: weak,
-            registry,
+            sources,
             conns: Conns::default(),
             acceptors: Vec::new(),
             next_deal: 0,
@@ -128,7 +133,7 @@ impl State {
     }
 
     pub(super) fn registry(&self) -> &Registry {
-        &self.registry
+        &self.sources.own
     }
 
     pub(super) fn next_acceptor_token(&self) -> Token {
@@ -141,7 +146,12 @@ impl State {
 
     /// One turn of the thread that runs the shard. Probes are answered only if `is_polled`: the sources of work have been
     /// looked at since the last turn. Returns when the turn began.
-    pub(super) fn tick(&mut self, shards: &Shards, events: &Events, is_polled: bool) -> Instant {
+    pub(super) fn tick<'a>(
+        &mut self,
+        shards: &Shards,
+        events: impl IntoIterator<Item = &'a Event>,
+        is_polled: bool,
+    ) -> Instant {
         let now = shards.now();
         for event in events {
             self.dispatch(shards, now, event);
@@ -275,9 +285,17 @@ impl State {
             Token(token) if token >= LODGERS => {}
             Token(token) if token >= ACCEPTORS => self.accept(shards, now, token - ACCEPTORS),
             Token(token) if token >= LINGERERS => self.lingering.discard(token - LINGERERS, &mut self.scratch),
-            Token(index) => {
+            token => {
+                let (shard, index) = of_token(token);
+                if shard != self.index {
+                    // Somebody's who does not lodge here any more.
+                    if !shards.lodges(shard) {
+                        shards.stray(token);
+                    }
+                    return;
+                }
                 let Some(slot) = self.conns.at_mut(index) else { return };
-                let conn = slot.conn;
+                let (conn, watched) = (slot.conn, slot.watched);
                 if event.is_writable() && slot.is_full {
                     slot.is_full = false;
                     self.flush.push(conn);
@@ -285,6 +303,9 @@ impl State {
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
                     slot.is_ending |= event.is_read_closed() || event.is_error();
                     self.make_ready(conn);
+                }
+                if watched == Watched::Here && shards.lodges(self.index) {
+                    self.watch(shards, now, conn);
                 }
             }
         }
@@ -323,6 +344,8 @@ impl State {
                     self.flush.push(conn);
                 }
             }
+            Item::Stray(index) => self.take_stray(shards, now, index),
+            Item::Strays => self.take_all_strays(shards, now),
             Item::Verdict(ticket, verdict) => {
                 self.activity += 1;
                 self.shard.handle_verdict(now, ticket, verdict);
