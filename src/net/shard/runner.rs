@@ -129,6 +129,9 @@ struct Lodger {
     seat: Seat,
     /// What the host's source tells of its connections.
     told: Vec<Event>,
+    /// It had the first half of a turn, in which its own source was looked at.
+    is_begun: bool,
+    is_polled: bool,
     /// Its own source has something, as the host's tells.
     has_events: bool,
     /// What it had done when the host looked last.
@@ -176,19 +179,25 @@ impl Seat {
         }
     }
 
-    /// One turn of the shard. With `is_polled` the events are those of a look at its source that comes after all that is
-    /// in the inbox.
-    fn turn(&mut self, shards: &Shards, told: &[Event], is_polled: bool) {
-        shards.cells[self.index].was_visited.store(false, Ordering::Relaxed);
-        let mut state = shards.cells[self.index].state.lock();
-        let now = state.tick(shards, self.events.iter().chain(told), is_polled);
+    /// The first half of a turn of the shard: what its source and the host's tell of is read.
+    fn take(&mut self, shards: &Shards, told: &[Event]) {
+        shards.cells[self.index].state.lock().take(shards, self.events.iter().chain(told));
+        self.events.clear();
+    }
+
+    /// The second half: what came of it, and what other shards of the thread have brought meanwhile, is written. With
+    /// `is_polled` the events of this turn are those of a look at its source that comes after all that is in the inbox.
+    fn give(&mut self, shards: &Shards, is_polled: bool) {
+        let cell = &shards.cells[self.index];
+        cell.was_visited.store(false, Ordering::Relaxed);
+        let mut state = cell.state.lock();
+        let now = state.give(shards, is_polled);
         self.is_over = state.is_finished(shards, now);
         self.has_more = state.has_more();
         self.deadline = state.park();
-        shards.cells[self.index].packets.store(state.shard().packets(), Ordering::Relaxed);
+        cell.packets.store(state.shard().packets(), Ordering::Relaxed);
         let is_news = !self.has_more && state.take_activity();
         drop(state);
-        self.events.clear();
         if is_news {
             shards.notify_settle();
         }
@@ -205,14 +214,31 @@ impl Lodger {
         cell.bed.wake(self.seat);
     }
 
-    fn turn(&mut self, shards: &Shards, polls: bool) {
-        if polls {
+    /// The first half of a turn, if it has something to do.
+    fn take(&mut self, shards: &Shards, now: Instant) {
+        let is_due = self.seat.deadline.is_some_and(|due| due <= now);
+        self.is_polled = self.has_events || self.seat.has_more;
+        if self.is_polled {
             self.seat.poll(Some(Duration::ZERO));
             // The host's source tells of what comes, not of what was left.
             self.has_events = self.seat.events.iter().count() == EVENTS_MAX;
         }
-        self.seat.turn(shards, &self.told, polls);
-        self.told.clear();
+        self.is_begun = self.is_polled || is_due || !self.told.is_empty() || self.seat.has_mail(shards);
+        if self.is_begun {
+            self.seat.take(shards, &self.told);
+            self.told.clear();
+        }
+    }
+
+    /// The second, if it had the first or has got something since.
+    fn give(&mut self, shards: &Shards) {
+        if self.seat.has_mail(shards) {
+            self.seat.take(shards, &[]);
+            self.is_begun = true;
+        }
+        if self.is_begun {
+            self.seat.give(shards, self.is_polled);
+        }
     }
 }
 
@@ -333,14 +359,23 @@ impl<'a> Runner<'a> {
             let timeout = self.park(now);
             self.own.poll(timeout);
             self.set_parked(false);
+            self.take_in();
             self.note_events();
-            self.own.turn(self.shards, &[], true);
+            self.own.take(self.shards, &[]);
+            let taken = self.shards.now();
+            self.each_lodger(|lodger, shards| lodger.take(shards, taken));
+            self.own.give(self.shards, true);
             if self.own.is_over {
                 return None;
             }
+            self.each_lodger(Lodger::give);
+            // What they have for each other is done before anybody sleeps.
+            if self.own.has_mail(self.shards) {
+                self.own.take(self.shards, &[]);
+                self.own.give(self.shards, false);
+            }
             let lodgings = &self.shards.lodgings;
             if self.own.index == HOST {
-                self.run_lodgers();
                 if let Some(load) = self.load.look(now) {
                     self.relieve(load);
                 }
@@ -397,37 +432,28 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Gives each lodger that has something to do a turn, and then whoever got something from another: what they have for
-    /// each other is done before anybody sleeps.
-    fn run_lodgers(&mut self) {
-        self.take_in();
-        if self.lodgers.list.is_empty() {
-            return;
-        }
-        let (shards, now) = (self.shards, self.shards.now());
+    /// Does one half of the lodgers' turns. All shards of a thread read before any writes: they have brought each other what
+    /// they have for each other by then, and each connection is written to once.
+    fn each_lodger(&mut self, mut half: impl FnMut(&mut Lodger, &Shards)) {
+        let shards = self.shards;
         for at in (0..self.lodgers.list.len()).rev() {
             let lodger = &mut self.lodgers.list[at];
-            let is_due = lodger.seat.deadline.is_some_and(|due| due <= now);
-            let polls = lodger.has_events || lodger.seat.has_more;
-            if polls || is_due || !lodger.told.is_empty() || lodger.seat.has_mail(shards) {
-                // A shard that fails takes neither its host nor the other lodgers with it.
-                let turn = catch_unwind(AssertUnwindSafe(|| lodger.turn(shards, polls)));
-                if turn.is_err() {
-                    shards.cells[lodger.seat.index].state.lock().fail();
-                    lodger.seat.is_over = true;
-                }
-                if lodger.seat.is_over {
-                    self.give_back(at);
-                }
+            // A shard that fails takes neither its host nor the other lodgers with it.
+            if catch_unwind(AssertUnwindSafe(|| half(lodger, shards))).is_err() {
+                shards.cells[lodger.seat.index].state.lock().fail();
+                lodger.seat.is_over = true;
             }
-        }
-        if self.own.has_mail(shards) {
-            self.own.turn(shards, &[], false);
+            if lodger.seat.is_over {
+                self.give_back(at);
+            }
         }
     }
 
     /// Takes in those who have come, unless it is too late for that.
     fn take_in(&mut self) {
+        if self.own.index != HOST {
+            return;
+        }
         let lodgings = &self.shards.lodgings;
         if lodgings.has_arriving.swap(false, Ordering::AcqRel) {
             let arriving = std::mem::take(&mut *lodgings.arriving.lock());
@@ -440,7 +466,14 @@ impl<'a> Runner<'a> {
                 let activity = self.shards.cells[seat.index].state.lock().activity;
                 self.trials.note_arrival(seat.index, self.shards.now());
                 self.shards.cells[seat.index].lodges.store(true, Ordering::Relaxed);
-                self.lodgers.list.push(Lodger { seat, told: Vec::new(), has_events: false, activity });
+                self.lodgers.list.push(Lodger {
+                    seat,
+                    told: Vec::new(),
+                    is_begun: false,
+                    is_polled: false,
+                    has_events: false,
+                    activity,
+                });
                 if let Err(error) = registered {
                     tracing::warn!(%error, "a shard cannot be run by the thread of another");
                     self.give_back(self.lodgers.list.len() - 1);
@@ -546,13 +579,16 @@ mod tests {
             .collect();
         let mut runner = Runner::new(&shards, Seat::new(HOST, host));
         shards.lodgings.arrive(Seat::new(1, lodger)).unwrap();
-        runner.run_lodgers();
+        runner.take_in();
+        runner.each_lodger(|lodger, shards| lodger.take(shards, shards.now()));
+        runner.each_lodger(Lodger::give);
         assert_eq!(runner.park(shards.now()), Some(Duration::ZERO), "it looks for more, since its poll was full");
         runner.give_back(0);
 
         let mut runner = Runner::new(&shards, shards.cells[1].bed.sleep());
         runner.own.poll(Some(Duration::ZERO));
-        runner.own.turn(&shards, &[], true);
+        runner.own.take(&shards, &[]);
+        runner.own.give(&shards, true);
         assert_ne!(runner.park(shards.now()), Some(Duration::ZERO), "there is nothing left to do");
         drop(pairs);
     }

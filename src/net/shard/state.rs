@@ -1,4 +1,4 @@
-//! What a shard's mutex protects, and one tick of it.
+//! What a shard's mutex protects, and the two halves of a turn.
 
 use std::{
     collections::VecDeque,
@@ -144,14 +144,8 @@ impl State {
         self.acceptors.push(acceptor);
     }
 
-    /// One turn of the thread that runs the shard. Probes are answered only if `is_polled`: the sources of work have been
-    /// looked at since the last turn. Returns when the turn began.
-    pub(super) fn tick<'a>(
-        &mut self,
-        shards: &Shards,
-        events: impl IntoIterator<Item = &'a Event>,
-        is_polled: bool,
-    ) -> Instant {
+    /// The first half of a turn of the thread that runs the shard: everything that there is to be done comes in.
+    pub(super) fn take<'a>(&mut self, shards: &Shards, events: impl Iterator<Item = &'a Event>) {
         let now = shards.now();
         for event in events {
             self.dispatch(shards, now, event);
@@ -159,6 +153,14 @@ impl State {
         self.take_inbox(shards, now);
         self.handle_timeouts(shards, now);
         self.read_ready(shards, now);
+        // A connection that moves away has gone from the core, and its place is given to the next that comes.
+        self.handle_outputs(shards, now, true);
+    }
+
+    /// The second half: what came of it leaves. Probes are answered only if `is_polled`: the sources of work have been looked
+    /// at since the last turn. Returns when this began.
+    pub(super) fn give(&mut self, shards: &Shards, is_polled: bool) -> Instant {
+        let now = shards.now();
         self.complete(shards, now, true);
         if is_polled {
             self.answer_probes(shards);
