@@ -236,6 +236,7 @@ impl Shard {
         }
         self.sweep_routes(now);
         self.wire.rest();
+        self.gathering.rest();
         let awake = self.sessions.iter().filter(|(_, session)| !session.state.is_at_rest());
         let awake: Vec<SessionKey> = awake.map(|(key, _)| key).collect();
         for key in awake {

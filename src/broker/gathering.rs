@@ -5,7 +5,7 @@
 //! gathered, encoded one behind the other, and copied to a subscriber in one piece; who has no room for all of them now
 //! has them queued in one piece. Whatever else happens comes after them: see [`Shard::deliver_run`].
 
-use std::{ops::Range, sync::Arc, time::Instant};
+use std::{collections::VecDeque, ops::Range, sync::Arc, time::Instant};
 
 use smallvec::{SmallVec, smallvec};
 
@@ -32,6 +32,8 @@ use crate::{
 pub(crate) struct Gathering {
     run: Option<Box<Run>>,
     others: [Encoded; 4],
+    /// Runs that went to other shards, the latest last: whichever they are done with is used again.
+    shared: VecDeque<Arc<Run>>,
 }
 
 /// Who does not take a run in one piece.
@@ -58,6 +60,30 @@ struct Recipient<'a> {
 impl Gathering {
     fn is_empty(&self) -> bool {
         self.run.as_ref().is_none_or(|run| run.is_empty())
+    }
+
+    /// Makes a run one that other shards may have as well, and leaves an empty one in its place. Nothing if they have so many
+    /// that another one would have to be allocated.
+    fn share(&mut self, run: &mut Run) -> Option<Arc<Run>> {
+        // On one thread they are done with the last one, on several with the first, if with any.
+        let is_free = |run: Option<&mut Arc<Run>>| run.is_some_and(|run| Arc::get_mut(run).is_some());
+        let mut shared = if is_free(self.shared.back_mut()) {
+            self.shared.pop_back()
+        } else if is_free(self.shared.front_mut()) {
+            self.shared.pop_front()
+        } else {
+            (self.shared.len() < SHARED_MAX).then(|| Arc::new(Run::new()))
+        }?;
+        let spare = Arc::get_mut(&mut shared)?;
+        spare.clear();
+        std::mem::swap(spare, run);
+        self.shared.push_back(Arc::clone(&shared));
+        Some(shared)
+    }
+
+    /// Gives back what is kept only so as to be used again.
+    pub(super) fn rest(&mut self) {
+        self.shared.clear();
     }
 }
 
@@ -111,11 +137,13 @@ impl Shard {
     #[inline(never)]
     fn bring_run(&mut self, now: Instant, mut run: Box<Run>, mut recent: Box<RecentRoute>) {
         debug_assert!(recent.is_of(run.topic()), "no other topic is looked up before the run is delivered");
-        let mut parcel = RunParcel::new(&run);
         let mut shards: SmallVec<[ShardId; 4]> = recent.route.remote.iter().collect();
-        if run.is_worth_keeping() {
+        let shared = if shards.is_empty() { None } else { self.gathering.share(&mut run) };
+        let mut parcel = RunParcel::new(shared.as_deref().unwrap_or(&run));
+        if shared.is_some() || run.is_worth_keeping() {
             for shard in shards.drain(..) {
-                self.stage(shard, Envelope::Run(Arc::clone(parcel.keep())));
+                let run = shared.as_ref().unwrap_or_else(|| parcel.keep());
+                self.stage(shard, Envelope::Run(Arc::clone(run)));
             }
         }
         let targets = self.bring_whole(now, &mut parcel, &recent.route.local);
@@ -130,7 +158,7 @@ impl Shard {
     /// Brings what another shard has gathered to the sessions of this one.
     pub(super) fn take_run(&mut self, now: Instant, run: &Arc<Run>) {
         let recent = self.take_route(run.topic(), Reach::Here);
-        let mut parcel = RunParcel::from_kept(run);
+        let mut parcel = RunParcel::new(run);
         let targets = self.bring_whole(now, &mut parcel, &recent.route.local);
         let others = Others { targets, shards: SmallVec::new(), groups: &mut [], hash: recent.hash() };
         self.bring_singly(now, &mut parcel, others);
@@ -349,3 +377,6 @@ fn is_plain(publish: &PublishRef<'_>) -> bool {
         && publish.properties.is_empty()
         && publish.payload.len() < SHARE_ABOVE_BYTES
 }
+
+/// So many runs that other shards have, or had, are remembered; a hundred kilobytes.
+const SHARED_MAX: usize = 16;

@@ -140,7 +140,8 @@ struct Lodger {
 
 impl Seat {
     pub(super) fn new(index: usize, poll: Poll) -> Self {
-        Self { index, poll, events: Events::with_capacity(EVENTS_MAX), deadline: None, has_more: true, is_over: false }
+        let events_max = if index == HOST { HOST_EVENTS_MAX } else { EVENTS_MAX };
+        Self { index, poll, events: Events::with_capacity(events_max), deadline: None, has_more: true, is_over: false }
     }
 
     /// Whether another shard or a handle has given it something.
@@ -544,6 +545,9 @@ pub(super) const HOST: usize = 0;
 
 /// Events of one poll; more come with the next.
 const EVENTS_MAX: usize = 1024;
+
+/// The same for the host's, which tells of the connections of several shards.
+const HOST_EVENTS_MAX: usize = 4 * EVENTS_MAX;
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
