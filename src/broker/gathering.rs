@@ -378,5 +378,5 @@ fn is_plain(publish: &PublishRef<'_>) -> bool {
         && publish.payload.len() < SHARE_ABOVE_BYTES
 }
 
-/// So many runs that other shards have, or had, are remembered; a hundred kilobytes.
-const SHARED_MAX: usize = 16;
+/// So many runs that other shards have, or had, are remembered; half a megabyte.
+const SHARED_MAX: usize = 64;

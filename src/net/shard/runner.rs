@@ -547,7 +547,7 @@ pub(super) const HOST: usize = 0;
 const EVENTS_MAX: usize = 1024;
 
 /// The same for the host's, which tells of the connections of several shards.
-const HOST_EVENTS_MAX: usize = 4 * EVENTS_MAX;
+const HOST_EVENTS_MAX: usize = 2 * EVENTS_MAX;
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
