@@ -380,3 +380,47 @@ fn is_plain(publish: &PublishRef<'_>) -> bool {
 
 /// So many runs that other shards have, or had, are remembered; half a megabyte.
 const SHARED_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Frame, Limits, Version};
+
+    fn run(payload: &str) -> Run {
+        let mut run = Run::new();
+        run.begin("a", Publisher::nobody(), QoS::AtMostOnce, false);
+        let body = [b"\0\x01a", payload.as_bytes()].concat();
+        let frame = Frame { header: 0x30, body: &body, overlong: false };
+        run.push(&PublishRef::decode(frame, Version::V3_1_1, &Limits::default()).unwrap());
+        run
+    }
+
+    #[test]
+    fn a_run_that_others_are_done_with_is_used_again_and_no_other() {
+        let mut gathering = Gathering::default();
+        let mut first = run("first");
+        let kept = gathering.share(&mut first).unwrap();
+        assert!(first.is_empty(), "it moved");
+        let second = gathering.share(&mut run("second")).unwrap();
+        assert!(!Arc::ptr_eq(&kept, &second), "somebody has the first");
+        let place = Arc::as_ptr(&second);
+        drop(second);
+        let third = gathering.share(&mut run("third")).unwrap();
+        assert_eq!(Arc::as_ptr(&third), place);
+        let ends_with = |run: &Run, payload: &str| run.packets(0..1).bytes.ends_with(payload.as_bytes());
+        assert!(ends_with(&kept, "first") && ends_with(&third, "third"));
+    }
+
+    #[test]
+    fn so_many_runs_are_remembered_and_no_more() {
+        let mut gathering = Gathering::default();
+        let mut held: Vec<_> = (0..SHARED_MAX).map(|_| gathering.share(&mut run("x")).unwrap()).collect();
+        let mut next = run("y");
+        assert!(gathering.share(&mut next).is_none());
+        assert_eq!(next.len(), 1, "it stays where it is");
+        held.remove(0);
+        assert!(gathering.share(&mut next).is_some(), "the oldest is free");
+        gathering.rest();
+        assert!(gathering.shared.is_empty());
+    }
+}

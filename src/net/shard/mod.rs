@@ -4,17 +4,18 @@
 //! is either about to have another one or *parked* in the poll. So there are two ways to give a shard work. Usually it
 //! goes into the inbox, and the thread is woken if it is parked. But a thread that has a few envelopes for a parked shard
 //! may *enter* it: take the mutex, run the shard to completion and flush its connections. Then a lone message between two
-//! threads costs no wake-up. Which thread runs which shard is up to `runner`: while there is little to do, one runs all.
+//! threads costs no wake-up. Which thread runs which shard is up to `runner`: while there is little to do, one runs all, and
+//! what its shards have for each other they bring each other as they read.
 //!
 //! **Nothing is lost.** A thread parks by setting `parked`, then looking into the inbox, then polling. A sender pushes,
 //! then looks at `parked`. Both look inside or after the inbox's mutex: if the thread's look came first, its store of
 //! `parked` is visible to the sender, who wakes it; else the thread sees the item and does not park. Whoever turns
 //! `parked` from true to false does the one wake-up.
 //!
-//! **Nothing is overtaken.** Who enters a shard first does what is in its inbox, so the batches of one sender are
+//! **Nothing is overtaken.** Who enters or visits a shard first does what is in its inbox, so the batches of one sender are
 //! handled in the order they were sent, whichever way each of them took.
 //!
-//! **Nothing deadlocks.** Entering only tries the mutex, and a shard that was entered does not enter others.
+//! **Nothing deadlocks.** Entering and visiting only try the mutex, and a shard that was entered or visited goes nowhere.
 
 mod accept;
 mod close;

@@ -2,9 +2,13 @@
 //!
 //! A message between two threads costs a lock, a wake-up and a colder cache; one between two shards of a thread does
 //! not. So the first shard's thread is *host* to the other shards until there is more to do than it can: their threads
-//! sleep, and their readiness sources are registered with the host's, which polls them when they have something. When the
-//! host is saturated it gives the busiest lodger back to its thread, and recalls it unless more gets done then (`trial`). A
-//! thread that finds that it and the host together are half idle lodges its shard again.
+//! sleep, and their connections are registered with the host's readiness source (`watch`), as are their own sources, for
+//! what is still registered there. When the host is saturated it gives the busiest lodger back to its thread, and recalls it
+//! unless more gets done then (`trial`). A thread that finds that it and the host together are half idle lodges its shard
+//! again.
+//!
+//! A turn has two halves: all shards of the thread take what there is, bringing each other at once what they have for each
+//! other, and then all give.
 //!
 //! Nothing of what a shard does depends on who runs it: a lodger is parked, woken and entered like any other.
 
@@ -358,22 +362,9 @@ impl<'a> Runner<'a> {
         loop {
             let now = self.shards.now();
             let timeout = self.park(now);
-            self.own.poll(timeout);
-            self.set_parked(false);
-            self.take_in();
-            self.note_events();
-            self.own.take(self.shards, &[]);
-            let taken = self.shards.now();
-            self.each_lodger(|lodger, shards| lodger.take(shards, taken));
-            self.own.give(self.shards, true);
+            self.turn(timeout);
             if self.own.is_over {
                 return None;
-            }
-            self.each_lodger(Lodger::give);
-            // What they have for each other is done before anybody sleeps.
-            if self.own.has_mail(self.shards) {
-                self.own.take(self.shards, &[]);
-                self.own.give(self.shards, false);
             }
             let lodgings = &self.shards.lodgings;
             if self.own.index == HOST {
@@ -385,6 +376,29 @@ impl<'a> Runner<'a> {
             {
                 return Some(self.own);
             }
+        }
+    }
+
+    /// Waits for something to do and has all shards of the thread do it. All read before any writes: so they have brought
+    /// each other what they have for each other, and each connection is written to once.
+    fn turn(&mut self, timeout: Option<Duration>) {
+        let shards = self.shards;
+        self.own.poll(timeout);
+        self.set_parked(false);
+        self.take_in();
+        self.note_events();
+        self.own.take(shards, &[]);
+        let now = shards.now();
+        self.each_lodger(|lodger, shards| lodger.take(shards, now));
+        self.own.give(shards, true);
+        if self.own.is_over {
+            return;
+        }
+        self.each_lodger(Lodger::give);
+        // What came for it otherwise is done before anybody sleeps.
+        if self.own.has_mail(shards) {
+            self.own.take(shards, &[]);
+            self.own.give(shards, false);
         }
     }
 
@@ -433,8 +447,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Does one half of the lodgers' turns. All shards of a thread read before any writes: they have brought each other what
-    /// they have for each other by then, and each connection is written to once.
+    /// Does one half of the lodgers' turns.
     fn each_lodger(&mut self, mut half: impl FnMut(&mut Lodger, &Shards)) {
         let shards = self.shards;
         for at in (0..self.lodgers.list.len()).rev() {
@@ -549,50 +562,180 @@ const EVENTS_MAX: usize = 1024;
 /// The same for the host's, which tells of the connections of several shards.
 const HOST_EVENTS_MAX: usize = 2 * EVENTS_MAX;
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
-    use std::{io::Write, os::unix::net::UnixStream as Pair};
+    use std::{
+        io::{Read, Write},
+        os::unix::net::UnixStream as Pair,
+        sync::Arc,
+    };
 
     use mio::{Interest, net::UnixStream};
 
-    use super::*;
-    use crate::{
-        broker::{Hooks, Settings, Shared},
-        clock::Clock,
+    use super::{
+        super::watch::{Watched, token},
+        *,
     };
+    use crate::{
+        broker::{ConnId, Hooks, Peer, Settings, Shared},
+        clock::Clock,
+        net::transport::{Stream, Transport},
+        router::ShardId,
+    };
+
+    /// Two shards without threads, and a client identifier that is at home on the second.
+    fn shards(clock: &Clock) -> (Arc<Shards>, [Poll; 2], String) {
+        let shared = Shared::new(Settings::default(), Hooks::default(), 2, 1, clock.now());
+        let lodging = Lodging { saturated: 0, ..Lodging::default() };
+        let (shards, polls) = Shards::new(&shared, None, None, 1, clock, None, lodging).unwrap();
+        let id = (0..100).map(|number| format!("c{number}")).find(|id| shared.home(id) == ShardId(1)).unwrap();
+        (shards, polls.try_into().unwrap(), id)
+    }
+
+    /// A client of shard 1.
+    struct Client {
+        socket: Pair,
+        conn: ConnId,
+    }
+
+    impl Client {
+        /// Accepted by shard 1, or by the host, which gives it to the shard that it is at home on.
+        fn connect(shards: &Shards, runner: &mut Runner<'_>, accepted_by: usize, id: &str) -> Self {
+            let (mut socket, theirs) = Pair::pair().unwrap();
+            theirs.set_nonblocking(true).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let head = [0x10, 12 + id.len() as u8, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0, 0, id.len() as u8];
+            socket.write_all(&[&head, id.as_bytes()].concat()).unwrap();
+            let transport = Transport::new(Stream::Unix(UnixStream::from_std(theirs)), None, None);
+            let peer = Peer { address: "test".into(), listener: "test".into() };
+            shards.send(accepted_by, Item::Accepted(Box::new((transport, peer))));
+            runner.turn(Some(Duration::ZERO));
+            let conn = shards.cells[1].state.lock().conns.iter().next().expect("it has come").conn;
+            let mut client = Self { socket, conn };
+            assert_eq!(client.received(), [0x20, 2, 0, 0]);
+            client
+        }
+
+        fn ping(&mut self) {
+            self.socket.write_all(&[0xC0, 0]).unwrap();
+        }
+
+        fn received(&mut self) -> Vec<u8> {
+            let mut bytes = [0; 64];
+            let len = self.socket.read(&mut bytes).unwrap_or_default();
+            bytes[..len].to_vec()
+        }
+
+        fn watched(&self, shards: &Shards) -> Watched {
+            shards.cells[1].state.lock().conns.get_mut(self.conn).expect("it is connected").watched
+        }
+    }
+
+    const PINGRESP: [u8; 2] = [0xD0, 0];
+
+    #[test]
+    fn a_connection_is_told_of_where_its_shard_is_run_and_loses_nothing_on_the_way() {
+        for accepted_by in [HOST, 1] {
+            let clock = Clock::system();
+            let (shards, [host, lodger], id) = shards(&clock);
+            let mut runner = Runner::new(&shards, Seat::new(HOST, host));
+            shards.lodgings.arrive(Seat::new(1, lodger)).unwrap();
+            runner.turn(Some(Duration::ZERO));
+            let mut client = Client::connect(&shards, &mut runner, accepted_by, &id);
+            assert_eq!(client.watched(&shards), Watched::AtHost);
+            client.ping();
+            runner.turn(Some(Duration::ZERO));
+            assert_eq!(client.received(), PINGRESP, "one look at the host's source is enough");
+
+            // To its own thread, where it is not told of yet; the host is, and passes that on.
+            runner.give_back(0);
+            let mut other = Runner::new(&shards, shards.cells[1].bed.sleep());
+            client.ping();
+            other.turn(Some(Duration::ZERO));
+            assert_eq!((client.received(), client.watched(&shards)), (vec![], Watched::AtHost));
+            runner.turn(Some(Duration::ZERO));
+            other.turn(Some(Duration::ZERO));
+            assert_eq!(client.watched(&shards), Watched::Here);
+            other.turn(Some(Duration::ZERO));
+            assert_eq!(client.received(), PINGRESP, "registered anew, it was told of anew");
+            client.ping();
+            other.turn(Some(Duration::ZERO));
+            assert_eq!(client.received(), PINGRESP);
+
+            // And back.
+            shards.lodgings.arrive(other.own).unwrap();
+            runner.turn(Some(Duration::ZERO));
+            client.ping();
+            runner.turn(Some(Duration::ZERO));
+            assert_eq!((client.received(), client.watched(&shards)), (PINGRESP.to_vec(), Watched::AtHost));
+            client.ping();
+            runner.turn(Some(Duration::ZERO));
+            assert_eq!(client.received(), PINGRESP);
+        }
+    }
+
+    #[test]
+    fn what_a_host_was_told_and_has_not_passed_on_is_told_again() {
+        let clock = Clock::system();
+        let (shards, [host, lodger], id) = shards(&clock);
+        let mut runner = Runner::new(&shards, Seat::new(HOST, host));
+        shards.lodgings.arrive(Seat::new(1, lodger)).unwrap();
+        runner.turn(Some(Duration::ZERO));
+        let mut client = Client::connect(&shards, &mut runner, 1, &id);
+        client.ping();
+        runner.own.poll(Some(Duration::ZERO));
+        runner.note_events();
+        runner.give_back(0);
+        let mut other = Runner::new(&shards, shards.cells[1].bed.sleep());
+        other.turn(Some(Duration::ZERO));
+        other.turn(Some(Duration::ZERO));
+        assert_eq!(client.received(), PINGRESP);
+    }
+
+    #[test]
+    fn connections_outlive_the_host_that_was_told_of_them() {
+        let clock = Clock::system();
+        let (shards, [host, lodger], id) = shards(&clock);
+        let mut runner = Runner::new(&shards, Seat::new(HOST, host));
+        shards.lodgings.arrive(Seat::new(1, lodger)).unwrap();
+        runner.turn(Some(Duration::ZERO));
+        let mut client = Client::connect(&shards, &mut runner, 1, &id);
+        drop(runner);
+        shards.lodgings.end(&shards);
+        let mut other = Runner::new(&shards, shards.cells[1].bed.sleep());
+        other.turn(Some(Duration::ZERO));
+        assert_eq!(client.watched(&shards), Watched::Here);
+        client.ping();
+        other.turn(Some(Duration::ZERO));
+        assert_eq!(client.received(), PINGRESP);
+    }
 
     /// What a full poll has left is the host's to look for. Once the shard had been given back, its own thread went on
     /// looking for it for ever.
     #[test]
     fn a_shard_that_is_given_back_amid_many_events_sleeps_when_they_are_done() {
         let clock = Clock::system();
-        let shared = Shared::new(Settings::default(), Hooks::default(), 2, 1, clock.now());
-        let lodging = Lodging { saturated: 0, ..Lodging::default() };
-        let (shards, polls) = Shards::new(&shared, None, None, 1, &clock, None, lodging).unwrap();
-        let [host, lodger]: [Poll; 2] = polls.try_into().unwrap();
+        let (shards, [host, lodger], _) = shards(&clock);
         // Sockets of nobody, so that each is one event and nothing else.
         let pairs: Vec<_> = (0..EVENTS_MAX)
             .map(|index| {
                 let (mut ours, theirs) = Pair::pair().unwrap();
                 theirs.set_nonblocking(true).unwrap();
                 let mut theirs = UnixStream::from_std(theirs);
-                lodger.registry().register(&mut theirs, Token(index), Interest::READABLE).unwrap();
+                lodger.registry().register(&mut theirs, token(1, index), Interest::READABLE).unwrap();
                 ours.write_all(b"!").unwrap();
                 (ours, theirs)
             })
             .collect();
         let mut runner = Runner::new(&shards, Seat::new(HOST, host));
         shards.lodgings.arrive(Seat::new(1, lodger)).unwrap();
-        runner.take_in();
-        runner.each_lodger(|lodger, shards| lodger.take(shards, shards.now()));
-        runner.each_lodger(Lodger::give);
+        runner.turn(Some(Duration::ZERO));
         assert_eq!(runner.park(shards.now()), Some(Duration::ZERO), "it looks for more, since its poll was full");
         runner.give_back(0);
 
         let mut runner = Runner::new(&shards, shards.cells[1].bed.sleep());
-        runner.own.poll(Some(Duration::ZERO));
-        runner.own.take(&shards, &[]);
-        runner.own.give(&shards, true);
+        runner.turn(Some(Duration::ZERO));
         assert_ne!(runner.park(shards.now()), Some(Duration::ZERO), "there is nothing left to do");
         drop(pairs);
     }

@@ -119,13 +119,13 @@ impl Slot {
 }
 
 /// The token of a connection: which shard's it is, and its index there.
-const fn token(shard: usize, index: usize) -> Token {
-    Token(shard << SHARD_SHIFT | index)
+pub(super) const fn token(shard: usize, index: usize) -> Token {
+    Token((shard << SHARD_SHIFT) | index)
 }
 
 /// The shard and the index of a connection, by its token.
 pub(super) const fn of_token(Token(token): Token) -> (usize, usize) {
-    (token >> SHARD_SHIFT, token & (1 << SHARD_SHIFT) - 1)
+    (token >> SHARD_SHIFT, token & ((1 << SHARD_SHIFT) - 1))
 }
 
 /// Shards take six bits (there are at most 64), below those that tell connections from all else.
