@@ -77,7 +77,9 @@ impl Gathering {
         let spare = Arc::get_mut(&mut shared)?;
         spare.clear();
         std::mem::swap(spare, run);
-        self.shared.push_back(Arc::clone(&shared));
+        if shared.bytes() <= SHARED_BYTES_MAX {
+            self.shared.push_back(Arc::clone(&shared));
+        }
         Some(shared)
     }
 
@@ -378,8 +380,11 @@ fn is_plain(publish: &PublishRef<'_>) -> bool {
         && publish.payload.len() < SHARE_ABOVE_BYTES
 }
 
-/// So many runs that other shards have, or had, are remembered; half a megabyte.
+/// So many runs that other shards have, or had, are remembered: as many as a read of small messages brings.
 const SHARED_MAX: usize = 64;
+
+/// None of them is larger, with all that it has room for. One is, if its topic or its buffers' growth is out of the ordinary.
+const SHARED_BYTES_MAX: usize = 16 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -409,6 +414,16 @@ mod tests {
         assert_eq!(Arc::as_ptr(&third), place);
         let ends_with = |run: &Run, payload: &str| run.packets(0..1).bytes.ends_with(payload.as_bytes());
         assert!(ends_with(&kept, "first") && ends_with(&third, "third"));
+    }
+
+    #[test]
+    fn a_large_run_is_not_remembered() {
+        let mut gathering = Gathering::default();
+        let mut large = run("x");
+        large.clear();
+        large.begin(&"t".repeat(SHARED_BYTES_MAX), Publisher::nobody(), QoS::AtMostOnce, false);
+        assert!(gathering.share(&mut large).is_some());
+        assert!(gathering.shared.is_empty());
     }
 
     #[test]

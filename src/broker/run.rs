@@ -75,7 +75,7 @@ impl Run {
     /// What it takes in memory, bytes.
     pub fn bytes(&self) -> usize {
         let parts = self.parts.capacity() * size_of::<Part>() + self.frames.ids_at.capacity() * size_of::<u32>();
-        size_of::<Self>() + self.topic.len() + self.frames.bytes.capacity() + parts
+        size_of::<Self>() + self.topic.capacity() + self.frames.bytes.capacity() + parts
     }
 
     /// What the messages in `range` are charged with, bytes: as much as if each were kept by itself.

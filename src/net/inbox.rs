@@ -1,6 +1,10 @@
 //! What other threads want of a shard: bounded where it can grow with traffic, in the order it was sent.
 
-use std::{collections::VecDeque, fmt, time::Instant};
+use std::{
+    collections::{HashSet, VecDeque},
+    fmt,
+    time::Instant,
+};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -31,7 +35,7 @@ pub(crate) enum Item {
     },
     /// Something came to the host's readiness source for the connection at this index, while the host did not run its shard.
     Stray(usize),
-    /// The same for all of them: nobody looks at that source any more.
+    /// Nobody looks at the host's source any more.
     Strays,
     /// The answer of an authenticator that had to wait.
     Verdict(u64, Verdict),
@@ -88,6 +92,8 @@ struct Content {
     messages: usize,
     envelope_bytes: usize,
     commands: usize,
+    /// Connections of which something came to the host's readiness source, while the host did not run their shard.
+    strays: HashSet<usize>,
     /// Shards whose batch was sent back, to be told when there is room.
     waiting: Vec<usize>,
 }
@@ -101,6 +107,11 @@ impl Inbox {
     /// Adds what is bounded elsewhere.
     pub(crate) fn push(&self, item: Item) {
         self.content.lock().items.push_back(item);
+    }
+
+    /// Adds an [`Item::Stray`]: one for each connection, however often something comes for it.
+    pub(crate) fn push_stray(&self, index: usize) {
+        self.content.lock().strays.insert(index);
     }
 
     /// Adds a batch from shard `from`, or gives it back when there is no room; then an [`Item::Room`] will follow.
@@ -139,6 +150,7 @@ impl Inbox {
         debug_assert!(items.is_empty(), "what was taken before is done before more is taken");
         let mut content = self.content.lock();
         std::mem::swap(&mut content.items, items);
+        items.extend(std::mem::take(&mut content.strays).into_iter().map(Item::Stray));
         waiting.append(&mut content.waiting);
         content.messages = 0;
         content.envelope_bytes = 0;
@@ -153,7 +165,8 @@ impl Inbox {
 
     /// Whether there is nothing in it.
     pub(crate) fn is_empty(&self) -> bool {
-        self.content.lock().items.is_empty()
+        let content = self.content.lock();
+        content.items.is_empty() && content.strays.is_empty()
     }
 }
 
@@ -197,6 +210,22 @@ mod tests {
         assert_eq!((items.len(), waiting), (2, vec![2]));
         assert!(inbox.is_empty());
         assert!(inbox.push_envelopes(batch(4), 2).is_ok());
+    }
+
+    #[test]
+    fn a_stray_is_told_of_once() {
+        let inbox = Inbox::new(1);
+        for index in [7, 7, 8, 7] {
+            inbox.push_stray(index);
+        }
+        assert!(!inbox.is_empty());
+        let (mut items, mut waiting) = (VecDeque::new(), Vec::new());
+        inbox.take(&mut items, &mut waiting);
+        let mut strays: Vec<_> =
+            items.iter().filter_map(|item| if let Item::Stray(at) = item { Some(*at) } else { None }).collect();
+        strays.sort_unstable();
+        assert_eq!(strays, [7, 8]);
+        assert!(inbox.is_empty());
     }
 
     #[test]

@@ -95,7 +95,8 @@ impl Transport {
         Some(self)
     }
 
-    /// Has events arrive at `shard`. An edge that came before is lost: try reading and writing first.
+    /// Has events arrive at `shard`. What a socket has by then is told anew; an in-process pipe tells only of what comes: try
+    /// reading and writing it first.
     pub(crate) fn register(&mut self, at: &Place<'_>, conn: ConnId) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => at.registry.register(stream, at.token, BOTH_WAYS),

@@ -250,6 +250,11 @@ impl Shards {
     pub(crate) fn send(&self, to: usize, item: Item) {
         let cell = &self.cells[to];
         cell.inbox.push(item);
+        self.note_sent(cell);
+    }
+
+    /// Has somebody see to what was added to an inbox.
+    fn note_sent(&self, cell: &ShardCell) {
         if cell.is_stopped() {
             // Looked at after the push: either the thread that ended clears it, or we do.
             cell.inbox.clear();
@@ -332,7 +337,8 @@ impl Shards {
         shard != other && is_there(shard) && is_there(other)
     }
 
-    /// Gives a shard of the same thread what another one has for it; then it is to have a turn. Whether that was possible.
+    /// Gives a shard of the same thread what another one has for it; then it is to have a turn. Whether that was possible, or
+    /// what is left in `batch` has to take the way to other threads.
     fn visit(&self, index: usize, batch: &mut Vec<Envelope>) -> bool {
         let cell = &self.cells[index];
         // Held by a thread that has seen it parked a moment ago, if at all.
@@ -340,11 +346,9 @@ impl Shards {
         if cell.is_stopped() {
             return false;
         }
-        if catch_unwind(AssertUnwindSafe(|| state.run_visited(self, batch))).is_err() {
-            state.fail();
-        }
         cell.was_visited.store(true, Ordering::Relaxed);
-        true
+        let run = catch_unwind(AssertUnwindSafe(|| state.run_visited(self, batch)));
+        run.inspect_err(|_| state.fail()).is_ok()
     }
 
     /// A duplex became ready.

@@ -54,7 +54,7 @@ impl State {
             if self.backlog[to].is_empty() {
                 let mut batch = std::mem::take(&mut self.handed);
                 self.shard.take_staged(shard, &mut batch);
-                if !shards.visit(to, &mut batch) {
+                if !shards.visit(to, &mut batch) && !batch.is_empty() {
                     self.send_envelopes(shards, to, std::mem::take(&mut batch), false);
                 }
                 self.handed = batch;

@@ -191,7 +191,8 @@ impl Seat {
     }
 
     /// The second half: what came of it, and what other shards of the thread have brought meanwhile, is written. With
-    /// `is_polled` the events of this turn are those of a look at its source that comes after all that is in the inbox.
+    /// `is_polled` its source was looked at in this turn, and the host's, if it lodges. A probe that comes between that look and
+    /// this may be answered by it; who asks therefore asks again, until nothing was done in between.
     fn give(&mut self, shards: &Shards, is_polled: bool) {
         let cell = &shards.cells[self.index];
         cell.was_visited.store(false, Ordering::Relaxed);
@@ -571,6 +572,7 @@ mod tests {
         sync::Arc,
     };
 
+    use bytes::Bytes;
     use mio::{Interest, net::UnixStream};
 
     use super::{
@@ -578,8 +580,9 @@ mod tests {
         *,
     };
     use crate::{
-        broker::{ConnId, Hooks, Peer, Settings, Shared},
+        broker::{ConnId, Envelope, Hooks, Message, Peer, Settings, Shared},
         clock::Clock,
+        codec::TopicName,
         net::transport::{Stream, Transport},
         router::ShardId,
     };
@@ -673,6 +676,19 @@ mod tests {
             runner.turn(Some(Duration::ZERO));
             assert_eq!(client.received(), PINGRESP);
         }
+    }
+
+    #[test]
+    fn what_a_shard_that_fails_was_brought_goes_to_no_other() {
+        let clock = Clock::system();
+        let (shards, _, _) = shards(&clock);
+        shards.cells[1].inbox.push(Item::Command(Box::new(|_, _| panic!("a test"))));
+        let message = Arc::new(Message::new(TopicName::new("a").unwrap(), Bytes::new()));
+        let mut batch = vec![Envelope::Publish(message)];
+        assert!(!shards.visit(1, &mut batch));
+        assert_eq!(batch.len(), 1, "it takes the way to other threads, where the end of the shard is known");
+        assert!(shards.cells[1].was_visited.load(Ordering::Relaxed), "it has the turn in which it ends");
+        assert!(shards.cells[1].state.lock().is_finished(&shards, clock.now()));
     }
 
     #[test]

@@ -468,7 +468,7 @@ pub(super) const WAKER: Token = Token(usize::MAX);
 /// Tokens from here are the readiness sources of other shards that this one's thread runs.
 pub(super) const LODGERS: usize = usize::MAX / 8 * 7;
 
-/// Tokens from here are listeners. Below [`LINGERERS`] a token is a connection's index.
+/// Tokens from here are listeners. Below [`LINGERERS`] a token is that of a connection (`watch`).
 const ACCEPTORS: usize = usize::MAX / 4 * 3;
 
 /// Tokens from here are connections that are closed but for the peer's end.

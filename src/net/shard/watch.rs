@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     broker::{ConnId, TransportEnd},
-    net::{inbox::Item, transport::Place},
+    net::transport::Place,
     router::SHARDS_MAX,
 };
 
@@ -53,8 +53,9 @@ impl Shards {
     /// Something came to the host for a connection whose shard it does not run.
     pub(super) fn stray(&self, token: Token) {
         let (shard, index) = of_token(token);
-        if shard < self.len() {
-            self.send(shard, Item::Stray(index));
+        if let Some(cell) = self.cells.get(shard) {
+            cell.inbox.push_stray(index);
+            self.note_sent(cell);
         }
     }
 }
@@ -94,12 +95,15 @@ impl State {
     pub(super) fn take_stray(&mut self, shards: &Shards, now: Instant, index: usize) {
         let stray = self.conns.at_mut(index).filter(|slot| slot.watched == Watched::AtHost);
         if let Some(conn) = stray.map(|slot| slot.conn) {
+            // What has come is told with the next look: until then this is not a shard at rest.
+            self.activity += 1;
             self.watch(shards, now, conn);
         }
     }
 
     /// The host has ended, and nobody looks at its source any more.
     pub(super) fn take_all_strays(&mut self, shards: &Shards, now: Instant) {
+        self.activity += 1;
         let strays = self.conns.iter().filter(|slot| slot.watched == Watched::AtHost);
         for conn in strays.map(|slot| slot.conn).collect::<Vec<_>>() {
             self.watch(shards, now, conn);
