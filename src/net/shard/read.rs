@@ -48,9 +48,9 @@ impl State {
     fn hand_over(&mut self, shards: &Shards) {
         let beside: SmallVec<[ShardId; 4]> =
             self.shard.staged_for().filter(|to| shards.is_beside(self.index, usize::from(to.0))).collect();
-        for to in beside {
+        for shard in beside {
+            let to = usize::from(shard.0);
             // What waits already goes first.
-            let (shard, to) = (to, usize::from(to.0));
             if self.backlog[to].is_empty() {
                 let mut batch = std::mem::take(&mut self.handed);
                 self.shard.take_staged(shard, &mut batch);
