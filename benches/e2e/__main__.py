@@ -1,7 +1,7 @@
 """What a delivery costs FerroMQ's broker, beside mosquitto and any other broker, in one interleaved run.
 
     python benches/e2e [--runs 5] [--scale 1.0] [--rows pairs50_q0,...] [--ferromq PATH] [--load PATH]
-        [--broker "flashmq=flashmq --port {port}"] [--floor] [--output FOLDER]
+        [--broker "flashmq=flashmq --port {port}"] [--floor] [--cores 0:1] [--output FOLDER]
 
 Each run has a broker of its own in a process of its own, and the load (`ferromq bench`) in another. CPU is that of the
 broker's process as the system accounts for it, and memory is its resident set; every message is numbered and counted.
@@ -12,10 +12,14 @@ goes.
 import argparse
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import brokers
 import cells
+import cores
 import report
 from progress import show
 from workloads import WORKLOADS, Workload
@@ -32,15 +36,20 @@ def main() -> None:
     if arguments.floor and not arguments.floor.is_file():
         sys.exit(f"{arguments.floor} is missing: `make bench-peers PEERS_ARGS=--floor` builds it")
     cells.descriptors()
-    loads = cells.Loads(arguments.load or arguments.ferromq, arguments.grpc if arguments.grpc.is_file() else None)
+    for_brokers, for_loads = arguments.cores
+    grpc = arguments.grpc if arguments.grpc.is_file() else None
+    loads = cells.Loads(arguments.load or arguments.ferromq, grpc, for_loads)
     echo = brokers.grpc(loads.grpc) if loads.grpc else None
     relay = brokers.relay(arguments.floor) if arguments.floor else None
     known = (brokers.mosquitto(), echo, relay, brokers.ferromq(arguments.ferromq), *arguments.broker)
-    commands = [one for one in known if one and (not arguments.only or one.name in arguments.only)]
+    wanted = (one for one in known if one and (not arguments.only or one.name in arguments.only))
+    commands = [replace(one, cores=for_brokers) for one in wanted]
     rows = [workload for workload in WORKLOADS if workload.key in arguments.rows]
     runs = run_all(rows, commands, loads, arguments)
     versions = {one.name: "" for one in commands} | known_versions(commands)
     facts = report.machine(arguments.runs, arguments.scale, versions, brokers.SETTINGS)
+    if for_brokers:
+        facts["processors"] = f"{sorted(for_brokers)} for the broker, {sorted(for_loads)} for the load"
     names = [one.name for one in commands]
     text, *files = report.write(arguments.output, runs, names, facts)
     print(text.read_text(encoding="utf-8"))
@@ -86,12 +95,6 @@ def parse() -> argparse.Namespace:
                 raise argparse.ArgumentTypeError(f"{word!r} is none of {', '.join(keys)}")
         return found
 
-    def broker(text: str) -> brokers.Command:
-        try:
-            return brokers.named(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     parser.add_argument("--runs", type=int, default=5, help="of each cell (default 5)")
     parser.add_argument("--scale", type=float, default=1.0, help="of the time that is measured (default 1)")
@@ -100,15 +103,42 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--load", type=Path, help="the binary whose `bench` is the load (default: that of --ferromq)")
     parser.add_argument("--grpc", type=Path, default=target / "grpc" / "release" / "grpc-echo", help="the gRPC echo")
     parser.add_argument(
-        "--broker", type=broker, action="append", default=[], metavar="NAME=COMMAND", help="another one, with {port}"
+        "--broker",
+        type=told(brokers.named),
+        action="append",
+        default=[],
+        metavar="NAME=COMMAND",
+        help="another one, with {port}",
     )
     relay = target / "release" / "examples" / "relay"
     parser.add_argument(
         "--floor", type=Path, nargs="?", const=relay, metavar="PATH", help="measure a relay, which does the least, too"
     )
+    parser.add_argument(
+        "--cores",
+        type=told(cores.parsed),
+        default=(cores.ALL, cores.ALL),
+        metavar="BROKER:LOAD",
+        help="processors of the broker and of the load, as 0:1 (default: all of them for both)",
+    )
     parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="brokers to run, by name")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder (default target/bench-peers)")
     return parser.parse_args()
+
+
+Value = TypeVar("Value")
+
+
+def told(read: Callable[[str], Value]) -> Callable[[str], Value]:
+    """As `read`; what it does not understand is told of as argparse does."""
+
+    def type_(text: str) -> Value:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return type_
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cores import ALL, Cores, on
+
 START_SECONDS_MAX = 30.0
 END_SECONDS_MAX = 20.0
 TEMPLATE = re.compile(r"\{config:([^}]+)\}")
@@ -55,6 +57,8 @@ class Command:
     line: str
     """`{port}`, `{config}` and `{config:FILE}` stand for the port, for a file with `config`, and for a copy of FILE."""
     config: str = ""
+    cores: Cores = ALL
+    """That it may use."""
 
 
 @dataclass(frozen=True)
@@ -117,10 +121,10 @@ def started(command: Command) -> Iterator[Running]:
         config = Path(folder, "broker.conf")
         config.write_text(command.config.replace("{port}", str(port)), encoding="ascii")
         line = filled(command.line, port, Path(folder)).replace("{config}", str(config))
-        with (
-            tempfile.TemporaryFile("w+") as said,
-            subprocess.Popen(shlex.split(line), cwd=folder, stdout=said, stderr=subprocess.STDOUT) as process,
-        ):
+        with tempfile.TemporaryFile("w+") as said, contextlib.ExitStack() as stack:
+            with on(command.cores):
+                process = subprocess.Popen(shlex.split(line), cwd=folder, stdout=said, stderr=subprocess.STDOUT)
+            stack.enter_context(process)
             try:
                 wait_for(port, process, command.name)
                 yield Running(port, listener(port) or process.pid)

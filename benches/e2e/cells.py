@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import brokers
+from cores import ALL, Cores, on
 from workloads import ECHO, Workload
 
 SECONDS_MAX = 300.0
@@ -25,6 +26,8 @@ class Loads:
     mqtt: Path
     """Its `bench` is used."""
     grpc: Path | None = None
+    cores: Cores = ALL
+    """That they may use."""
 
 
 def plays(command: brokers.Command, workload: Workload) -> bool:
@@ -39,7 +42,8 @@ def measure(workload: Workload, command: brokers.Command, loads: Loads, scale: f
             before = (time.perf_counter(), machine_seconds(), children_seconds())
             is_echo = command.name == "grpc"
             load = [loads.grpc, *ECHO] if is_echo else [loads.mqtt, "bench", *workload.arguments]
-            found = run([*map(str, load), *options(workload, broker, scale, is_echo=is_echo)])
+            with on(loads.cores):
+                found = run([*map(str, load), *options(workload, broker, scale, is_echo=is_echo)])
             after = (time.perf_counter(), machine_seconds(), children_seconds())
             wall, machine, children = (late - early for early, late in zip(before, after, strict=True))
             return found | {
