@@ -194,7 +194,7 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload(
         "connections",
         "19,500 connections",
-        ("crowd", "--threads", "2", "--opening", "32"),
+        ("crowd", "--threads", "8", "--opening", "8"),
         (
             Line("CPU per connect", "us", "cpu_per_connect", 0.8, "14.4, mosquitto 2.1 1.0"),
             Line("time per connect", "us", "time_per_connect", 0.8, "19 (52 k/s), mosquitto 2.1 1.0"),
