@@ -26,7 +26,7 @@ PYO3_ENV = PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON="$(abspath $(PY))" PYTHON_S
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-core test-rust test-python test-stubs test-interop interop-tools interop-mosquitto \
-	lint docs pictures trained bench bench-python bench-clients bench-peers bench-curves bench-idle bench-instructions \
+	lint docs pictures trained trained-wheel bench bench-python bench-clients bench-peers bench-curves bench-idle bench-instructions \
 	bench-instructions-save valgrind fmt clean
 
 help:
@@ -44,6 +44,7 @@ help:
 	@echo "make bench-curves  the broker as its load grows, in overload, in storms (CURVES_ARGS=...)"
 	@echo "make bench-idle    memory and CPU of connections at rest, beside mosquitto (BENCH_ARGS='--connections 5000')"
 	@echo "make trained       the ferromq program as it is shipped, profile-guided: target/trained/ferromq"
+	@echo "make trained-wheel the wheel as it is shipped, the same way: target/trained/wheels"
 	@echo "make bench-instructions  instruction counts against the committed baseline; -save renews it"
 	@echo "make bench-python  CPU per message beside other libraries, and the cost of a test (BENCH_ARGS=...)"
 
@@ -118,6 +119,10 @@ bench-peers: interop-mosquitto
 # The program as it is shipped: optimised for what brokers really do, in target/trained/ferromq.
 trained:
 	$(PYTHON) benches/e2e/trained.py --cargo "$(CARGO)" $(TRAINED_ARGS)
+
+# The same for wheels, in target/trained/wheels: optimised for what clients in Python do.
+trained-wheel: $(VENV)/.stamp-bench
+	$(PY) benches/e2e/trained.py --wheel --cargo "$(CARGO)" --maturin $(CURDIR)/$(VENV)/bin/maturin $(TRAINED_ARGS)
 
 # What a message costs as connections, subscriptions, topics and payloads grow; overload; storms.
 bench-curves:

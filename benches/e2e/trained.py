@@ -1,10 +1,11 @@
-"""Builds `ferromq` as it is shipped: optimised for what brokers really do.
+"""Builds `ferromq` as it is shipped: optimised for what brokers really do, and the wheel for what clients in Python do.
 
-    python benches/e2e/trained.py [--scale 1.0] [--cargo CARGO] [--output FOLDER]
+    python benches/e2e/trained.py [--wheel] [--scale 1.0] [--cargo CARGO] [--maturin MATURIN] [--output FOLDER]
 
 Builds the program with counters, has it serve each load of `make bench-peers` for a while, and builds it again by what
 was counted (profile-guided optimisation). Needs `llvm-profdata` of the compiler's own version:
-`rustup component add llvm-tools`. The program is OUTPUT/ferromq.
+`rustup component add llvm-tools`. The program is OUTPUT/ferromq. With `--wheel` the same is done with the extension
+module, which goes through `benches/python`; the wheel is in OUTPUT/wheels.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import brokers
@@ -24,41 +26,66 @@ OUTPUT = ROOT / "target" / "trained"
 BUILD = ("build", "--release", "--no-default-features", "--features", "cli", "--bin", "ferromq")
 TRAINING_SECONDS = 1.5
 """Of each load, at scale 1: what is counted is a share of all, so that more says the same."""
+WHEEL_SCALE = 0.3
+"""Of the numbers of messages of `make bench-python`, at scale 1."""
 
 
 def main() -> None:
     """Build, train, build."""
     arguments = parse()
     merger = profdata()
-    counts = arguments.output / "counts"
+    build, train = (build_wheel, train_wheel) if arguments.wheel else (build_program, train_program)
+    counts = arguments.output / ("wheel-counts" if arguments.wheel else "counts")
+    shutil.rmtree(counts, ignore_errors=True)
+    counting = build(arguments, f"-Cprofile-generate={counts}", "counting")
+    # Without what ran while building.
     shutil.rmtree(counts, ignore_errors=True)
     counts.mkdir(parents=True)
-    counting = build(arguments, f"-Cprofile-generate={counts}", "counting")
-    train(counting, counts, arguments.scale)
-    merged = arguments.output / "merged.profdata"
+    train(counting, arguments.scale)
     raw = sorted(counts.glob("*.profraw"))
+    if not raw:
+        sys.exit(f"nothing was counted in {counts}: the build with counters was not what ran")
+    merged = counts / "merged.profdata"
     subprocess.run([merger, "merge", "-o", merged, *raw], check=True)
-    program = build(arguments, f"-Cprofile-use={merged}", "optimised")
-    shutil.copy2(program, arguments.output / "ferromq")
+    found = build(arguments, f"-Cprofile-use={merged}", "optimised")
+    if arguments.wheel:
+        kept = arguments.output / "wheels"
+        kept.mkdir(exist_ok=True)
+        found = shutil.copy2(next(found.glob("*.whl")), kept)
+    else:
+        found = shutil.copy2(found, arguments.output / "ferromq")
     show("", 1.0)
-    print(arguments.output / "ferromq")
+    print(found)
 
 
-def build(arguments: argparse.Namespace, flags: str, name: str) -> Path:
-    """The program, built with flags of the compiler, in a folder of its own."""
-    show(f"build, {name}", 0.0)
-    folder: Path = arguments.output / name
+def environment(flags: str, folder: Path) -> dict[str, str]:
+    """Of a build, with flags of the compiler and in a folder of its own."""
+    show(f"build, {folder.name}", 0.0)
     flags = f"{os.environ.get('RUSTFLAGS', '')} {flags}".strip()
-    environment = os.environ | {"RUSTFLAGS": flags, "CARGO_TARGET_DIR": str(folder)}
-    subprocess.run([*arguments.cargo.split(), *BUILD], cwd=ROOT, env=environment, check=True)
+    return os.environ | {"RUSTFLAGS": flags, "CARGO_TARGET_DIR": str(folder)}
+
+
+def build_program(arguments: argparse.Namespace, flags: str, name: str) -> Path:
+    """The program."""
+    folder: Path = arguments.output / name
+    subprocess.run([*arguments.cargo.split(), *BUILD], cwd=ROOT, env=environment(flags, folder), check=True)
     return folder / "release" / "ferromq"
 
 
-def train(program: Path, counts: Path, scale: float) -> None:
+def build_wheel(arguments: argparse.Namespace, flags: str, name: str) -> Path:
+    """A folder with the wheel, and with what is in it."""
+    target: Path = arguments.output / f"wheel-{name}"
+    folder = target / "unpacked"
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [*arguments.maturin.split(), "build", "--release", "--out", str(folder)]
+    subprocess.run(command, cwd=ROOT, env=environment(flags, target), check=True)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        wheel.extractall(folder)
+    return folder
+
+
+def train_program(program: Path, scale: float) -> None:
     """Have the program serve, and make, all loads. It writes what it has counted when it ends."""
-    for early in counts.iterdir():
-        # From what ran while building.
-        early.unlink()
     command = brokers.ferromq(program)
     loads = cells.Loads(program)
     cells.descriptors()
@@ -68,6 +95,14 @@ def train(program: Path, counts: Path, scale: float) -> None:
         found = cells.measure(row, command, loads, share(row, scale))
         if "error" in found:
             raise RuntimeError(f"{row.title}: {found['error']}")
+
+
+def train_wheel(folder: Path, scale: float) -> None:
+    """Have the extension module receive and publish all that is measured of it."""
+    show("training", 0.5)
+    what = ["--peers", "ferromq", "--runs", "1", "--scale", f"{WHEEL_SCALE * scale:g}", "--output", str(folder)]
+    paths = os.environ | {"PYTHONPATH": str(folder)}
+    subprocess.run([sys.executable, ROOT / "benches" / "python", *what], cwd=folder, env=paths, check=True)
 
 
 def share(row: Workload, scale: float) -> float:
@@ -87,9 +122,11 @@ def profdata() -> str:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="benches/e2e/trained.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="benches/e2e/trained.py", description=__doc__.partition("\n")[0])
+    parser.add_argument("--wheel", action="store_true", help="the wheel, and not the program")
     parser.add_argument("--scale", type=float, default=1.0, help="of the time of training (default 1)")
     parser.add_argument("--cargo", default=os.environ.get("CARGO", "cargo"), help="the command (default cargo)")
+    parser.add_argument("--maturin", default="maturin", help="the same for wheels (default maturin)")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder (default target/trained)")
     return parser.parse_args()
 
