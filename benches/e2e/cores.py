@@ -1,7 +1,7 @@
 """Which processors a program may use.
 
 Where the system places broker and load decides more than either does, when each message comes alone: waking a thread of
-another processor costs more than reading and writing the message.
+another processor costs more than reading and writing the message. FerroMQ has as many shards as it may use processors.
 """
 
 import contextlib

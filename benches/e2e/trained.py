@@ -47,22 +47,30 @@ def main() -> None:
         sys.exit(f"nothing was counted in {counts}: the build with counters was not what ran")
     merged = counts / "merged.profdata"
     subprocess.run([merger, "merge", "-o", merged, *raw], check=True)
-    found = build(arguments, f"-Cprofile-use={merged}", "optimised")
-    if arguments.wheel:
-        kept = arguments.output / "wheels"
-        kept.mkdir(exist_ok=True)
-        found = shutil.copy2(next(found.glob("*.whl")), kept)
-    else:
-        found = shutil.copy2(found, arguments.output / "ferromq")
+    built = build(arguments, f"-Cprofile-use={merged}", "optimised")
     show("", 1.0)
-    print(found)
+    print(keep_wheel(built, arguments.output / "wheels") if arguments.wheel else keep(built, arguments.output))
+
+
+def keep(program: Path, folder: Path) -> Path:
+    """Where it is found."""
+    return Path(shutil.copy2(program, folder / "ferromq"))
+
+
+def keep_wheel(built: Path, folder: Path) -> Path:
+    """The same of a wheel, and of no earlier one."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return Path(shutil.copy2(next(built.glob("*.whl")), folder))
 
 
 def environment(flags: str, folder: Path) -> dict[str, str]:
     """Of a build, with flags of the compiler and in a folder of its own."""
     show(f"build, {folder.name}", 0.0)
-    flags = f"{os.environ.get('RUSTFLAGS', '')} {flags}".strip()
-    return os.environ | {"RUSTFLAGS": flags, "CARGO_TARGET_DIR": str(folder)}
+    # In this form a flag may have spaces, as a path in it may.
+    known = os.environ.get("CARGO_ENCODED_RUSTFLAGS") or "\x1f".join(os.environ.get("RUSTFLAGS", "").split())
+    encoded = "\x1f".join(filter(None, [known, flags]))
+    return os.environ | {"CARGO_ENCODED_RUSTFLAGS": encoded, "CARGO_TARGET_DIR": str(folder)}
 
 
 def build_program(arguments: argparse.Namespace, flags: str, name: str) -> Path:
@@ -77,7 +85,7 @@ def build_wheel(arguments: argparse.Namespace, flags: str, name: str) -> Path:
     target: Path = arguments.output / f"wheel-{name}"
     folder = target / "unpacked"
     shutil.rmtree(folder, ignore_errors=True)
-    command = [*arguments.maturin.split(), "build", "--release", "--out", str(folder)]
+    command = [arguments.maturin, "build", "--release", "--interpreter", sys.executable, "--out", str(folder)]
     subprocess.run(command, cwd=ROOT, env=environment(flags, target), check=True)
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         wheel.extractall(folder)
@@ -125,10 +133,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benches/e2e/trained.py", description=__doc__.partition("\n")[0])
     parser.add_argument("--wheel", action="store_true", help="the wheel, and not the program")
     parser.add_argument("--scale", type=float, default=1.0, help="of the time of training (default 1)")
-    parser.add_argument("--cargo", default=os.environ.get("CARGO", "cargo"), help="the command (default cargo)")
-    parser.add_argument("--maturin", default="maturin", help="the same for wheels (default maturin)")
+    parser.add_argument("--cargo", default=os.environ.get("CARGO", "cargo"), help="builds the program (default cargo)")
+    parser.add_argument("--maturin", default="maturin", help="builds the wheel (default maturin)")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder (default target/trained)")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    # Programs with other working directories are told of it.
+    arguments.output = arguments.output.resolve()
+    return arguments
 
 
 if __name__ == "__main__":

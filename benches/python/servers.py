@@ -14,6 +14,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 MOSQUITTO_TRIES = 200
+END_SECONDS_MAX = 20.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,13 @@ def ferromq_server() -> Iterator[Server]:
         try:
             yield Server((process.stdout.readline() if process.stdout else "").strip(), process)
         finally:
-            process.terminate()
+            # It ends with its input, and not by a signal: a build with counters writes them at its end.
+            if process.stdin is not None:
+                process.stdin.close()
+            try:
+                process.wait(END_SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def has_mosquitto() -> bool:
