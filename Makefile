@@ -91,7 +91,7 @@ demo: $(VENV)/.stamp-build
 bench:
 	$(CARGO) bench
 
-# With the extension module as wheels have it. mosquitto's rows stay empty where it is not installed (make interop-mosquitto).
+# With the extension module as untrained wheels have it. mosquitto's rows stay empty where it is not installed (make interop-mosquitto).
 bench-python: $(VENV)/.stamp-bench
 	$(VENV)/bin/maturin develop --release
 	@touch $(VENV)/.stamp-build
