@@ -26,8 +26,8 @@ PYO3_ENV = PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON="$(abspath $(PY))" PYTHON_S
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help setup build demo test test-core test-rust test-python test-stubs test-interop interop-tools interop-mosquitto \
-	lint docs pictures trained trained-wheel bench bench-python bench-clients bench-peers bench-curves bench-idle bench-instructions \
-	bench-instructions-save valgrind fmt clean
+	lint docs pictures trained trained-wheel bench bench-python bench-clients bench-peers bench-curves bench-idle \
+	bench-instructions bench-instructions-save valgrind fmt clean
 
 help:
 	@echo "make demo          an in-process broker, this machine's telemetry, a live table"
@@ -91,7 +91,8 @@ demo: $(VENV)/.stamp-build
 bench:
 	$(CARGO) bench
 
-# With the extension module as untrained wheels have it. mosquitto's rows stay empty where it is not installed (make interop-mosquitto).
+# With the extension module as wheels have it that are not trained. mosquitto's rows stay empty where it is not installed
+# (make interop-mosquitto).
 bench-python: $(VENV)/.stamp-bench
 	$(VENV)/bin/maturin develop --release
 	@touch $(VENV)/.stamp-build

@@ -1,4 +1,4 @@
-"""Builds `ferromq` as it is shipped: optimised for what brokers really do, and the wheel for what clients in Python do.
+"""Builds `ferromq` as it is shipped, optimised for what brokers really do, and the wheel for what is done in Python.
 
     python benches/e2e/trained.py [--wheel] [--scale 1.0] [--cargo CARGO] [--maturin MATURIN] [--output FOLDER]
 
@@ -34,7 +34,7 @@ def main() -> None:
     """Build, train, build."""
     arguments = parse()
     merger = profdata()
-    build, train = (build_wheel, train_wheel) if arguments.wheel else (build_program, train_program)
+    build, train, keep = WAYS["wheel" if arguments.wheel else "program"]
     counts = arguments.output / ("wheel-counts" if arguments.wheel else "counts")
     shutil.rmtree(counts, ignore_errors=True)
     counting = build(arguments, f"-Cprofile-generate={counts}", "counting")
@@ -49,19 +49,7 @@ def main() -> None:
     subprocess.run([merger, "merge", "-o", merged, *raw], check=True)
     built = build(arguments, f"-Cprofile-use={merged}", "optimised")
     show("", 1.0)
-    print(keep_wheel(built, arguments.output / "wheels") if arguments.wheel else keep(built, arguments.output))
-
-
-def keep(program: Path, folder: Path) -> Path:
-    """Where it is found."""
-    return Path(shutil.copy2(program, folder / "ferromq"))
-
-
-def keep_wheel(built: Path, folder: Path) -> Path:
-    """The same of a wheel, and of no earlier one."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    return Path(shutil.copy2(next(built.glob("*.whl")), folder))
+    print(keep(built, arguments.output))
 
 
 def environment(flags: str, folder: Path) -> dict[str, str]:
@@ -111,6 +99,22 @@ def train_wheel(folder: Path, scale: float) -> None:
     what = ["--peers", "ferromq", "--runs", "1", "--scale", f"{WHEEL_SCALE * scale:g}", "--output", str(folder)]
     paths = os.environ | {"PYTHONPATH": str(folder)}
     subprocess.run([sys.executable, ROOT / "benches" / "python", *what], cwd=folder, env=paths, check=True)
+
+
+def keep_program(program: Path, output: Path) -> Path:
+    """Where it is found."""
+    return Path(shutil.copy2(program, output / "ferromq"))
+
+
+def keep_wheel(built: Path, output: Path) -> Path:
+    """The same of a wheel, and of no earlier one."""
+    folder = output / "wheels"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return Path(shutil.copy2(next(built.glob("*.whl")), folder))
+
+
+WAYS = {"program": (build_program, train_program, keep_program), "wheel": (build_wheel, train_wheel, keep_wheel)}
 
 
 def share(row: Workload, scale: float) -> float:

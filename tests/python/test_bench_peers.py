@@ -255,6 +255,59 @@ def test_a_broker_is_named_by_a_command_with_a_port(bench, tmp_path):
         pass
 
 
+def test_processors_are_named_for_the_broker_and_for_the_load(bench):
+    cores = bench("cores")
+    mine = sorted(os.sched_getaffinity(0))
+    one, others = str(mine[0]), ",".join(map(str, mine))
+    assert cores.parsed(f"{one}:{others}") == ({mine[0]}, set(mine))
+    for wrong in ("0", "a:b", f"{one}:", f"{one}:{one}:{one}", ""):
+        with pytest.raises(ValueError, match="is not like"):
+            cores.parsed(wrong)
+    with pytest.raises(ValueError, match=f"no processor {mine[-1] + 1} "):
+        cores.parsed(f"{one}:{mine[-1] + 1}")
+
+
+def test_broker_and_load_stay_on_their_processors_and_we_on_ours(bench, tmp_path):
+    brokers, cells, cores, workloads = bench("brokers"), bench("cells"), bench("cores"), bench("workloads")
+    before = os.sched_getaffinity(0)
+    last = frozenset([max(before)])
+    serve = "import socket, sys; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); s.accept(); s.accept()"
+    # A load that tells where it runs.
+    load = tmp_path / "load"
+    load.write_text(
+        f"#!{sys.executable}\nimport json, os\nprint(json.dumps({{'on': sorted(os.sched_getaffinity(0))}}))\n"
+    )
+    load.chmod(0o700)
+    command = brokers.Command("mine", f'{sys.executable} -c "{serve}" {{port}}', cores=last)
+    with brokers.started(command) as broker:
+        assert os.sched_getaffinity(broker.pid) == last
+        assert os.sched_getaffinity(0) == before
+    found = cells.measure(workloads.WORKLOADS[0], command, cells.Loads(load, cores=last), 0.01)
+    assert found["on"] == sorted(last)
+    assert os.sched_getaffinity(0) == before
+    with pytest.raises(RuntimeError), cores.on(last):
+        raise RuntimeError
+    assert os.sched_getaffinity(0) == before
+
+
+def test_a_build_that_is_trained_keeps_what_it_is_told_and_flags_may_have_spaces(bench, monkeypatch, tmp_path):
+    trained = bench("trained")
+    monkeypatch.delenv("CARGO_ENCODED_RUSTFLAGS", raising=False)
+    monkeypatch.setenv("RUSTFLAGS", "-C target-cpu=native")
+    flags = f"-Cprofile-use={tmp_path}/a b"
+    found = trained.environment(flags, tmp_path)
+    assert found["CARGO_ENCODED_RUSTFLAGS"].split("\x1f") == ["-C", "target-cpu=native", flags]
+    assert found["CARGO_TARGET_DIR"] == str(tmp_path)
+    monkeypatch.delenv("RUSTFLAGS")
+    assert trained.environment(flags, tmp_path)["CARGO_ENCODED_RUSTFLAGS"] == flags
+    built = tmp_path / "built"
+    for folder, name in ((built, "new.whl"), (tmp_path / "wheels", "old.whl")):
+        folder.mkdir()
+        (folder / name).touch()
+    assert trained.keep_wheel(built, tmp_path) == tmp_path / "wheels" / "new.whl"
+    assert [path.name for path in (tmp_path / "wheels").iterdir()] == ["new.whl"]
+
+
 def test_a_process_has_used_time_and_memory(bench):
     cells = bench("cells")
     with subprocess.Popen(
